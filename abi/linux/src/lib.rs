@@ -1,0 +1,7 @@
+//! The Linux ABI as data, for all ISAs side by side: which ABI applies is a field of the task, not a `cfg`.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod errno;
+
+pub use errno::Errno;

@@ -1,0 +1,2 @@
+//! What an ISA (or the host) provides to hal.
+#![no_std]

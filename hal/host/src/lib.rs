@@ -1,0 +1,2 @@
+//! A kernel as a value inside a host process.
+#![no_std]

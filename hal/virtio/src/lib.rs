@@ -1,0 +1,2 @@
+//! DMA and virtqueues.
+#![no_std]

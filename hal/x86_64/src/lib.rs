@@ -1,0 +1,2 @@
+//! x86-64: entry, traps, APIC, paging format, contexts.
+#![no_std]

@@ -1,0 +1,3 @@
+//! Memory: frames, vmas, memory objects, faults.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! What /proc and /sys show.
+#![no_std]
+#![forbid(unsafe_code)]

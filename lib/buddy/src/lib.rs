@@ -1,0 +1,3 @@
+//! A buddy allocator over indices.
+#![no_std]
+#![forbid(unsafe_code)]

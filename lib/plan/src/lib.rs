@@ -1,0 +1,3 @@
+//! The description of a machine: parsed, validated, one truth for host and kernels.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Rings, lanes, groups, transports, request and reply.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! System calls: decode, check, call a kernel trait, encode.
+#![no_std]
+#![forbid(unsafe_code)]
