@@ -1,0 +1,36 @@
+//! References to objects across kernels: who holds what, where its home is, what dies with a kernel.
+//!
+//! Reference counts exist only at the home. A reference that is sent to a kernel is a *grant*; the home counts the grants per
+//! holder, the holder counts what it received, and gives all of them back in one message when its last local user is gone. So a grant
+//! that is still on its way when the holder lets go keeps the object alive, whatever the order of the messages.
+//!
+//! Homes move: the old home forwards (`Moved`) until every holder has heard of the new one.
+//!
+//! * `exports.rs`: the home's side.
+//! * `imports.rs`: the holder's side.
+#![no_std]
+#![forbid(unsafe_code)]
+extern crate alloc;
+
+pub mod exports;
+pub mod imports;
+
+pub use exports::{Exports, Lent};
+pub use imports::{Imports, Receipt};
+
+/// Why a request about an object was not served where it was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The object's home is now this kernel: ask there.
+    Moved {
+        /// The new home.
+        home: base::KernelId,
+    },
+    /// The object is on its way to this kernel; ask there, it answers when it has arrived.
+    Leaving {
+        /// The kernel that will be its home.
+        home: base::KernelId,
+    },
+    /// Nobody holds such an object here: it ended, or a peer made the name up (`ESTALE`).
+    Unknown,
+}
