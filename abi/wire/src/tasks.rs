@@ -1,0 +1,3 @@
+//! Tasks: moves, signals, exits, sessions. The service that speaks them declares them here.
+
+crate::messages! {}
