@@ -2,6 +2,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod call;
 pub mod errno;
+mod isa;
 
+pub use call::Call;
 pub use errno::Errno;
+pub use isa::Isa;
