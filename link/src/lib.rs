@@ -1,3 +1,32 @@
-//! Rings, lanes, groups, transports, request and reply.
+//! Links between kernels: rings, lanes, transports, request and reply. Described in `docs/protocol.md`.
+//!
+//! From below: [`memory`] (shared memory as loads and stores), [`ring`] (one writer, one reader), [`porch`] (the page where kernels find each other),
+//! [`shm`] (a channel made of these; [`transport`] is what every kind of channel offers), [`requests`] (what waits for an answer), and
+//! [`Links`]: all links of one kernel, with the dispatch to the services ([`Handler`]).
+//!
+//! The receive path runs from the doorbell interrupt or while polling; a handler never sleeps (contract C1).
 #![no_std]
 #![forbid(unsafe_code)]
+extern crate alloc;
+
+pub mod counters;
+pub mod echo;
+pub mod error;
+mod hello;
+pub mod links;
+pub mod lock;
+pub mod memory;
+pub mod peer;
+pub mod porch;
+pub mod requests;
+pub mod ring;
+pub mod service;
+pub mod shm;
+pub mod transport;
+
+pub use error::{Error, Result};
+pub use links::{Links, Then, Tick};
+pub use peer::Peer;
+pub use service::{AnswerTo, Facts, Guilt, Handler, Hooks, Incoming};
+pub use shm::{Shm, Windows};
+pub use transport::{Carrier, Transport};

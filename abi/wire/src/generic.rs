@@ -35,6 +35,8 @@ crate::messages! {
         v1 {
             /// The id of the request that is abandoned.
             target: u64,
+            /// The type of that request: which service has it.
+            kind: u16,
         }
     }
 

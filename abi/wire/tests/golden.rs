@@ -107,7 +107,7 @@ fn numbers_are_unique_and_in_their_family() {
         }
     }
     let table = wire::table::entries().count() * wire::table::ENTRY_SIZE;
-    assert!(table <= 2048, "the table of Hello is too small");
+    assert!(table <= 1536, "the table of Hello is too small");
 }
 
 #[test]

@@ -1,0 +1,165 @@
+//! One incarnation of one peer: its channel, what waits to be sent to it, what is not spoken with it.
+
+use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use wire::{HEADER_SIZE, KernelId, LANES, Lane};
+use zerocopy::IntoBytes as _;
+
+use crate::{
+    counters::{Counters, LaneReport},
+    lock::Lock,
+    transport::{SendError, Transport},
+};
+
+/// A message as it goes over the wire.
+pub(crate) struct Packed {
+    head: [u8; HEADER_SIZE],
+    body: Vec<u8>,
+}
+
+/// A link to a peer.
+pub struct Peer {
+    /// Who it is.
+    pub id: KernelId,
+    /// What it has done.
+    pub counters: Counters,
+    pub(crate) transport: Box<dyn Transport>,
+    waiting: Lock<[VecDeque<Packed>; LANES]>,
+    /// Types that are not spoken with it, sorted.
+    refused: Lock<Vec<u16>>,
+    down: AtomicBool,
+    /// Lanes whose rings are broken, as bits.
+    broken: AtomicU64,
+    heard: AtomicU64,
+}
+
+impl Peer {
+    pub(crate) fn new(id: KernelId, transport: Box<dyn Transport>) -> Self {
+        Self {
+            id,
+            counters: Counters::default(),
+            transport,
+            waiting: Lock::new([const { VecDeque::new() }; LANES]),
+            refused: Lock::new(Vec::new()),
+            down: AtomicBool::new(false),
+            broken: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts the messages that came from it: a sign of life.
+    pub fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn hear(&self) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Acquire)
+    }
+
+    /// Nothing is sent to it or received from it any more.
+    pub(crate) fn close(&self) {
+        self.down.store(true, Ordering::Release);
+        for lane in self.waiting.lock().iter_mut() {
+            lane.clear();
+        }
+        self.transport.close();
+    }
+
+    /// Notes that a lane cannot be read; `true` the first time.
+    pub(crate) fn break_lane(&self, lane: Lane) -> bool {
+        self.broken.fetch_or(1 << lane as u64, Ordering::AcqRel) & 1 << lane as u64 == 0
+    }
+
+    pub(crate) fn refuse_type(&self, kind: u16) {
+        let mut refused = self.refused.lock();
+        if let Err(at) = refused.binary_search(&kind) {
+            refused.insert(at, kind);
+        }
+    }
+
+    /// Whether a message type is not spoken with this peer.
+    pub fn refuses(&self, kind: u16) -> bool {
+        self.refused.lock().binary_search(&kind).is_ok()
+    }
+
+    /// Sends, or keeps the message until there is room. The order within a lane is kept.
+    pub(crate) fn send(&self, lane: Lane, raw: &wire::RawHeader, parts: &[&[u8]]) -> Result<(), SendError> {
+        if self.is_down() {
+            return Err(SendError::Closed);
+        }
+        let mut head = [0; HEADER_SIZE];
+        head.copy_from_slice(raw.as_bytes());
+        let bytes = parts.iter().fold(HEADER_SIZE, |n, part| n + part.len());
+        let mut waiting = self.waiting.lock();
+        let queue = &mut waiting[lane as usize];
+        if queue.is_empty() {
+            match self.transport.send(lane, &head, parts) {
+                Ok(()) => {
+                    self.counters.sent(lane, bytes);
+                    drop(waiting);
+                    self.notify();
+                    return Ok(());
+                }
+                Err(SendError::Later) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Counters::add(&self.counters.delayed);
+        queue.push_back(Packed { head, body: parts.concat() });
+        Ok(())
+    }
+
+    fn notify(&self) {
+        if self.transport.notify() {
+            Counters::add(&self.counters.doorbells);
+        }
+    }
+
+    /// Sends what waits, the most urgent first, as far as there is room. A broken channel drops what waits for it: its
+    /// requests end by the death of the peer.
+    pub(crate) fn flush(&self) -> Result<(), Lane> {
+        let mut sent = false;
+        let mut broken = None;
+        {
+            let mut waiting = self.waiting.lock();
+            for lane in Lane::ALL {
+                let queue = &mut waiting[lane as usize];
+                while let Some(packed) = queue.front() {
+                    match self.transport.send(lane, &packed.head, &[&packed.body]) {
+                        Ok(()) => {
+                            self.counters.sent(lane, HEADER_SIZE + packed.body.len());
+                            queue.pop_front();
+                            sent = true;
+                        }
+                        Err(SendError::Later) => break,
+                        Err(SendError::TooLong) => {
+                            queue.pop_front();
+                        }
+                        Err(SendError::Corrupt | SendError::Closed) => {
+                            queue.clear();
+                            broken = Some(lane);
+                        }
+                    }
+                }
+            }
+        }
+        if sent {
+            self.notify();
+        }
+        broken.map_or(Ok(()), Err)
+    }
+
+    /// The counts of a lane.
+    pub fn report(&self, lane: Lane) -> LaneReport {
+        LaneReport {
+            depth: self.transport.depth(lane),
+            waiting: self.waiting.lock()[lane as usize].len() as u64,
+            ..self.counters.lane(lane)
+        }
+    }
+}

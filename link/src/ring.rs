@@ -1,0 +1,242 @@
+//! A single-producer single-consumer ring of records, of loads, stores and fences only.
+//!
+//! The ring lies in the consumer's memory. Its first line is the consumer's (how far it has read), its second the producer's ("I am
+//! waiting for room"), then come the data lines. A record starts at a line; its first word is published last, by one store, and carries the
+//! record's length and a stamp: the number of its line counted from the beginning of time. Before a record is published, the word after it
+//! is made zero, so the consumer never takes old payload for a record: what programs send cannot forge one.
+//!
+//! The word is the frame word of a message header: a message without a body costs one line.
+
+use alloc::vec::Vec;
+
+use crate::memory::Memory;
+
+/// Bytes of a cache line, as the rings see it; a larger line of the hardware only costs speed.
+pub const LINE: usize = 64;
+/// Bytes before the data.
+pub const OVERHEAD: usize = 2 * LINE;
+
+const READ: usize = 0;
+const STARVED: usize = LINE;
+
+/// Why a record could not be pushed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PushError {
+    /// No room now; the consumer will say when it has read ([`Consumer::take_starved`]).
+    Full,
+    /// The ring will never have room for it.
+    TooLong,
+    /// The consumer wrote nonsense where it says how far it has read.
+    Corrupt,
+}
+
+/// The producer wrote nonsense; the ring cannot be read any further.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Corrupt;
+
+fn word_of(position: u64, len: usize) -> u64 {
+    // The stamp is never 0 while the length is not.
+    len as u64 | u64::from((position / LINE as u64) as u32) << 32
+}
+
+/// How many data bytes a ring over `len` bytes of memory has.
+const fn capacity(len: usize) -> u64 {
+    (len.saturating_sub(OVERHEAD) / LINE * LINE) as u64
+}
+
+fn data_at(position: u64, capacity: u64) -> usize {
+    OVERHEAD + (position % capacity) as usize
+}
+
+/// The sending end.
+#[derive(Debug)]
+pub struct Producer<M> {
+    memory: M,
+    capacity: u64,
+    written: u64,
+    /// What the consumer said last.
+    read: u64,
+    /// We said that we wait for room.
+    starved: bool,
+}
+
+impl<M: Memory> Producer<M> {
+    /// The sending end of a fresh (zeroed) ring. `None` if the memory is too small for three lines of data.
+    pub fn new(memory: M) -> Option<Self> {
+        let capacity = capacity(memory.size());
+        (capacity >= 3 * LINE as u64).then_some(Self { memory, capacity, written: 0, read: 0, starved: false })
+    }
+
+    /// The longest record that fits.
+    pub fn longest(&self) -> usize {
+        self.capacity as usize - LINE
+    }
+
+    /// Bytes that the consumer has not read, as far as known.
+    pub fn depth(&self) -> u64 {
+        self.written - self.read
+    }
+
+    fn look(&mut self) -> Result<(), PushError> {
+        self.memory.refresh(READ, LINE);
+        let read = self.memory.load64(READ);
+        if read < self.read || read > self.written || !read.is_multiple_of(LINE as u64) {
+            return Err(PushError::Corrupt);
+        }
+        self.read = read;
+        Ok(())
+    }
+
+    fn room(&self) -> u64 {
+        // One line stays free for the zero word after the last record.
+        self.capacity - (self.written - self.read) - LINE as u64
+    }
+
+    /// Pushes one record: `head`, whose first word is the ring's, and the parts after it.
+    ///
+    /// # Errors
+    /// [`PushError::Full`] asks for a notice: the consumer's side will poke when there is room.
+    pub fn push(&mut self, head: &[u8; LINE], parts: &[&[u8]]) -> Result<(), PushError> {
+        let len = parts.iter().fold(LINE, |n, part| n.saturating_add(part.len()));
+        if len > self.longest() {
+            return Err(PushError::TooLong);
+        }
+        let total = len.next_multiple_of(LINE) as u64;
+        if self.room() < total {
+            self.look()?;
+        }
+        if self.room() < total {
+            // Say that we wait, then look once more: either we see the room or the consumer sees that we wait.
+            self.say_starved(true);
+            self.memory.fence();
+            self.look()?;
+            if self.room() < total {
+                return Err(PushError::Full);
+            }
+        }
+        if self.starved {
+            self.say_starved(false);
+        }
+        let after = data_at(self.written + total, self.capacity);
+        self.memory.store64(after, 0);
+        self.memory.publish(after, 8);
+        let word_at = data_at(self.written, self.capacity);
+        self.memory.write(word_at + 8, &head[8..]);
+        let mut position = self.written + LINE as u64;
+        for part in parts {
+            self.copy_in(position, part);
+            position += part.len() as u64;
+        }
+        self.publish_data(self.written, len as u64);
+        self.memory.store64(word_at, word_of(self.written + LINE as u64, len));
+        self.memory.publish(word_at, 8);
+        self.written += total;
+        Ok(())
+    }
+
+    fn say_starved(&mut self, starved: bool) {
+        self.memory.store64(STARVED, u64::from(starved));
+        self.memory.publish(STARVED, LINE);
+        self.starved = starved;
+    }
+
+    fn copy_in(&self, position: u64, bytes: &[u8]) {
+        let at = data_at(position, self.capacity);
+        let to_end = OVERHEAD + self.capacity as usize - at;
+        let (first, second) = bytes.split_at(bytes.len().min(to_end));
+        self.memory.write(at, first);
+        if !second.is_empty() {
+            self.memory.write(OVERHEAD, second);
+        }
+    }
+
+    fn publish_data(&self, position: u64, len: u64) {
+        let at = data_at(position, self.capacity);
+        let to_end = OVERHEAD + self.capacity as usize - at;
+        let first = (len as usize).min(to_end);
+        self.memory.publish(at, first);
+        if len as usize > first {
+            self.memory.publish(OVERHEAD, len as usize - first);
+        }
+    }
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct Consumer<M> {
+    memory: M,
+    capacity: u64,
+    read: u64,
+    /// What the producer was told.
+    told: u64,
+    corrupt: bool,
+}
+
+impl<M: Memory> Consumer<M> {
+    /// The receiving end of a fresh (zeroed) ring. `None` if the memory is too small for three lines of data.
+    pub fn new(memory: M) -> Option<Self> {
+        let capacity = capacity(memory.size());
+        (capacity >= 3 * LINE as u64).then_some(Self { memory, capacity, read: 0, told: 0, corrupt: false })
+    }
+
+    /// Whether a record is there.
+    pub fn is_ready(&self) -> bool {
+        let at = data_at(self.read, self.capacity);
+        self.memory.refresh(at, 8);
+        !self.corrupt && self.memory.load64(at) != 0
+    }
+
+    /// Takes the next record into `out`, whose first word is then zero; `false` if there is none.
+    ///
+    /// # Errors
+    /// [`Corrupt`], for ever: where the next record begins is not known.
+    pub fn pop(&mut self, out: &mut Vec<u8>) -> Result<bool, Corrupt> {
+        if self.corrupt {
+            return Err(Corrupt);
+        }
+        let at = data_at(self.read, self.capacity);
+        self.memory.refresh(at, 8);
+        let word = self.memory.load64(at);
+        if word == 0 {
+            return Ok(false);
+        }
+        let len = word as u32 as usize;
+        if len < LINE || len > self.capacity as usize - LINE || word != word_of(self.read + LINE as u64, len) {
+            self.corrupt = true;
+            return Err(Corrupt);
+        }
+        out.clear();
+        out.resize(len, 0);
+        let to_end = OVERHEAD + self.capacity as usize - at;
+        let (first, second) = out.split_at_mut(len.min(to_end));
+        self.memory.refresh(at, first.len());
+        if let Some(after_word) = first.get_mut(8..) {
+            self.memory.read(at + 8, after_word);
+        }
+        if !second.is_empty() {
+            self.memory.refresh(OVERHEAD, second.len());
+            self.memory.read(OVERHEAD, second);
+        }
+        self.read += len.next_multiple_of(LINE) as u64;
+        if self.read - self.told >= self.capacity / 4 {
+            self.tell();
+        }
+        Ok(true)
+    }
+
+    fn tell(&mut self) {
+        self.memory.store64(READ, self.read);
+        self.memory.publish(READ, LINE);
+        self.told = self.read;
+    }
+
+    /// Called when the ring was found empty or a batch ends: tells the producer how far we are. `true` if it waits for room: poke it.
+    pub fn take_starved(&mut self) -> bool {
+        if self.told != self.read {
+            self.tell();
+        }
+        self.memory.fence();
+        self.memory.refresh(STARVED, LINE);
+        self.memory.load64(STARVED) != 0
+    }
+}

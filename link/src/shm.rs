@@ -1,0 +1,284 @@
+//! The transport over shared memory: rings in the receiver's memory, a porch per kernel, a bell.
+
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
+
+use wire::{HEADER_SIZE, KernelId, LANES, Lane};
+
+use crate::{
+    lock::Lock,
+    memory::Memory,
+    porch::{BLOCK_RING, BLOCK_SIZE, Block, Porch},
+    ring::{Consumer, Corrupt, Producer, PushError},
+    transport::{Carrier, SendError, Transport},
+};
+
+/// Where shared memory comes from and how a bell is rung: what the kernel's memory service and `hal` give.
+pub trait Windows: Send + Sync + 'static {
+    /// A piece of memory that two kernels address.
+    type M: Memory + Clone + 'static;
+    /// The porch of a kernel; `None` if this kernel cannot reach it.
+    fn porch(&self, index: u16) -> Option<Self::M>;
+    /// Allocates zeroed memory of this kernel that peers may map, and says where it is in this kernel's memory. Does not wait.
+    fn allocate(&self, len: usize) -> Option<(u64, Self::M)>;
+    /// Frees what `allocate` gave; no peer maps it any more.
+    fn free(&self, at: u64, len: usize);
+    /// Maps a piece of a peer's memory. `at` and `len` are what the peer says: `None` if they are not inside its memory.
+    fn map(&self, peer: u16, at: u64, len: usize) -> Option<Self::M>;
+    /// Rings the bell of a peer.
+    fn ring(&self, peer: u16);
+}
+
+/// Bytes of the rings of the lanes; the control lane's is in the pair's block.
+const LANE_BYTES: [usize; LANES] = [0, 32 << 10, 32 << 10, 64 << 10];
+/// A lane larger than this is not believed.
+const LONGEST_LANE: usize = 1 << 20;
+
+/// Shared memory as a carrier of one kernel.
+pub struct Shm<W: Windows> {
+    me: KernelId,
+    porch: Porch<W::M>,
+    windows: Arc<W>,
+}
+
+impl<W: Windows> Shm<W> {
+    /// Opens this kernel's own porch. `None` if there is none.
+    pub fn new(me: KernelId, windows: W) -> Option<Self> {
+        let porch = Porch(windows.porch(me.index)?);
+        porch.open(me);
+        Some(Self { me, porch, windows: Arc::new(windows) })
+    }
+
+    /// The own porch.
+    pub const fn porch(&self) -> &Porch<W::M> {
+        &self.porch
+    }
+
+    /// The porch of a peer.
+    pub fn porch_of(&self, index: u16) -> Option<Porch<W::M>> {
+        self.windows.porch(index).map(Porch)
+    }
+
+    /// Rings the bell of a peer, whatever its porch says; for announcements of a dying kernel.
+    pub fn ring(&self, index: u16) {
+        self.windows.ring(index);
+    }
+}
+
+impl<W: Windows> Carrier for Shm<W> {
+    fn name(&self) -> &'static str {
+        "shm"
+    }
+
+    fn present(&self, index: u16) -> Option<KernelId> {
+        let owner = self.porch_of(index)?.owner()?;
+        (owner.index == index).then_some(owner)
+    }
+
+    fn connect(&self, peer: KernelId) -> Option<Box<dyn Transport>> {
+        if self.present(peer.index)? != peer || peer.index == self.me.index {
+            return None;
+        }
+        Some(Box::new(Pair::<W> {
+            me: self.me,
+            peer,
+            porch: self.porch.clone(),
+            theirs: self.porch_of(peer.index)?,
+            windows: self.windows.clone(),
+            tx: Lock::new(Tx { wanted: 0, block: None, lanes: [const { None }; LANES], closed: false }),
+            rx: Lock::new(Rx { block: None, lanes: [const { None }; LANES], closed: false }),
+        }))
+    }
+
+    fn begin(&self) {
+        self.porch.begin_polling();
+    }
+
+    fn take_pending(&self) -> u64 {
+        self.porch.take_pending()
+    }
+
+    fn end(&self) -> bool {
+        self.porch.end_polling()
+    }
+}
+
+/// The sending half of a pair: rings in the peer's memory.
+struct Tx<M> {
+    wanted: u8,
+    block: Option<Block<M>>,
+    lanes: [Option<Producer<M>>; LANES],
+    closed: bool,
+}
+
+/// The receiving half: rings in own memory.
+struct Rx<M> {
+    block: Option<(u64, Block<M>)>,
+    lanes: [Option<Open<M>>; LANES],
+    closed: bool,
+}
+
+struct Open<M> {
+    ring: Consumer<M>,
+    /// What to free; nothing for the control lane.
+    at: Option<(u64, usize)>,
+}
+
+struct Pair<W: Windows> {
+    me: KernelId,
+    peer: KernelId,
+    porch: Porch<W::M>,
+    theirs: Porch<W::M>,
+    windows: Arc<W>,
+    tx: Lock<Tx<W::M>>,
+    rx: Lock<Rx<W::M>>,
+}
+
+impl<W: Windows> Pair<W> {
+    /// Takes up the peer's offer of a lane; asks for it if there is none.
+    fn open_lane(&self, tx: &mut Tx<W::M>, lane: Lane) -> Result<(), SendError> {
+        if tx.block.is_none()
+            && let Some(at) = self.theirs.offered(self.me.index)
+            && let Some(memory) = self.windows.map(self.peer.index, at, BLOCK_SIZE)
+        {
+            let block = Block(memory);
+            if block.is_between(self.me, self.peer) {
+                tx.block = Some(block);
+            }
+        }
+        if let Some(block) = &tx.block
+            && let Some((at, len)) = block.lane(lane)
+        {
+            if len > LONGEST_LANE {
+                return Err(SendError::Corrupt);
+            }
+            let memory = self.windows.map(self.peer.index, at, len).ok_or(SendError::Corrupt)?;
+            tx.lanes[lane as usize] = Some(Producer::new(memory).ok_or(SendError::Corrupt)?);
+            return Ok(());
+        }
+        let bit = 1 << lane as u8;
+        if tx.wanted & bit == 0 {
+            tx.wanted |= bit;
+            self.theirs.want(self.me.index, tx.wanted);
+            self.poke();
+            // The peer may have offered it in between; if not, its poke brings us here again.
+        }
+        Err(SendError::Later)
+    }
+
+    fn poke(&self) -> bool {
+        let ring = self.theirs.poke(self.me.index);
+        if ring {
+            self.windows.ring(self.peer.index);
+        }
+        ring
+    }
+
+    /// Opens the lanes that the peer wants. `true` if there is something new for it.
+    fn serve_wants(&self, rx: &mut Rx<W::M>) -> bool {
+        let wanted = self.porch.wanted(self.peer.index);
+        if wanted == 0 || rx.closed {
+            return false;
+        }
+        let mut new = false;
+        if rx.block.is_none() {
+            let Some((at, memory)) = self.windows.allocate(BLOCK_SIZE) else { return false };
+            let block = Block(memory);
+            block.open(self.peer, self.me);
+            rx.block = Some((at, block));
+            self.porch.offer(self.peer.index, at);
+            new = true;
+        }
+        let Some((block_at, block)) = &rx.block else { return new };
+        for lane in Lane::ALL {
+            let slot = &mut rx.lanes[lane as usize];
+            if wanted & 1 << lane as u8 == 0 || slot.is_some() {
+                continue;
+            }
+            let (at, len, freed) = if lane == Lane::Control {
+                (block_at + BLOCK_RING as u64, BLOCK_SIZE - BLOCK_RING, None)
+            } else {
+                let len = LANE_BYTES[lane as usize];
+                let Some((at, _)) = self.windows.allocate(len) else { continue };
+                (at, len, Some((at, len)))
+            };
+            let ring = self.windows.map(self.me.index, at, len).and_then(Consumer::new);
+            if let Some(ring) = ring {
+                *slot = Some(Open { ring, at: freed });
+                block.set_lane(lane, at, len);
+                new = true;
+            } else if let Some((at, len)) = freed {
+                self.windows.free(at, len);
+            }
+        }
+        new
+    }
+}
+
+impl<W: Windows> Transport for Pair<W> {
+    fn send(&self, lane: Lane, head: &[u8; HEADER_SIZE], parts: &[&[u8]]) -> Result<(), SendError> {
+        let mut tx = self.tx.lock();
+        if tx.closed {
+            return Err(SendError::Closed);
+        }
+        if tx.lanes[lane as usize].is_none() {
+            self.open_lane(&mut tx, lane)?;
+        }
+        let Some(ring) = &mut tx.lanes[lane as usize] else { return Err(SendError::Later) };
+        ring.push(head, parts).map_err(|e| match e {
+            PushError::Full => SendError::Later,
+            PushError::TooLong => SendError::TooLong,
+            PushError::Corrupt => SendError::Corrupt,
+        })
+    }
+
+    fn notify(&self) -> bool {
+        self.poke()
+    }
+
+    fn receive(&self, lane: Lane, out: &mut Vec<u8>) -> Result<bool, Corrupt> {
+        match &mut self.rx.lock().lanes[lane as usize] {
+            Some(open) => open.ring.pop(out),
+            None => Ok(false),
+        }
+    }
+
+    fn attend(&self) {
+        let new = self.serve_wants(&mut self.rx.lock());
+        if new {
+            self.poke();
+        }
+    }
+
+    fn rest(&self) -> bool {
+        let mut starved = false;
+        for open in self.rx.lock().lanes.iter_mut().flatten() {
+            starved |= open.ring.take_starved();
+        }
+        if starved {
+            self.poke();
+        }
+        starved
+    }
+
+    fn depth(&self, lane: Lane) -> u64 {
+        self.tx.lock().lanes[lane as usize].as_ref().map_or(0, Producer::depth)
+    }
+
+    fn close(&self) {
+        {
+            let mut tx = self.tx.lock();
+            tx.closed = true;
+            tx.block = None;
+            tx.lanes = [const { None }; LANES];
+        }
+        let mut rx = self.rx.lock();
+        rx.closed = true;
+        self.porch.offer(self.peer.index, 0);
+        for (at, len) in rx.lanes.iter_mut().filter_map(Option::take).filter_map(|open| open.at) {
+            self.windows.free(at, len);
+        }
+        if let Some((at, _)) = rx.block.take() {
+            self.windows.free(at, BLOCK_SIZE);
+        }
+    }
+}

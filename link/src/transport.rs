@@ -1,0 +1,58 @@
+//! What a channel between two kernels offers to the layers above it.
+
+use alloc::{boxed::Box, vec::Vec};
+
+use wire::{HEADER_SIZE, KernelId, Lane};
+
+/// Why a message was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SendError {
+    /// No room now, or the lane is not open yet: keep it; a poke of the peer says when to try again.
+    Later,
+    /// No message of that length ever goes through this lane.
+    TooLong,
+    /// The peer broke the channel's rules.
+    Corrupt,
+    /// The channel is closed.
+    Closed,
+}
+
+/// The channel to one incarnation of one peer. Lanes do not wait for each other; each is in order and loses nothing.
+pub trait Transport: Send + Sync {
+    /// Sends one message. The peer may not notice before [`Transport::notify`].
+    ///
+    /// # Errors
+    /// [`SendError`]; the message was not sent.
+    fn send(&self, lane: Lane, head: &[u8; HEADER_SIZE], parts: &[&[u8]]) -> Result<(), SendError>;
+    /// Makes the peer look at what was sent. Says whether its bell had to be rung.
+    fn notify(&self) -> bool;
+    /// Takes the next message of a lane into `out`; `false` if there is none.
+    ///
+    /// # Errors
+    /// The peer broke the channel's rules: nothing more can be read from the lane.
+    fn receive(&self, lane: Lane, out: &mut Vec<u8>) -> Result<bool, crate::ring::Corrupt>;
+    /// The peer poked: opens lanes that it wants and takes up what it offers.
+    fn attend(&self);
+    /// The batch is handled: returns credit. Says whether the peer waits for it and was notified.
+    fn rest(&self) -> bool;
+    /// Bytes that were sent on the lane and not read, as far as known.
+    fn depth(&self, lane: Lane) -> u64;
+    /// Ends the channel and frees what it has.
+    fn close(&self);
+}
+
+/// A kind of channel, as one kernel sees it: notices who sent something, opens channels, lets the CPU sleep.
+pub trait Carrier: Send + Sync {
+    /// The name in `/proc/cob/links`.
+    fn name(&self) -> &'static str;
+    /// Who runs at this index now, if this carrier reaches it.
+    fn present(&self, index: u16) -> Option<KernelId>;
+    /// Opens the channel to a peer; `None` if it is not reached this way.
+    fn connect(&self, peer: KernelId) -> Option<Box<dyn Transport>>;
+    /// Draining begins: nobody needs to ring.
+    fn begin(&self);
+    /// Whose messages may be there, as bits by index; they are looked at after this.
+    fn take_pending(&self) -> u64;
+    /// Draining ends; `false` if something came meanwhile and draining goes on.
+    fn end(&self) -> bool;
+}

@@ -1,0 +1,319 @@
+//! Links of several kernels over shared memory, step by step.
+mod common;
+
+use std::sync::{Arc, Mutex, atomic::Ordering};
+
+use common::{Machine, Node, boot, settle};
+use link::{AnswerTo, Guilt, Handler, Incoming, Links, memory::Memory as _};
+use linux_abi::Errno;
+use wire::{
+    KernelId, Lane, MAX_KERNELS, Message as _, ObjectId, Request,
+    generic::{Arm, Armed, Ready},
+    test::{Echo, EchoReply},
+};
+
+const A: KernelId = KernelId::new(0, 1);
+const B: KernelId = KernelId::new(1, 1);
+const FAR: u64 = u64::MAX;
+
+type Results = Arc<Mutex<Vec<Result<(u64, usize), Errno>>>>;
+
+fn echo(node: &Node, to: KernelId, value: u64, payload: &[u8], results: &Results) -> u64 {
+    let results = results.clone();
+    let then = Box::new(move |_: &Links, answer: link::Result<Incoming<'_>>| {
+        let result = answer.map_err(|e| e.errno).map(|m| {
+            let (reply, payload) = m.read::<EchoReply>().expect("is an EchoReply");
+            (reply.value, payload.len())
+        });
+        results.lock().unwrap().push(result);
+    });
+    node.links.request(to, ObjectId::NONE, &Echo { value }, payload, FAR, then)
+}
+
+#[test]
+fn two_kernels_say_hello_and_echo() {
+    let machine = Machine::new(2);
+    let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));
+    let results = Results::default();
+    echo(&a, B, 42, b"abc", &results);
+    settle(&machine, &[&a, &b]);
+    assert_eq!(*results.lock().unwrap(), [Ok((42, 3))]);
+    assert_eq!(a.hooks.hellos.lock().unwrap().iter().filter(|(k, _)| *k == B).count(), 2, "it said and answered");
+    assert_eq!(b.hooks.hellos.lock().unwrap()[0].0, A);
+    assert!(a.hooks.guilty.lock().unwrap().is_empty() && b.hooks.guilty.lock().unwrap().is_empty());
+    let peer = a.links.peer(B).unwrap();
+    assert_eq!(peer.report(Lane::Request).sent, 1);
+    assert_eq!(peer.report(Lane::Reply).received, 2, "the echo and the HelloReply");
+}
+
+#[test]
+fn flow_control_drops_nothing() {
+    let machine = Machine::new(2);
+    let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));
+    let results = Results::default();
+    let payload = vec![5; 4000];
+    for value in 0..500 {
+        echo(&a, B, value, &payload, &results);
+    }
+    assert!(a.links.peer(B).unwrap().report(Lane::Request).waiting > 400);
+    settle(&machine, &[&a, &b]);
+    let results = results.lock().unwrap();
+    assert_eq!(results.len(), 500);
+    assert!(results.iter().enumerate().all(|(i, r)| *r == Ok((i as u64, 4000))), "in order");
+    let rung: u64 = machine.kernels.iter().map(|k| k.rung.load(Ordering::Relaxed)).sum();
+    assert!(rung < 300, "{rung} bells for 1000 messages of 4 KiB, seven to a ring");
+}
+
+#[test]
+fn a_dead_peer_is_an_answer() {
+    let machine = Machine::new(2);
+    let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));
+    let results = Results::default();
+    echo(&a, B, 1, b"", &results);
+    a.links.peer_down(B);
+    assert_eq!(*results.lock().unwrap(), [Err(Errno::EHOSTDOWN)]);
+    a.hooks.dead.lock().unwrap().push(B);
+    echo(&a, B, 2, b"", &results);
+    assert_eq!(results.lock().unwrap().len(), 2);
+    settle(&machine, &[&a, &b]);
+    assert_eq!(results.lock().unwrap().len(), 2, "an answer of the dead goes to nobody");
+    // It comes back as another incarnation.
+    drop(b);
+    let b2 = KernelId::new(1, 2);
+    let b = boot(&machine, b2, 7);
+    echo(&a, b2, 3, b"", &results);
+    settle(&machine, &[&a, &b]);
+    assert_eq!(results.lock().unwrap()[2], Ok((3, 0)));
+    echo(&b, A, 4, b"", &results);
+    settle(&machine, &[&a, &b]);
+    assert_eq!(results.lock().unwrap()[3], Ok((4, 0)));
+}
+
+#[test]
+fn deadlines_end_requests_and_name_the_silent() {
+    let machine = Machine::new(2);
+    let (a, _b) = (boot(&machine, A, 7), boot(&machine, B, 7));
+    let results = Results::default();
+    let sink = results.clone();
+    let then = Box::new(move |_: &Links, answer: link::Result<Incoming<'_>>| {
+        sink.lock().unwrap().push(answer.map(|_| (0, 0)).map_err(|e| e.errno));
+    });
+    a.links.request(B, ObjectId::NONE, &Echo { value: 1 }, b"", 1000, then);
+    assert_eq!(a.links.tick().next, Some(1000));
+    machine.clock.store(1000, Ordering::Relaxed);
+    assert_eq!(a.links.tick().overdue, [B]);
+    assert_eq!(*results.lock().unwrap(), [Err(Errno::ETIMEDOUT)]);
+}
+
+#[test]
+fn another_plan_is_named() {
+    let machine = Machine::new(2);
+    let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 8));
+    let results = Results::default();
+    echo(&a, B, 1, b"", &results);
+    settle(&machine, &[&a, &b]);
+    assert!(b.hooks.guilty.lock().unwrap().contains(&(A, Guilt::OtherPlan)));
+    assert!(a.hooks.guilty.lock().unwrap().contains(&(B, Guilt::OtherPlan)));
+}
+
+/// Answers `Arm` only when told to; counts what it was asked.
+#[derive(Default)]
+struct Slow {
+    held: Mutex<Vec<AnswerTo>>,
+    order: Mutex<Vec<(Lane, u64)>>,
+    undone: Mutex<u32>,
+    home: Mutex<Option<KernelId>>,
+    stale_below: Mutex<u32>,
+}
+
+impl Handler for Slow {
+    fn handle(&self, links: &Links, message: &Incoming<'_>) -> link::Result<()> {
+        if message.header.kind == Ready::SPEC.number {
+            self.order.lock().unwrap().push((message.lane, message.read::<Ready>()?.0.token));
+            return Ok(());
+        }
+        let (arm, _) = message.read::<Arm>()?;
+        self.order.lock().unwrap().push((message.lane, arm.token));
+        let home = *self.home.lock().unwrap();
+        if let Some(home) = home {
+            links.moved(message.answer_to(), home, 1);
+        } else if message.header.epoch < *self.stale_below.lock().unwrap() {
+            links.stale(message.answer_to());
+        } else if arm.mask == 0 {
+            self.held.lock().unwrap().push(message.answer_to());
+        } else {
+            links.answer(message.answer_to(), &Armed { ready: arm.mask }, &[])?;
+        }
+        Ok(())
+    }
+
+    fn cancel(&self, links: &Links, request: AnswerTo) {
+        let mut held = self.held.lock().unwrap();
+        if let Some(at) = held.iter().position(|h| h.peer == request.peer && h.request == request.request) {
+            held.remove(at);
+            links.cancelled(request);
+        }
+    }
+
+    fn undo(&self, _: &Links, _: &Incoming<'_>) {
+        *self.undone.lock().unwrap() += 1;
+    }
+}
+
+fn ask<R: Request>(node: &Node, to: KernelId, object: ObjectId, message: &R, results: &Results) -> u64 {
+    let results = results.clone();
+    let then = Box::new(move |_: &Links, answer: link::Result<Incoming<'_>>| {
+        let result = answer.map_err(|e| e.errno).map(|m| (u64::from(m.read::<Armed>().unwrap().0.ready), 0));
+        results.lock().unwrap().push(result);
+    });
+    node.links.request(to, object, message, b"", FAR, then)
+}
+
+fn with_slow(machine: &Arc<Machine>, id: KernelId) -> (Node, Arc<Slow>) {
+    let node = boot(machine, id, 7);
+    let slow = Arc::new(Slow::default());
+    assert!(node.links.register("generic", slow.clone()));
+    assert!(!node.links.register("generic", slow.clone()), "it has its service");
+    (node, slow)
+}
+
+#[test]
+fn requests_are_cancelled_forgotten_and_refused() {
+    let machine = Machine::new(2);
+    let ((a, at_a), (b, at_b)) = (with_slow(&machine, A), with_slow(&machine, B));
+    let results = Results::default();
+    let first = ask(&a, B, ObjectId::NONE, &Arm { token: 1, generation: 0, mask: 0 }, &results);
+    settle(&machine, &[&a, &b]);
+    a.links.cancel(first);
+    settle(&machine, &[&a, &b]);
+    assert_eq!(*results.lock().unwrap(), [Err(Errno::ECANCELED)]);
+    let second = ask(&a, B, ObjectId::NONE, &Arm { token: 2, generation: 0, mask: 0 }, &results);
+    settle(&machine, &[&a, &b]);
+    let held = at_b.held.lock().unwrap().remove(0);
+    b.links.answer(held, &Armed { ready: 1 }, &[]).unwrap();
+    a.links.forget(second);
+    settle(&machine, &[&a, &b]);
+    assert_eq!(results.lock().unwrap().len(), 1);
+    assert_eq!(*at_a.undone.lock().unwrap(), 1, "the answer came for nobody");
+    // Nobody handles files here.
+    drop(results.lock().unwrap().drain(..));
+    ask(&a, B, ObjectId::NONE, &wire::generic::Locate {}, &results);
+    settle(&machine, &[&a, &b]);
+    assert_eq!(*results.lock().unwrap(), [Err(Errno::EBADMSG)], "the service cannot read a Locate as an Arm");
+    assert_eq!(b.hooks.guilty.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn a_request_follows_its_object() {
+    let machine = Machine::new(3);
+    let c_id = KernelId::new(2, 1);
+    let ((a, _), (b, at_b), (c, _)) = (with_slow(&machine, A), with_slow(&machine, B), with_slow(&machine, c_id));
+    *at_b.home.lock().unwrap() = Some(c_id);
+    let results = Results::default();
+    let object = ObjectId { birth: B, serial: 9 };
+    ask(&a, B, object, &Arm { token: 1, generation: 0, mask: 4 }, &results);
+    settle(&machine, &[&a, &b, &c]);
+    assert_eq!(*results.lock().unwrap(), [Ok((4, 0))]);
+    // Two kernels that each say it is at the other.
+    *at_b.home.lock().unwrap() = Some(A);
+    ask(&a, B, object, &Arm { token: 1, generation: 0, mask: 4 }, &results);
+    settle(&machine, &[&a, &b, &c]);
+    assert_eq!(results.lock().unwrap()[1], Err(Errno::EREMCHG), "it came home");
+    *at_b.home.lock().unwrap() = Some(B);
+    ask(&a, B, object, &Arm { token: 1, generation: 0, mask: 4 }, &results);
+    settle(&machine, &[&a, &b, &c]);
+    assert_eq!(results.lock().unwrap()[2], Err(Errno::ELOOP));
+}
+
+#[test]
+fn a_stale_request_waits_for_the_view() {
+    let machine = Machine::new(2);
+    let ((a, _), (b, at_b)) = (with_slow(&machine, A), with_slow(&machine, B));
+    *at_b.stale_below.lock().unwrap() = 3;
+    b.links.set_epoch(3);
+    let results = Results::default();
+    ask(&a, B, ObjectId::NONE, &Arm { token: 1, generation: 0, mask: 4 }, &results);
+    settle(&machine, &[&a, &b]);
+    machine.clock.store(5_000_000, Ordering::Relaxed);
+    a.links.tick();
+    settle(&machine, &[&a, &b]);
+    assert!(results.lock().unwrap().is_empty());
+    a.links.set_epoch(3);
+    settle(&machine, &[&a, &b]);
+    assert_eq!(*results.lock().unwrap(), [Ok((4, 0))]);
+}
+
+#[test]
+fn the_urgent_overtakes() {
+    let machine = Machine::new(2);
+    let ((a, _), (b, at_b)) = (with_slow(&machine, A), with_slow(&machine, B));
+    let results = Results::default();
+    // Open the lanes.
+    ask(&a, B, ObjectId::NONE, &Arm { token: 0, generation: 0, mask: 1 }, &results);
+    a.links.send(B, ObjectId::NONE, &Ready { token: 0, generation: 0, ready: 1 }, b"").unwrap();
+    settle(&machine, &[&a, &b]);
+    at_b.order.lock().unwrap().clear();
+    for token in 1..=20 {
+        ask(&a, B, ObjectId::NONE, &Arm { token, generation: 0, mask: 1 }, &results);
+    }
+    a.links.send(B, ObjectId::NONE, &Ready { token: 99, generation: 0, ready: 1 }, b"").unwrap();
+    settle(&machine, &[&a, &b]);
+    let order = at_b.order.lock().unwrap();
+    assert_eq!(order[0], (Lane::Reply, 99));
+    assert_eq!(order[20], (Lane::Request, 20));
+}
+
+/// Random bytes all over what a peer can write: no panic, and the victim's other links go on.
+#[test]
+fn garbage_in_the_rings_is_an_error_that_names_the_peer() {
+    let mut named = 0;
+    for seed in 0..300_u64 {
+        let machine = Machine::new(3);
+        let c_id = KernelId::new(2, 1);
+        let (a, b, c) = (boot(&machine, A, 7), boot(&machine, B, 7), boot(&machine, c_id, 7));
+        let results = Results::default();
+        for value in 0..4 {
+            echo(&a, B, value, &[3; 900], &results);
+        }
+        settle(&machine, &[&a, &b, &c]);
+        for value in 0..4 {
+            echo(&a, B, value, &[3; 900], &results);
+        }
+        // A is hostile: what it may write in B's memory is everything but the first lines of the porch.
+        let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut random = || {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            x
+        };
+        let memory = &machine.kernels[1].memory;
+        for _ in 0..1 + random() % 64 {
+            // The pair's block, and the beginnings of the rings after it.
+            let start = [8192, 10240, 10240 + 0x8000][random() as usize % 3];
+            let at = start + (random() % 6000) as usize / 8 * 8;
+            let value = if random() % 3 == 0 { random() } else { random() % 5000 };
+            memory.store64(at, value);
+        }
+        // And in its own: where B writes, what it offers B.
+        for _ in 0..random() % 8 {
+            let at = 0x100 + (random() % 0x12000) as usize / 8 * 8;
+            machine.kernels[0].memory.store64(at, random());
+        }
+        machine.kernels[1].bell.store(true, Ordering::SeqCst);
+        for _ in 0..50 {
+            while b.links.receive(16) {}
+            echo(&b, A, 1, &[1; 2000], &results);
+        }
+        let guilty = b.hooks.guilty.lock().unwrap().clone();
+        named += usize::from(!guilty.is_empty());
+        assert!(guilty.iter().all(|(k, _)| *k == A), "seed {seed}: {guilty:?}");
+        b.links.peer_down(A);
+        let good = Results::default();
+        echo(&c, B, 8, b"ok", &good);
+        settle(&machine, &[&b, &c]);
+        assert_eq!(*good.lock().unwrap(), [Ok((8, 2))], "seed {seed}");
+    }
+    assert!(named > 20, "only {named} of 300 corruptions were noticed");
+    assert_eq!(MAX_KERNELS, 64);
+}
