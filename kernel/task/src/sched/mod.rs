@@ -1,0 +1,3 @@
+//! Who runs where and when.
+
+pub mod queue;

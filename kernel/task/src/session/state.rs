@@ -1,0 +1,561 @@
+//! One session as a state machine without I/O: groups, members, foreground group, terminal. All changes are serialised here, wherever
+//! the members run; a group signal is one message per kernel with members.
+//!
+//! # Invariants
+//! * A group exists exactly as long as it has members; a zombie is a member until it is reaped.
+//! * The foreground group, if there is one, may have died out (as on Linux, where `tcgetpgrp` still names it).
+//! * A group that becomes orphaned while a member is stopped gets SIGHUP and SIGCONT, once per change (POSIX `_exit`, consequences).
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
+
+use base::{Errno, KernelId, ObjectId};
+
+use crate::{
+    ids::Pid,
+    signal::{SigInfo, Signal},
+};
+
+/// Who sends a signal, for kill(2)'s permission rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sender {
+    /// The sending process.
+    pub pid: Pid,
+    /// Its real user.
+    pub uid: u32,
+    /// Its effective user.
+    pub euid: u32,
+    /// Whether it has CAP_KILL.
+    pub privileged: bool,
+    /// Its session, which may always send SIGCONT.
+    pub sid: Pid,
+}
+
+impl Sender {
+    /// The kernel itself, which may do anything.
+    pub const KERNEL: Self = Self { pid: Pid(0), uid: 0, euid: 0, privileged: true, sid: Pid(0) };
+
+    /// kill(2): real or effective user of the sender equals real or saved user of the target; SIGCONT within a session is free.
+    pub const fn may_signal(&self, target: Users, sid: Pid, signal: Signal) -> bool {
+        self.privileged
+            || self.euid == target.real
+            || self.euid == target.saved
+            || self.uid == target.real
+            || self.uid == target.saved
+            || (signal.number() == Signal::CONT.number() && sid.0 == self.sid.0)
+    }
+}
+
+/// The users of a process as far as kill(2) looks at them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Users {
+    /// Real.
+    pub real: u32,
+    /// Saved.
+    pub saved: u32,
+}
+
+/// How far a member has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Life {
+    /// It runs or sleeps.
+    Alive,
+    /// Job control stopped it.
+    Stopped,
+    /// It exited and waits to be reaped.
+    Zombie,
+}
+
+/// A process of the session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Its group.
+    pub pgid: Pid,
+    /// Its parent.
+    pub ppid: Pid,
+    /// The kernel where it runs.
+    pub place: KernelId,
+    /// How far it has come.
+    pub life: Life,
+    /// It has called execve since it was forked: its parent may not move it any more.
+    pub execed: bool,
+    /// Its users.
+    pub users: Users,
+}
+
+/// What a background process wants from the terminal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// To read: SIGTTIN.
+    Read,
+    /// To write while TOSTOP is set, or to change the terminal: SIGTTOU.
+    Write,
+}
+
+/// What changes the session and has an answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// setpgid(2) by `caller` for itself or a child. `pgid` 0 means `target`.
+    SetGroup {
+        /// Who asks.
+        caller: Pid,
+        /// Whom it concerns.
+        target: Pid,
+        /// The new group.
+        pgid: Pid,
+    },
+    /// The group of a member (getpgid).
+    GroupOf(Pid),
+    /// `pid` leaves for a session of its own (setsid).
+    Depart(Pid),
+    /// kill(2) with a group.
+    SignalGroup {
+        /// The group.
+        pgid: Pid,
+        /// The signal; nothing for `kill(-pgid, 0)`.
+        info: Option<SigInfo>,
+        /// Who sends it.
+        from: Sender,
+    },
+    /// A signal of the terminal for the foreground group (Ctrl-C, Ctrl-Z, window size).
+    SignalForeground(SigInfo),
+    /// tcgetpgrp(3).
+    Foreground,
+    /// tcsetpgrp(3).
+    SetForeground {
+        /// Who asks.
+        caller: Pid,
+        /// The group to bring to the front.
+        pgid: Pid,
+        /// Whether the caller blocks or ignores SIGTTOU.
+        immune: bool,
+    },
+    /// May this member use the terminal like this now?
+    Use {
+        /// Who asks.
+        caller: Pid,
+        /// What it wants.
+        access: Access,
+        /// Whether it blocks or ignores the signal that it would get.
+        immune: bool,
+    },
+    /// TIOCSCTTY by the leader, or the open of a terminal by a leader without one.
+    TakeTerminal {
+        /// Who asks.
+        caller: Pid,
+        /// Which terminal.
+        terminal: ObjectId,
+    },
+    /// TIOCNOTTY.
+    DropTerminal {
+        /// Who asks.
+        caller: Pid,
+    },
+    /// Which terminal the session has.
+    Terminal,
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// Done, with nothing to say.
+    Done,
+    /// A group.
+    Group(Pid),
+    /// The terminal.
+    Terminal(Option<ObjectId>),
+    /// The caller's group was sent a stop signal: act on it, then make the call again (ERESTARTSYS).
+    Stopped,
+}
+
+/// What changes the session and needs no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// A member forked; the child is in its parent's group.
+    Fork {
+        /// The parent as wait(2) sees it (not the caller for CLONE_PARENT).
+        ppid: Pid,
+        /// The process whose group the child is born into.
+        from: Pid,
+        /// The child.
+        child: Pid,
+        /// Where it runs.
+        place: KernelId,
+    },
+    /// A member called execve.
+    Exec(Pid),
+    /// A member changed its users.
+    Users(Pid, Users),
+    /// A member stopped.
+    Stop(Pid),
+    /// A member went on.
+    Continue(Pid),
+    /// A member exited; its children now have another parent.
+    Exit {
+        /// The member.
+        pid: Pid,
+        /// The new parent of its children.
+        reaper: Pid,
+    },
+    /// A zombie was reaped.
+    Reap(Pid),
+    /// A member runs on another kernel now.
+    Moved {
+        /// The member.
+        pid: Pid,
+        /// Its new place.
+        to: KernelId,
+    },
+    /// A kernel died, and with it its members.
+    Down(KernelId),
+    /// A member that was in another session's children has a new parent.
+    Reparent {
+        /// The member.
+        pid: Pid,
+        /// Its new parent.
+        ppid: Pid,
+    },
+}
+
+/// What the session wants done, after its lock was dropped and in this order.
+pub trait Effects {
+    /// Deliver to the members of `pgid` on `to` that `from` may signal.
+    fn signal(&mut self, to: KernelId, pgid: Pid, info: SigInfo, from: Sender);
+    /// The session lost its terminal because the leader exited or gave it up.
+    fn terminal_lost(&mut self, terminal: ObjectId);
+    /// A member that waits for the terminal or for a group change should look again.
+    fn foreground_changed(&mut self) {}
+    /// Group `pgid` exists now.
+    fn group_made(&mut self, pgid: Pid) {
+        let _ = pgid;
+    }
+    /// Group `pgid` has no members any more.
+    fn group_gone(&mut self, pgid: Pid) {
+        let _ = pgid;
+    }
+    /// The session has no members any more.
+    fn empty(&mut self) {}
+}
+
+/// A session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct State {
+    sid: Pid,
+    members: BTreeMap<Pid, Member>,
+    foreground: Pid,
+    terminal: Option<ObjectId>,
+}
+
+impl State {
+    /// A session whose only member is its leader.
+    pub fn new(sid: Pid, leader: Member) -> Self {
+        let mut members = BTreeMap::new();
+        members.insert(sid, Member { pgid: sid, ..leader });
+        Self { sid, members, foreground: Pid(0), terminal: None }
+    }
+
+    /// Put together from what [`State::export`] gave, at a new home.
+    pub fn import(sid: Pid, members: Vec<(Pid, Member)>, foreground: Pid, terminal: Option<ObjectId>) -> Self {
+        Self { sid, members: members.into_iter().collect(), foreground, terminal }
+    }
+
+    /// All there is to know, for a new home.
+    pub fn export(&self) -> (Pid, Vec<(Pid, Member)>, Pid, Option<ObjectId>) {
+        (self.sid, self.members.iter().map(|(p, m)| (*p, *m)).collect(), self.foreground, self.terminal)
+    }
+
+    /// The session's number.
+    pub const fn sid(&self) -> Pid {
+        self.sid
+    }
+
+    /// The controlling terminal.
+    pub const fn terminal(&self) -> Option<ObjectId> {
+        self.terminal
+    }
+
+    /// A member.
+    pub fn member(&self, pid: Pid) -> Option<&Member> {
+        self.members.get(&pid)
+    }
+
+    /// The members by pid.
+    pub fn members(&self) -> impl Iterator<Item = (Pid, &Member)> {
+        self.members.iter().map(|(pid, m)| (*pid, m))
+    }
+
+    /// The group in the foreground (0: none).
+    pub const fn foreground(&self) -> Pid {
+        self.foreground
+    }
+
+    fn group(&self, pgid: Pid) -> impl Iterator<Item = (Pid, &Member)> {
+        self.members().filter(move |(_, m)| m.pgid == pgid)
+    }
+
+    /// Whether a group has members.
+    pub fn has_group(&self, pgid: Pid) -> bool {
+        self.group(pgid).next().is_some()
+    }
+
+    /// POSIX: orphaned if the parent of every member is in the group itself or outside the session.
+    pub fn is_orphaned(&self, pgid: Pid) -> bool {
+        !self.group(pgid).any(|(_, m)| {
+            m.life != Life::Zombie
+                && m.ppid != Pid::INIT
+                && self.members.get(&m.ppid).is_some_and(|p| p.pgid != pgid && p.life != Life::Zombie)
+        })
+    }
+
+    fn has_stopped(&self, pgid: Pid) -> bool {
+        self.group(pgid).any(|(_, m)| m.life == Life::Stopped)
+    }
+
+    fn send(&self, pgid: Pid, info: SigInfo, from: Sender, effects: &mut impl Effects) {
+        let places: BTreeSet<_> =
+            self.group(pgid).filter(|(_, m)| m.life != Life::Zombie).map(|(_, m)| m.place).collect();
+        for to in places {
+            effects.signal(to, pgid, info, from);
+        }
+    }
+
+    fn send_kernel(&self, pgid: Pid, signal: Signal, effects: &mut impl Effects) {
+        self.send(pgid, SigInfo::kernel(signal), Sender::KERNEL, effects);
+    }
+
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// As the system call that it stands for: `EPERM`, `ESRCH`, `EACCES`, `EIO`, `ENOTTY`.
+    pub fn request(&mut self, request: Request, effects: &mut impl Effects) -> Result<Reply, Errno> {
+        match request {
+            Request::SetGroup { caller, target, pgid } => self.set_group(caller, target, pgid, effects),
+            Request::GroupOf(pid) => self.members.get(&pid).map(|m| Reply::Group(m.pgid)).ok_or(Errno::ESRCH),
+            Request::Depart(pid) => self.depart(pid, effects),
+            Request::SignalGroup { pgid, info, from } => {
+                let mut any = false;
+                let mut allowed = false;
+                for (_, m) in self.group(pgid) {
+                    any = true;
+                    let signal = info.map_or(Signal::HUP, |i| i.signal);
+                    allowed |= from.may_signal(m.users, self.sid, signal);
+                }
+                if !any {
+                    return Err(Errno::ESRCH);
+                }
+                if !allowed {
+                    return Err(Errno::EPERM);
+                }
+                if let Some(info) = info {
+                    self.send(pgid, info, from, effects);
+                }
+                Ok(Reply::Done)
+            }
+            Request::SignalForeground(info) => {
+                self.send(self.foreground, info, Sender::KERNEL, effects);
+                Ok(Reply::Done)
+            }
+            Request::Foreground => {
+                if self.terminal.is_none() {
+                    return Err(Errno::ENOTTY);
+                }
+                Ok(Reply::Group(self.foreground))
+            }
+            Request::SetForeground { caller, pgid, immune } => {
+                self.terminal.ok_or(Errno::ENOTTY)?;
+                if self.use_terminal(caller, Access::Write, immune, effects)? == Reply::Stopped {
+                    return Ok(Reply::Stopped);
+                }
+                if !self.has_group(pgid) {
+                    return Err(Errno::EPERM);
+                }
+                self.foreground = pgid;
+                effects.foreground_changed();
+                Ok(Reply::Done)
+            }
+            Request::Use { caller, access, immune } => self.use_terminal(caller, access, immune, effects),
+            Request::TakeTerminal { caller, terminal } => {
+                if self.terminal == Some(terminal) {
+                    return Ok(Reply::Done);
+                }
+                if caller != self.sid || self.terminal.is_some() {
+                    return Err(Errno::EPERM);
+                }
+                self.terminal = Some(terminal);
+                self.foreground = self.members.get(&caller).map_or(self.sid, |m| m.pgid);
+                Ok(Reply::Done)
+            }
+            Request::DropTerminal { caller } => {
+                let terminal = self.terminal.ok_or(Errno::ENOTTY)?;
+                if caller != self.sid {
+                    // Linux takes it from the caller alone; a session here has one terminal for all.
+                    return Err(Errno::EPERM);
+                }
+                self.send_kernel(self.foreground, Signal::HUP, effects);
+                self.send_kernel(self.foreground, Signal::CONT, effects);
+                self.terminal = None;
+                self.foreground = Pid(0);
+                effects.terminal_lost(terminal);
+                Ok(Reply::Done)
+            }
+            Request::Terminal => Ok(Reply::Terminal(self.terminal)),
+        }
+    }
+
+    fn set_group(&mut self, caller: Pid, target: Pid, pgid: Pid, effects: &mut impl Effects) -> Result<Reply, Errno> {
+        let pgid = if pgid.0 == 0 { target } else { pgid };
+        let member = *self.members.get(&target).ok_or(Errno::ESRCH)?;
+        if caller != target {
+            if member.ppid != caller {
+                return Err(Errno::ESRCH);
+            }
+            if member.execed {
+                return Err(Errno::EACCES);
+            }
+        }
+        if target == self.sid {
+            return Err(Errno::EPERM);
+        }
+        if pgid != target && !self.has_group(pgid) {
+            return Err(Errno::EPERM);
+        }
+        if member.pgid == pgid {
+            return Ok(Reply::Group(pgid));
+        }
+        if !self.has_group(pgid) {
+            effects.group_made(pgid);
+        }
+        // Unlike an exit, a change of group never hangs up a group that it orphans: POSIX and Linux do that on exits only.
+        if let Some(m) = self.members.get_mut(&target) {
+            m.pgid = pgid;
+        }
+        self.note_gone(member.pgid, effects);
+        Ok(Reply::Group(pgid))
+    }
+
+    fn depart(&mut self, pid: Pid, effects: &mut impl Effects) -> Result<Reply, Errno> {
+        if self.has_group(pid) {
+            return Err(Errno::EPERM);
+        }
+        let member = self.members.remove(&pid).ok_or(Errno::ESRCH)?;
+        self.note_gone(member.pgid, effects);
+        Ok(Reply::Done)
+    }
+
+    fn use_terminal(
+        &mut self,
+        caller: Pid,
+        access: Access,
+        immune: bool,
+        effects: &mut impl Effects,
+    ) -> Result<Reply, Errno> {
+        let Some(member) = self.members.get(&caller) else {
+            // A process of another session that has the terminal open: job control is not its business.
+            return Ok(Reply::Done);
+        };
+        let pgid = member.pgid;
+        if self.terminal.is_none() || self.foreground.0 == 0 || pgid == self.foreground {
+            return Ok(Reply::Done);
+        }
+        let signal = match access {
+            Access::Read if immune => return Err(Errno::EIO),
+            Access::Read => Signal::TTIN,
+            Access::Write if immune => return Ok(Reply::Done),
+            Access::Write => Signal::TTOU,
+        };
+        if self.is_orphaned(pgid) {
+            return Err(Errno::EIO);
+        }
+        self.send_kernel(pgid, signal, effects);
+        Ok(Reply::Stopped)
+    }
+
+    /// Takes a notice. One about somebody who is not a member is late and means nothing.
+    pub fn notice(&mut self, notice: Notice, effects: &mut impl Effects) {
+        match notice {
+            Notice::Fork { ppid, from, child, place } => {
+                if let Some(parent) = self.members.get(&from) {
+                    let member = Member { ppid, place, life: Life::Alive, execed: false, ..*parent };
+                    self.members.insert(child, member);
+                }
+            }
+            Notice::Exec(pid) => self.change(pid, |m| m.execed = true),
+            Notice::Users(pid, users) => self.change(pid, |m| m.users = users),
+            Notice::Stop(pid) => self.change(pid, |m| {
+                if m.life == Life::Alive {
+                    m.life = Life::Stopped;
+                }
+            }),
+            Notice::Continue(pid) => self.change(pid, |m| {
+                if m.life == Life::Stopped {
+                    m.life = Life::Alive;
+                }
+            }),
+            Notice::Exit { pid, reaper } => self.exit(&[pid], reaper, effects),
+            Notice::Reap(pid) => self.remove(pid, effects),
+            Notice::Moved { pid, to } => self.change(pid, |m| m.place = to),
+            Notice::Reparent { pid, ppid } => self.change(pid, |m| m.ppid = ppid),
+            Notice::Down(kernel) => {
+                let dead: Vec<_> = self.members().filter(|(_, m)| m.place == kernel).map(|(p, _)| p).collect();
+                self.exit(&dead, Pid::INIT, effects);
+                for pid in dead {
+                    self.remove(pid, effects);
+                }
+            }
+        }
+    }
+
+    fn change(&mut self, pid: Pid, f: impl FnOnce(&mut Member)) {
+        if let Some(m) = self.members.get_mut(&pid) {
+            f(m);
+        }
+    }
+
+    fn exit(&mut self, dead: &[Pid], reaper: Pid, effects: &mut impl Effects) {
+        // Only the groups of the dead and of their children can become orphaned by this.
+        let touched: BTreeSet<_> = self
+            .members()
+            .filter(|(pid, m)| dead.contains(pid) || dead.contains(&m.ppid))
+            .map(|(_, m)| m.pgid)
+            .collect();
+        let held: Vec<_> = touched.into_iter().filter(|g| !self.is_orphaned(*g)).collect();
+        let mut leader_died = false;
+        for pid in dead {
+            leader_died |= *pid == self.sid && self.members.get(pid).is_some_and(|m| m.life != Life::Zombie);
+            self.change(*pid, |m| m.life = Life::Zombie);
+        }
+        for m in self.members.values_mut() {
+            if dead.contains(&m.ppid) {
+                m.ppid = reaper;
+            }
+        }
+        if leader_died && let Some(terminal) = self.terminal.take() {
+            self.send_kernel(self.foreground, Signal::HUP, effects);
+            self.foreground = Pid(0);
+            effects.terminal_lost(terminal);
+        }
+        for pgid in held {
+            if self.is_orphaned(pgid) && self.has_stopped(pgid) {
+                self.send_kernel(pgid, Signal::HUP, effects);
+                self.send_kernel(pgid, Signal::CONT, effects);
+            }
+        }
+    }
+
+    fn remove(&mut self, pid: Pid, effects: &mut impl Effects) {
+        if let Some(member) = self.members.remove(&pid) {
+            self.note_gone(member.pgid, effects);
+        }
+    }
+
+    fn note_gone(&mut self, pgid: Pid, effects: &mut impl Effects) {
+        if !self.has_group(pgid) {
+            effects.group_gone(pgid);
+        }
+        if self.members.is_empty() {
+            effects.empty();
+        }
+    }
+}

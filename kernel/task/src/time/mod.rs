@@ -1,0 +1,3 @@
+//! Deadlines.
+
+pub mod queue;
