@@ -89,6 +89,10 @@ pub trait PageFormat: 'static {
     fn as_leaf(entry: u64) -> Option<Leaf>;
     /// The frame's address in an occupied level-0 entry.
     fn leaf_at(entry: u64) -> PhysAddr;
+    /// An occupied level-0 entry with writing taken away, everything else kept (copy-on-write).
+    fn without_write(entry: u64) -> u64;
+    /// Whether an occupied level-0 entry maps a counted frame.
+    fn is_own(entry: u64) -> bool;
     /// Whether the hardware will let a program do `need` with this entry without a fault.
     fn allows(entry: u64, need: Prot) -> bool;
 }
@@ -164,6 +168,16 @@ impl PageFormat for X86_64 {
     }
 
     #[inline]
+    fn without_write(entry: u64) -> u64 {
+        entry & !Self::WRITE
+    }
+
+    #[inline]
+    fn is_own(entry: u64) -> bool {
+        (entry >> Self::KIND) & 3 == LeafKind::Own as u64
+    }
+
+    #[inline]
     fn allows(entry: u64, need: Prot) -> bool {
         entry & Self::PRESENT != 0
             && (!need.contains(Prot::WRITE) || entry & Self::WRITE != 0)
@@ -190,6 +204,8 @@ impl Aarch64 {
     const PXN: u64 = 1 << 53;
     const UXN: u64 = 1 << 54;
     const KIND: u32 = 55;
+    /// Software: a page that was dirty when writing was taken away.
+    const DIRTY_READ_ONLY: u64 = 1 << 58;
     const ADDR: u64 = 0x0000_ffff_ffff_f000;
 }
 
@@ -219,10 +235,8 @@ impl PageFormat for Aarch64 {
             | Self::PXN
             | bit(!p.is_empty(), Self::VALID)
             | bit(write, Self::DBM)
-            | bit(!l.dirty, Self::READ_ONLY)
-            // A page that is not writable but was dirtied before (protect after write): keep READ_ONLY for the hardware; the dirty state
-            // of such a page is kept in the last software bit.
-            | bit(!write && l.dirty, Self::READ_ONLY | (1 << 58))
+            | bit(!write || !l.dirty, Self::READ_ONLY)
+            | bit(!write && l.dirty, Self::DIRTY_READ_ONLY)
             | bit(!p.contains(Prot::EXEC), Self::UXN)
             | bit(l.accessed, Self::ACCESSED)
     }
@@ -241,12 +255,24 @@ impl PageFormat for Aarch64 {
             prot,
             kind,
             accessed: entry & Self::ACCESSED != 0,
-            dirty: if write { entry & Self::READ_ONLY == 0 } else { entry & (1 << 58) != 0 },
+            dirty: if write { entry & Self::READ_ONLY == 0 } else { entry & Self::DIRTY_READ_ONLY != 0 },
         })
     }
 
     fn leaf_at(entry: u64) -> PhysAddr {
         PhysAddr(entry & Self::ADDR)
+    }
+
+    fn without_write(entry: u64) -> u64 {
+        if entry & Self::DBM == 0 {
+            return entry;
+        }
+        let dirty = entry & Self::READ_ONLY == 0;
+        (entry & !Self::DBM) | Self::READ_ONLY | bit(dirty, Self::DIRTY_READ_ONLY)
+    }
+
+    fn is_own(entry: u64) -> bool {
+        (entry >> Self::KIND) & 3 == LeafKind::Own as u64
     }
 
     fn allows(entry: u64, need: Prot) -> bool {
@@ -318,6 +344,14 @@ macro_rules! riscv_format {
 
             fn leaf_at(entry: u64) -> PhysAddr {
                 PhysAddr((entry & riscv::PPN) << 2)
+            }
+
+            fn without_write(entry: u64) -> u64 {
+                entry & !riscv::W
+            }
+
+            fn is_own(entry: u64) -> bool {
+                (entry >> riscv::KIND) & 3 == LeafKind::Own as u64
             }
 
             fn allows(entry: u64, need: Prot) -> bool {

@@ -1,2 +1,18 @@
-//! A kernel as a value inside a host process.
-#![no_std]
+//! A kernel as a value inside a host process: [`Machine`] holds the memory, the clock and the CPUs of several kernels; whatever runs on a
+//! simulated CPU finds it through a thread-local, so that many machines fit in one process.
+//!
+//! Kernel threads and scripted user programs are OS threads that pass a baton: of one simulated CPU exactly one runs. Two ways to run:
+//! *free* ([`Machine::enter`]): the calling thread is the CPU, interrupts come when it breathes or idles; *simulated* ([`Machine::simulate`]): one
+//! CPU of the whole machine runs at a time and a seed decides which is next at every point where it lets go.
+#![cfg(not(target_os = "none"))]
+
+mod coroutine;
+mod cpu;
+mod machine;
+mod platform;
+mod script;
+mod walk;
+
+pub use machine::{KernelConfig, Machine, MachineConfig, Outcome};
+pub use platform::Host;
+pub use script::{HostUser, Program, UserCpu};

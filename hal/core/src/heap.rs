@@ -1,0 +1,1 @@
+//! The kernel heap on bare metal; the host has the process's.

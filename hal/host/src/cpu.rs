@@ -1,0 +1,114 @@
+//! Which simulated CPU the running OS thread plays, and when it lets others run.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use hal_api::Ipi;
+
+use crate::coroutine::my_gate;
+use crate::machine::{CpuSim, KernelSim, Shared};
+
+/// A simulated CPU.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    pub machine: Arc<Shared>,
+    pub kernel: usize,
+    pub slot: usize,
+}
+
+impl Identity {
+    pub fn kernel(&self) -> &KernelSim {
+        &self.machine.kernels[self.kernel]
+    }
+    pub fn cpu(&self) -> &CpuSim {
+        &self.kernel().cpus[self.slot]
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Identity>> = const { RefCell::new(None) };
+}
+
+pub(crate) fn set_current(identity: Option<Identity>) {
+    CURRENT.with(|c| *c.borrow_mut() = identity);
+}
+
+pub(crate) fn current() -> Option<Identity> {
+    CURRENT.with(|c| c.borrow().clone())
+}
+
+/// Calls `f` with the CPU that this thread plays.
+pub(crate) fn with<R>(f: impl FnOnce(&Identity) -> R) -> R {
+    match current() {
+        Some(c) => f(&c),
+        None => panic!("this thread plays no simulated CPU"),
+    }
+}
+
+pub(crate) const KICK: u32 = 1;
+pub(crate) const SHOOTDOWN: u32 = 2;
+pub(crate) const STOP: u32 = 4;
+pub(crate) const DOORBELL: u32 = 8;
+
+/// Runs the handlers of what is pending on this CPU; whether there was anything.
+pub(crate) fn deliver(c: &Identity) -> bool {
+    let cpu = c.cpu();
+    let Some(up) = c.kernel().up.get() else { return false };
+    let pending = cpu.pending.swap(0, SeqCst);
+    let mut any = pending != 0;
+    if pending & SHOOTDOWN != 0 {
+        up.ipi(Ipi::Shootdown);
+    }
+    if pending & STOP != 0 {
+        up.ipi(Ipi::Stop);
+    }
+    if pending & KICK != 0 {
+        up.ipi(Ipi::Kick);
+    }
+    if pending & DOORBELL != 0 {
+        up.doorbell();
+    }
+    loop {
+        let Some(line) = cpu.lines.lock().ok().and_then(|mut l| l.pop_front()) else { break };
+        any = true;
+        up.irq(line);
+    }
+    let deadline = cpu.deadline.load(SeqCst);
+    if deadline <= c.machine.clock.load(SeqCst)
+        && cpu.deadline.compare_exchange(deadline, u64::MAX, SeqCst, SeqCst).is_ok()
+    {
+        any = true;
+        up.timer();
+    }
+    any
+}
+
+/// A point where another CPU may run.
+pub(crate) fn let_go() {
+    let Some(c) = current() else { return };
+    match &c.machine.driver {
+        Some(driver) => {
+            driver.yielded(&c, my_gate());
+            my_gate().wait();
+        }
+        None => std::thread::yield_now(),
+    }
+}
+
+/// Waits for an interrupt and handles it.
+pub(crate) fn idle() {
+    loop {
+        let Some(c) = current() else { return };
+        if deliver(&c) {
+            return;
+        }
+        match &c.machine.driver {
+            Some(driver) => {
+                driver.idles(&c, my_gate());
+                my_gate().wait();
+            }
+            None => c.machine.free_idle(&c),
+        }
+    }
+}
