@@ -109,6 +109,11 @@ impl Links {
         &*self.hooks
     }
 
+    /// The kernel's clock in nanoseconds: deadlines of requests are on it.
+    pub fn now(&self) -> u64 {
+        self.hooks.now()
+    }
+
     /// The epoch that outgoing messages carry.
     pub fn epoch(&self) -> u32 {
         self.epoch.load(Ordering::Acquire)

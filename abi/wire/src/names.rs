@@ -48,6 +48,9 @@ crate::messages! {
             object: ObjectId,
             /// Its home.
             home: KernelId,
+            /// Not 0: the asked kernel is not the registrar under this epoch, its own. Ask again under that view, maybe another kernel (the
+            /// generic `Stale` would ask the same one).
+            epoch: u32,
         }
     }
 

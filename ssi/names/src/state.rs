@@ -33,6 +33,21 @@ pub enum Kind {
     SystemV = 6,
 }
 
+impl Kind {
+    /// The sort with this number on the wire.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Process,
+            2 => Self::Group,
+            3 => Self::Session,
+            4 => Self::Port,
+            5 => Self::Abstract,
+            6 => Self::SystemV,
+            _ => return None,
+        })
+    }
+}
+
 /// A name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Name {

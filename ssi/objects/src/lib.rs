@@ -8,13 +8,19 @@
 //!
 //! * `exports.rs`: the home's side.
 //! * `imports.rs`: the holder's side.
+//! * `call.rs`: a request to a peer as an [`base::wait::Op`] that a task can wait for.
+//! * `convert.rs`: ids and errors as the links have them and as the kernel has them.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+pub mod call;
+pub mod convert;
 pub mod exports;
 pub mod imports;
 
+pub use call::{Call, Completer, call};
+pub use convert::{error, from_wire, object_from_wire, object_to_wire, to_wire};
 pub use exports::{Exports, Lent};
 pub use imports::{Imports, Receipt};
 

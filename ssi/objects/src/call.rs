@@ -1,0 +1,162 @@
+//! A request to a peer as an operation that a task can wait for.
+
+use alloc::{boxed::Box, sync::Arc};
+
+use base::{
+    Wake,
+    wait::{Op, Ready, Try, TryResult},
+};
+use link::lock::Lock;
+
+struct Slot<T> {
+    result: Option<TryResult<T>>,
+    waker: Option<Arc<dyn Wake>>,
+    /// The caller is gone: a result is dropped (and what it granted is undone by whoever completes).
+    abandoned: bool,
+}
+
+/// The caller's end.
+pub struct Call<T> {
+    slot: Arc<Lock<Slot<T>>>,
+    abandon: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// The other end: whoever hears the answer completes it, once.
+pub struct Completer<T>(Arc<Lock<Slot<T>>>);
+
+/// Both ends of an operation.
+pub fn call<T>() -> (Call<T>, Completer<T>) {
+    let slot = Arc::new(Lock::new(Slot { result: None, waker: None, abandoned: false }));
+    (Call { slot: slot.clone(), abandon: None }, Completer(slot))
+}
+
+impl<T: Send + 'static> Call<T> {
+    /// Runs when the caller goes away before the result came (CANCEL goes out here).
+    #[must_use]
+    pub fn on_abandon(mut self, f: impl FnOnce() + Send + 'static) -> Self {
+        self.abandon = Some(Box::new(f));
+        self
+    }
+
+    /// As a try operation: done at once if the answer is there already, else started.
+    pub fn into_try(mut self) -> TryResult<T> {
+        match Op::take(&mut self) {
+            Some(result) => result,
+            None => Ok(Try::Started(Box::new(self))),
+        }
+    }
+}
+
+impl<T> Completer<T> {
+    /// The result is there. Gives it back if nobody waits any more, so that what it grants can be undone.
+    pub fn complete(self, result: TryResult<T>) -> Option<TryResult<T>> {
+        let mut slot = self.0.lock();
+        if slot.abandoned {
+            return Some(result);
+        }
+        slot.result = Some(result);
+        let waker = slot.waker.take();
+        drop(slot);
+        if let Some(waker) = waker {
+            waker.wake(Ready::all());
+        }
+        None
+    }
+}
+
+impl<T: Send> Op<T> for Call<T> {
+    fn notify(&mut self, waker: Arc<dyn Wake>) {
+        let mut slot = self.slot.lock();
+        if slot.result.is_some() {
+            drop(slot);
+            waker.wake(Ready::all());
+        } else {
+            slot.waker = Some(waker);
+        }
+    }
+
+    fn take(&mut self) -> Option<TryResult<T>> {
+        let result = self.slot.lock().result.take();
+        if result.is_some() {
+            self.abandon = None;
+        }
+        result
+    }
+}
+
+impl<T> Drop for Call<T> {
+    fn drop(&mut self) {
+        let mut slot = self.slot.lock();
+        slot.abandoned = true;
+        slot.waker = None;
+        let unheard = slot.result.take();
+        drop(slot);
+        drop(unheard);
+        if let Some(abandon) = self.abandon.take() {
+            abandon();
+        }
+    }
+}
+
+impl<T> core::fmt::Debug for Call<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Call")
+    }
+}
+
+impl<T> core::fmt::Debug for Completer<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Completer")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::sync::Arc;
+    use core::sync::atomic::{AtomicU32, Ordering};
+
+    use base::wait::{Op, Ready, Try, Wake, done};
+
+    use super::call;
+
+    #[derive(Default)]
+    struct Count(AtomicU32);
+
+    impl Wake for Count {
+        fn wake(&self, _: Ready) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_result_that_is_there_needs_no_wait() {
+        let (call, completer) = call();
+        assert!(completer.complete(done(7)).is_none());
+        assert!(matches!(call.into_try(), Ok(Try::Done(7))));
+    }
+
+    #[test]
+    fn the_waker_is_called_once_and_also_when_it_comes_late() {
+        let count = Arc::new(Count::default());
+        let (mut early, completer) = call::<u32>();
+        early.notify(count.clone());
+        assert!(early.take().is_none());
+        assert!(completer.complete(done(1)).is_none());
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(matches!(early.take(), Some(Ok(Try::Done(1)))));
+        let (mut late, completer) = call::<u32>();
+        assert!(completer.complete(done(2)).is_none());
+        late.notify(count.clone());
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_result_for_nobody_comes_back() {
+        let abandoned = Arc::new(Count::default());
+        let seen = abandoned.clone();
+        let (call, completer) = call::<u32>();
+        drop(call.on_abandon(move || seen.wake(Ready::IN)));
+        assert_eq!(abandoned.0.load(Ordering::Relaxed), 1);
+        assert!(matches!(completer.complete(done(3)), Some(Ok(Try::Done(3)))));
+    }
+}
