@@ -1,0 +1,100 @@
+//! What a board model gives: where its RAM is, what is fixed in it, which devices it has. One table, so that the host command,
+//! the kernels and the checks cannot disagree.
+
+use linux_abi::Isa;
+
+use crate::{Device, Range};
+
+/// One mebibyte.
+pub const MIB: u64 = 1 << 20;
+/// Kernel memory, the board's memory and the archive reserve come in units of this: one large page.
+pub const GRAIN: u64 = 2 * MIB;
+/// Most kernels of a machine.
+pub const MAX_KERNELS: usize = 64;
+/// Most CPUs of one kernel: a CPU mask is a `u64`.
+pub const MAX_CPUS_PER_KERNEL: usize = 64;
+/// Most pieces of memory of one kernel.
+pub const MAX_RANGES: usize = 16;
+/// The least that a kernel can live in; its first piece must have it, for the image lies there.
+pub const MIN_KERNEL_MEMORY: u64 = 32 * MIB;
+/// The least reserve for the archive and what firmware keeps beside it.
+pub const MIN_ARCHIVE: u64 = 8 * MIB;
+/// The boot block's offset from a kernel's base; the porch is at the base itself.
+pub const BOOT_BLOCK_OFFSET: u64 = 0x1000;
+/// The most bytes of a boot block.
+pub const BOOT_BLOCK_SIZE: u64 = 0x1_0000;
+/// The image's offset from a kernel's base.
+pub const IMAGE_OFFSET: u64 = 0x20_0000;
+
+/// A kind of board that a plan can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// The name in the plan and for `qemu-system-* -M`.
+    pub name: &'static str,
+    /// The instruction set of its CPUs.
+    pub isa: Isa,
+    /// Its devices.
+    pub devices: &'static [Device],
+    /// Where the kernel that firmware starts has its base.
+    pub primary_base: u64,
+    /// The low pages begin here, one per kernel of the machine (`None`: starting a CPU needs none).
+    pub low_pages: Option<u64>,
+    /// The log ports begin here, one I/O port per kernel of the machine (`None`: logs go elsewhere).
+    pub log_ports: Option<u16>,
+    /// The most CPUs that its interrupt controller can name.
+    pub max_cpus: usize,
+    /// The hardware id of the CPU that firmware starts.
+    pub boot_cpu: u32,
+    /// RAM from address 0, if the board has no more than `low_if_more` bytes.
+    low_most: u64,
+    /// RAM from address 0, if it has more: what is over goes to `high_base`.
+    low_if_more: u64,
+    /// Where RAM goes on.
+    high_base: u64,
+}
+
+/// QEMU's `q35` (`pc_q35_init` in `hw/i386/pc_q35.c`): up to 0xb000_0000 bytes of RAM lie below the PCI hole in one piece; more is
+/// split at 2 GiB and goes on at 4 GiB. COM1, the log ports and low pages are contracts C5 and C6 of `ARCHITECTURE.md`.
+const Q35: Model = Model {
+    name: "q35",
+    isa: Isa::X86_64,
+    devices: &[
+        Device::Com1,
+        Device::Pit,
+        Device::Rtc,
+        Device::Hpet,
+        Device::IoApic,
+        Device::Pci,
+        Device::Agent,
+        Device::Exit,
+    ],
+    primary_base: 0x20_0000,
+    low_pages: Some(0x8000),
+    log_ports: Some(0x1e00),
+    max_cpus: 255,
+    boot_cpu: 0,
+    low_most: 0xb000_0000,
+    low_if_more: 0x8000_0000,
+    high_base: 0x1_0000_0000,
+};
+
+/// All models.
+pub const MODELS: &[Model] = &[Q35];
+
+impl Model {
+    /// The model with this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        MODELS.iter().find(|model| model.name == name)
+    }
+
+    /// The RAM that a board with `memory` bytes has below the hole and above it (which may be empty).
+    pub fn ram(&self, memory: u64) -> [Range; 2] {
+        let low = if memory >= self.low_most { self.low_if_more } else { memory };
+        [Range::new(0, low), Range::new(self.high_base, memory.saturating_sub(low))]
+    }
+
+    /// The most memory that lies in one piece; a board with no more than this can be enlarged without moving anything.
+    pub const fn one_piece(&self) -> u64 {
+        self.low_most
+    }
+}
