@@ -1,0 +1,11 @@
+//! The kernel image. It only puts things together: see `hal` for what happens before, `kernel` for what happens after.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod image;
+
+#[cfg(not(target_os = "none"))]
+fn main() {
+    eprintln!("this is the image of a kernel: build it with --target x86_64-unknown-none");
+    std::process::exit(2);
+}
