@@ -1,20 +1,28 @@
 //! The assembler for x86-64.
 
 use core::panic::PanicInfo;
-use hal_x86_64::boot::BootInfo;
+
+use hal_x86_64::{RawBoot, println};
 
 hal_x86_64::entry!(start);
 
 /// The first safe code of a kernel, on its first CPU, with interrupts off.
-fn start(info: &BootInfo) -> ! {
-    hal_x86_64::println!("cob: kernel {} at {:#x}", info.index, info.image_phys);
-    for r in info.memory_map() {
-        hal_x86_64::println!("  {:#012x}..{:#012x} {:?}", r.start, r.end, r.kind);
-    }
+fn start(raw: &'static RawBoot) -> ! {
+    println!("{raw:#x?}");
     hal_x86_64::exit::exit(0x10)
 }
 
 #[panic_handler]
-fn panic(info: &PanicInfo) -> ! {
+fn panic(info: &PanicInfo<'_>) -> ! {
     hal_x86_64::panic::panicked(info)
 }
+
+struct None;
+unsafe impl core::alloc::GlobalAlloc for None {
+    unsafe fn alloc(&self, _: core::alloc::Layout) -> *mut u8 {
+        core::ptr::null_mut()
+    }
+    unsafe fn dealloc(&self, _: *mut u8, _: core::alloc::Layout) {}
+}
+#[global_allocator]
+static A: None = None;

@@ -1,16 +1,41 @@
-//! x86-64: entry, traps, APIC, paging format, contexts.
+//! x86-64: entry, traps, APIC, paging, contexts.
 //!
-//! Everything here that `hal` needs goes through `hal_api::Platform`; only `boot` uses this crate directly.
+//! `hal` uses this through [`Machine`], its `hal_api::Platform`; only `boot` uses anything else here ([`entry!`], symbols).
 #![no_std]
-#![cfg_attr(not(target_os = "none"), allow(dead_code))]
+#![cfg(target_os = "none")]
 
-#[cfg(target_os = "none")]
+extern crate alloc;
+
+pub mod acpi;
+mod apic;
 pub mod boot;
-#[cfg(target_os = "none")]
+pub mod clock;
 pub mod console;
-#[cfg(target_os = "none")]
+mod context;
+mod copy;
+mod cpu;
 mod entry;
-#[cfg(target_os = "none")]
 pub mod exit;
-#[cfg(target_os = "none")]
+mod fpu;
+mod lock;
+pub mod paging;
 pub mod panic;
+mod percpu;
+mod platform;
+mod signal;
+mod smp;
+mod trap;
+mod user;
+
+pub use hal_api::RawBoot;
+pub use platform::Machine;
+pub use smp::TRAMPOLINE;
+pub use user::User;
+
+/// One turn of a spin loop. Not `pause`: under emulation that leaves the CPU loop and costs microseconds.
+#[inline]
+pub(crate) fn relax() {
+    paging::serve_flush();
+    // SAFETY: does nothing.
+    unsafe { core::arch::asm!("nop", options(nomem, nostack, preserves_flags)) };
+}

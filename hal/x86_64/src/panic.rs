@@ -1,12 +1,14 @@
-//! The last words of a kernel.
+//! Names for addresses, and the last words of a kernel that is too young for `hal::console`.
 
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
 use symtab::SymbolTable;
+
+use crate::entry::IMAGE;
 
 static SYMBOLS: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 static SYMBOLS_LEN: AtomicUsize = AtomicUsize::new(0);
-static PANICKED: AtomicBool = AtomicBool::new(false);
 
 /// Gives the backtraces names; `table` is what the build made from this image (`symtab`).
 pub fn set_symbols(table: &'static [u8]) {
@@ -14,60 +16,50 @@ pub fn set_symbols(table: &'static [u8]) {
     SYMBOLS.store(table.as_ptr().cast_mut(), Ordering::Release);
 }
 
-fn symbols() -> Option<SymbolTable<'static>> {
+/// The function at an address of the image, and how far into it.
+pub fn symbol(ip: u64) -> Option<(&'static str, u64)> {
     let p = SYMBOLS.load(Ordering::Acquire);
     if p.is_null() {
         return None;
     }
     // SAFETY: pointer and length come from one `&'static [u8]`; the length was stored before the pointer.
-    SymbolTable::parse(unsafe { core::slice::from_raw_parts(p, SYMBOLS_LEN.load(Ordering::Relaxed)) })
+    let table = unsafe { core::slice::from_raw_parts(p, SYMBOLS_LEN.load(Ordering::Relaxed)) };
+    let (name, off) = SymbolTable::parse(table)?.lookup(u32::try_from(ip.checked_sub(IMAGE)?).ok()?)?;
+    Some((name, u64::from(off)))
 }
 
-/// Prints the callers found by following frame pointers from `rbp`, at most 32.
+/// Prints the callers found by following frame pointers, at most 32.
 pub fn backtrace(rip: Option<u64>, mut rbp: u64) {
     let k = crate::console::index();
-    let table = symbols();
-    let line = |n: usize, ip: u64| {
-        let offset = ip.wrapping_sub(crate::entry::IMAGE);
-        match table.as_ref().and_then(|t| t.lookup(offset as u32)) {
-            Some((name, at)) => crate::println!("kernel {k}: #{n:<2} {ip:#x} {name}+{at:#x}"),
-            None => crate::println!("kernel {k}: #{n:<2} {ip:#x}"),
-        }
+    let line = |ip: u64| match symbol(ip) {
+        Some((name, at)) => crate::println!("kernel {k}:   {ip:#x} {name}+{at:#x}"),
+        None => crate::println!("kernel {k}:   {ip:#x}"),
     };
-    let mut n = 0;
     if let Some(ip) = rip {
-        line(n, ip);
-        n += 1;
+        line(ip);
     }
-    // A frame lies on a kernel stack: in the image (boot stack) or in the stack area, and callers have higher addresses.
-    while n < 32 && rbp >= 0xffff_8000_0000_0000 && rbp.is_multiple_of(8) {
-        // SAFETY: frame pointers of kernel code point to (previous frame, return address) on a mapped stack. A wild one
-        // faults; the second panic is caught by PANICKED.
-        let (next, ip) = unsafe { (*(rbp as *const u64), *((rbp + 8) as *const u64)) };
-        if ip < crate::entry::IMAGE {
-            break;
+    for _ in 0..32 {
+        if rbp < 0xffff_8000_0000_0000 || !rbp.is_multiple_of(8) {
+            return;
         }
-        line(n, ip - 1);
-        n += 1;
+        // SAFETY: frame pointers of kernel code point to (previous frame, return address) on a mapped stack. A wild one
+        // faults; the fault handler does not come here twice.
+        let (next, ip) = unsafe { (*(rbp as *const u64), *((rbp + 8) as *const u64)) };
+        if ip < IMAGE {
+            return;
+        }
+        line(ip - 1);
         if next <= rbp {
-            break;
+            return;
         }
         rbp = next;
     }
 }
 
-/// Says what happened and where, then ends this kernel.
-pub fn panicked(info: &PanicInfo) -> ! {
-    x86_64::instructions::interrupts::disable();
+/// Says what happened and where, then ends the machine: only for a kernel that has no `hal` yet.
+pub fn panicked(info: &PanicInfo<'_>) -> ! {
     let k = crate::console::index();
-    if PANICKED.swap(true, Ordering::AcqRel) {
-        crate::println!("kernel {k}: panicked while it panicked");
-        crate::exit::halt();
-    }
-    match info.location() {
-        Some(l) => crate::println!("kernel {k}: PANIC at {l}: {}", info.message()),
-        None => crate::println!("kernel {k}: PANIC: {}", info.message()),
-    }
+    crate::println!("kernel {k}: PANIC {info}");
     let rbp: u64;
     // SAFETY: reads a register.
     unsafe { core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags)) };

@@ -1,0 +1,287 @@
+//! What `hal` gets.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use hal_api::{
+    BootInfo, Fenced, Ipi, NotMapped, PhysAddr, PhysRange, Platform, Refused, Upcalls, UserAddr, WindowAttr, X86_64,
+};
+use x86_64::instructions::interrupts;
+use x86_64::instructions::port::Port;
+
+use crate::context::{self, Context};
+use crate::user::User;
+use crate::{apic, clock, console, copy, cpu, exit, paging, percpu, smp, trap};
+
+/// A real (or emulated) x86-64 machine.
+#[derive(Debug)]
+pub struct Machine;
+
+static INSTANCE: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+// SAFETY: see the modules; each function does what the trait's sentence says.
+unsafe impl Platform for Machine {
+    type Format = X86_64;
+    type User = User;
+    type Context = Context;
+
+    const COHERENT: bool = true;
+    const BROADCAST_TLBI: bool = false;
+    const STACK_SIZE: usize = paging::STACK_SIZE;
+
+    unsafe fn init(info: &BootInfo, up: &'static dyn Upcalls) {
+        // SAFETY: once, before other CPUs run and interrupts are let in.
+        unsafe { trap::set_upcalls(up) };
+        if let Err(why) = crate::boot::init(info) {
+            panic!("{}", why.0);
+        }
+    }
+
+    fn start_slot(slot: usize, entry: fn(usize) -> !) -> Result<(), Refused> {
+        smp::start_own(slot, entry)
+    }
+
+    #[inline]
+    fn instance() -> *const () {
+        INSTANCE.load(Ordering::Acquire)
+    }
+
+    fn set_instance(anchor: *const ()) {
+        INSTANCE.store(anchor.cast_mut(), Ordering::Release);
+    }
+
+    #[inline]
+    fn slot() -> usize {
+        percpu::slot()
+    }
+
+    #[inline]
+    fn breathe() {
+        // SAFETY: interrupts come in after the `nop`; the caller holds no lock (C1).
+        unsafe { core::arch::asm!("sti", "nop", "cli", options(nostack)) };
+    }
+
+    fn idle_wait() {
+        // SAFETY: `sti` takes effect after `hlt` has begun, so a pending interrupt ends it.
+        unsafe { core::arch::asm!("sti", "hlt", "cli", options(nostack)) };
+    }
+
+    #[inline]
+    fn interrupts_off() -> bool {
+        !interrupts::are_enabled()
+    }
+
+    fn send_ipi(slot: usize, kind: Ipi) {
+        let Some(cpu) = percpu::of(slot) else { return };
+        if !cpu.online.load(Ordering::Acquire) {
+            return;
+        }
+        let vector = match kind {
+            Ipi::Kick => trap::KICK,
+            Ipi::Shootdown => trap::SHOOTDOWN,
+            Ipi::Stop => trap::STOP,
+        };
+        apic::send(cpu.apic_id.load(Ordering::Relaxed) as u32, vector);
+    }
+
+    #[inline]
+    fn relax() {
+        crate::relax();
+    }
+
+    fn entropy() -> u64 {
+        cpu::entropy()
+    }
+
+    fn halt() -> ! {
+        exit::halt()
+    }
+
+    fn power_off(clean: bool) -> ! {
+        exit::exit(if clean { 0x10 } else { 0x11 })
+    }
+
+    fn reset() -> ! {
+        exit::reset()
+    }
+
+    #[inline]
+    fn now() -> u64 {
+        clock::now()
+    }
+
+    fn set_deadline(at: Option<u64>) {
+        clock::set_deadline(at);
+    }
+
+    fn log_write(bytes: &[u8]) {
+        console::write(bytes);
+    }
+
+    #[inline]
+    fn linear(at: PhysAddr) -> NonNull<u8> {
+        // SAFETY: the linear map does not begin at 0.
+        unsafe { NonNull::new_unchecked((paging::LINEAR + at.0) as *mut u8) }
+    }
+
+    unsafe fn map_window(range: PhysRange, attr: WindowAttr) -> Result<NonNull<u8>, Refused> {
+        paging::map_window(range, attr)
+    }
+
+    unsafe fn unmap_window(range: PhysRange) {
+        paging::unmap_window(range);
+    }
+
+    #[inline]
+    unsafe fn zero_page(page: NonNull<u8>) {
+        // SAFETY: a whole page of the caller's.
+        unsafe {
+            core::arch::asm!("rep stosq", inout("rdi") page.as_ptr() => _, inout("rcx") 512 => _, in("rax") 0,
+                options(nostack, preserves_flags));
+        }
+    }
+
+    #[inline]
+    unsafe fn copy_page(to: NonNull<u8>, from: NonNull<u8>) {
+        // SAFETY: whole pages, `to` is the caller's.
+        unsafe {
+            core::arch::asm!("rep movsq", inout("rdi") to.as_ptr() => _, inout("rsi") from.as_ptr() => _,
+                inout("rcx") 512 => _, options(nostack, preserves_flags));
+        }
+    }
+
+    fn kernel_root() -> Option<PhysAddr> {
+        Some(PhysAddr(paging::root()))
+    }
+
+    #[inline]
+    unsafe fn activate(root: Option<PhysAddr>) {
+        paging::activate(root);
+    }
+
+    #[inline]
+    fn flush(from: UserAddr, pages: usize) {
+        if pages > 32 {
+            return Self::flush_all();
+        }
+        for i in 0..pages as u64 {
+            paging::forget(from.0 + i * 0x1000);
+        }
+    }
+
+    #[inline]
+    fn flush_all() {
+        x86_64::instructions::tlb::flush_all();
+    }
+
+    #[inline]
+    fn sync_code(_at: NonNull<u8>, _len: usize) {}
+
+    #[inline]
+    unsafe fn user_read(to: *mut u8, at: UserAddr, len: usize) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { copy::read(to, at.0, len) }
+    }
+
+    #[inline]
+    unsafe fn user_write(at: UserAddr, from: *const u8, len: usize) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { copy::write(at.0, from, len) }
+    }
+
+    fn user_zero(at: UserAddr, len: usize) -> usize {
+        copy::zero(at.0, len)
+    }
+
+    fn user_load_u32(at: UserAddr) -> Result<u32, NotMapped> {
+        copy::load_u32(at.0).ok_or(NotMapped)
+    }
+
+    fn user_cas_u32(at: UserAddr, expected: u32, new: u32) -> Result<u32, NotMapped> {
+        copy::cas_u32(at.0, expected, new).ok_or(NotMapped)
+    }
+
+    unsafe fn user_read_str(to: *mut u8, at: UserAddr, len: usize) -> Result<Option<usize>, usize> {
+        // SAFETY: the caller's promise.
+        unsafe { copy::read_str(to, at.0, len) }
+    }
+
+    fn stack_alloc() -> Option<usize> {
+        paging::stack_alloc()
+    }
+
+    unsafe fn stack_free(top: usize) {
+        paging::stack_free(top);
+    }
+
+    unsafe fn context_new(stack_top: usize, entry: fn(usize) -> !, arg: usize) -> Context {
+        // SAFETY: the caller's promise.
+        unsafe { Context::new(stack_top, entry, arg) }
+    }
+
+    fn context_current() -> Context {
+        Context::current()
+    }
+
+    #[inline]
+    unsafe fn switch(from: *mut Context, to: *mut Context) {
+        // SAFETY: the caller's promise.
+        unsafe { context::switch(from, to) };
+    }
+
+    fn doorbell(hardware: u32) {
+        apic::send(hardware, trap::DOORBELL);
+    }
+
+    unsafe fn start_peer(hardware: u32, page: PhysAddr, arg: u64) -> Result<(), Refused> {
+        // SAFETY: the caller's promise.
+        unsafe { smp::start_peer(hardware, page, arg) }
+    }
+
+    unsafe fn fence_peer(hardware: u32) -> Fenced {
+        // SAFETY: the caller's promise.
+        unsafe { smp::fence_peer(hardware) }
+    }
+
+    unsafe fn port_read(port: u16, size: u8) -> u32 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match size {
+                1 => u32::from(Port::<u8>::new(port).read()),
+                2 => u32::from(Port::<u16>::new(port).read()),
+                _ => Port::<u32>::new(port).read(),
+            }
+        }
+    }
+
+    unsafe fn port_write(port: u16, size: u8, value: u32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match size {
+                1 => Port::new(port).write(value as u8),
+                2 => Port::new(port).write(value as u16),
+                _ => Port::new(port).write(value),
+            }
+        }
+    }
+
+    fn irq_enable(line: u32) -> Result<(), Refused> {
+        apic::enable_line(line)
+    }
+
+    fn irq_disable(line: u32) {
+        apic::disable_line(line);
+    }
+
+    fn msi_alloc(slot: usize) -> Result<(u32, u64, u32), Refused> {
+        apic::msi_alloc(slot)
+    }
+
+    fn msi_free(line: u32) {
+        apic::msi_free(line);
+    }
+
+    fn describe_cpu(out: &mut dyn core::fmt::Write) -> core::fmt::Result {
+        cpu::describe(out)
+    }
+}
