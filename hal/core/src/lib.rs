@@ -25,6 +25,7 @@ pub mod frame;
 mod heap;
 mod instance;
 pub mod io;
+pub mod raw;
 pub mod space;
 pub mod sync;
 #[cfg(not(target_os = "none"))]

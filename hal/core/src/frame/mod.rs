@@ -304,6 +304,12 @@ impl FrameRun {
         P::linear(self.at)
     }
 
+    /// # Safety
+    /// The references of that run are the caller's to give back.
+    pub(crate) unsafe fn from_raw(at: PhysAddr, order: usize) -> Self {
+        Self { at, order }
+    }
+
     /// The frames one by one.
     pub fn into_frames(self) -> impl Iterator<Item = Frame> {
         let (at, n) = (self.at, self.pages());

@@ -1,0 +1,126 @@
+//! PCI configuration space (ECAM), functions and MSI-X.
+//!
+//! Source: PCI Local Bus Specification 3.0, sections 6.1, 6.7, 6.8.2; PCI Express Base Specification, section 7.2.2 (ECAM).
+
+use alloc::{sync::Arc, vec::Vec};
+
+use hal::{
+    boot::PhysRange,
+    io::{Mmio, Refused},
+};
+pub use virtio_drivers::transport::pci::bus::DeviceFunction;
+use virtio_drivers::transport::pci::bus::{BarInfo, Command, ConfigurationAccess, PciRoot};
+
+/// Bytes of configuration space of one bus: 32 devices of 8 functions of 4 KiB.
+const BUS_SPAN: u64 = 32 * 8 * 4096;
+/// Capability id of MSI-X.
+const CAP_MSIX: u8 = 0x11;
+/// In the message control word of MSI-X: enabled.
+const MSIX_ENABLE: u32 = 1 << 31;
+/// In the message control word of MSI-X: all vectors masked.
+const MSIX_MASK_ALL: u32 = 1 << 30;
+
+/// Configuration space of the buses of one host bridge.
+#[derive(Clone, Debug)]
+pub struct Ecam {
+    registers: Arc<Mmio>,
+    buses: u8,
+}
+
+impl Ecam {
+    /// Maps the configuration space at physical `base` for `buses` buses (the number that ACPI's MCFG or the device tree gives).
+    pub fn new(base: u64, buses: u16) -> Result<Self, Refused> {
+        let buses = buses.clamp(1, 255);
+        let registers = Mmio::map(PhysRange::new(base, u64::from(buses) * BUS_SPAN))?;
+        Ok(Self { registers: Arc::new(registers), buses: buses as u8 })
+    }
+
+    fn offset(&self, function: DeviceFunction, register: u8) -> Option<usize> {
+        (function.valid() && function.bus < self.buses).then(|| {
+            usize::from(function.bus) << 20
+                | usize::from(function.device) << 15
+                | usize::from(function.function) << 12
+                | usize::from(register & !3)
+        })
+    }
+
+    /// All functions that are there, with vendor and device id.
+    pub fn functions(&self) -> Vec<(DeviceFunction, u16, u16)> {
+        let root = PciRoot::new(self.clone());
+        (0..self.buses)
+            .flat_map(|bus| {
+                root.enumerate_bus(bus).map(|(at, info)| (at, info.vendor_id, info.device_id)).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+}
+
+impl ConfigurationAccess for Ecam {
+    fn read_word(&self, function: DeviceFunction, register: u8) -> u32 {
+        // What the bus answers for a function that is not there.
+        self.offset(function, register).map_or(u32::MAX, |off| self.registers.read32(off))
+    }
+
+    fn write_word(&mut self, function: DeviceFunction, register: u8, data: u32) {
+        if let Some(off) = self.offset(function, register) {
+            self.registers.write32(off, data);
+        }
+    }
+
+    unsafe fn unsafe_clone(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// The MSI-X table of a function.
+#[derive(Debug)]
+pub struct Msix {
+    table: Mmio,
+    entries: u16,
+}
+
+impl Msix {
+    /// Turns MSI-X on for a function. `None` if it has none.
+    pub fn enable(ecam: &Ecam, function: DeviceFunction) -> Result<Option<Self>, Refused> {
+        let mut root = PciRoot::new(ecam.clone());
+        let Some(cap) = root.capabilities(function).find(|cap| cap.id == CAP_MSIX) else {
+            return Ok(None);
+        };
+        let entries = (cap.private_header & 0x7ff) + 1;
+        let place = ecam.read_word(function, cap.offset + 4);
+        let base = bar_address(&mut root, function, (place & 7) as u8)?;
+        let table = Mmio::map(PhysRange::new(base + u64::from(place & !7), u64::from(entries) * 16))?;
+        let (_, command) = root.get_status_command(function);
+        root.set_command(function, command | Command::MEMORY_SPACE | Command::BUS_MASTER | Command::INTERRUPT_DISABLE);
+        let header = ecam.read_word(function, cap.offset);
+        ecam.clone().write_word(function, cap.offset, (header | MSIX_ENABLE) & !MSIX_MASK_ALL);
+        Ok(Some(Self { table, entries }))
+    }
+
+    /// Points an entry at a message and unmasks it.
+    pub fn set(&mut self, entry: u16, address: u64, data: u32) -> Result<(), Refused> {
+        if entry >= self.entries {
+            return Err(Refused("no such MSI-X entry"));
+        }
+        let words = [address as u32, (address >> 32) as u32, data, 0];
+        for (i, word) in words.into_iter().enumerate() {
+            self.table.write32(usize::from(entry) * 16 + i * 4, word);
+        }
+        Ok(())
+    }
+}
+
+/// Stops a function from reading and writing memory (the fence of a kernel that died).
+pub fn bus_master_off(ecam: &Ecam, function: DeviceFunction) {
+    let mut root = PciRoot::new(ecam.clone());
+    let (_, command) = root.get_status_command(function);
+    root.set_command(function, command & !Command::BUS_MASTER);
+}
+
+/// The physical address in a memory BAR.
+pub(crate) fn bar_address(root: &mut PciRoot<Ecam>, function: DeviceFunction, bar: u8) -> Result<u64, Refused> {
+    match root.bar_info(function, bar) {
+        Ok(Some(BarInfo::Memory { address, .. })) if address != 0 => Ok(address),
+        _ => Err(Refused("the BAR is not an assigned memory BAR")),
+    }
+}
