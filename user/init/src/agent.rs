@@ -169,12 +169,12 @@ impl Agent {
     /// Reads from the host once and does what it says.
     fn hear(&mut self) -> Result<Heard, HostGone> {
         let mut bytes = [0; MAX_PAYLOAD];
-        let Some(device) = &mut self.device else {
-            return Ok(Heard::Nothing);
-        };
         if self.connected && !self.listens() {
             return Ok(Heard::Nothing);
         }
+        let Some(device) = &mut self.device else {
+            return Ok(Heard::Nothing);
+        };
         let flow = buffer::read(device, &mut bytes);
         if flow == Flow::Ended {
             return Err(HostGone);

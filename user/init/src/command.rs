@@ -40,8 +40,14 @@ impl Command {
         shell.arg("-c").arg(OsStr::from_bytes(line));
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         crate::system::environment(&mut shell);
-        // SAFETY: setsid is async-signal-safe and allocates nothing.
-        unsafe { shell.pre_exec(|| rustix::process::setsid().map(drop).map_err(io::Error::from)) };
+        // SAFETY: both are single system calls; nothing is allocated.
+        unsafe {
+            shell.pre_exec(|| {
+                crate::signals::unblock();
+                rustix::process::setsid()?;
+                Ok(())
+            });
+        }
         let mut child = shell.spawn()?;
         let pid = Pid::from_child(&child);
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());

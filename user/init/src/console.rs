@@ -76,9 +76,10 @@ fn start_shell() -> io::Result<Pid> {
     let mut shell = std::process::Command::new("/bin/sh");
     shell.arg("-l").stdin(Stdio::from(tty.try_clone()?)).stdout(Stdio::from(tty.try_clone()?)).stderr(Stdio::from(tty));
     crate::system::environment(&mut shell);
-    // SAFETY: both are single system calls on descriptor 0, which is the terminal by now; nothing is allocated.
+    // SAFETY: these are single system calls, on descriptor 0, which is the terminal by now; nothing is allocated.
     unsafe {
         shell.pre_exec(|| {
+            crate::signals::unblock();
             rustix::process::setsid()?;
             rustix::process::ioctl_tiocsctty(std::os::fd::BorrowedFd::borrow_raw(0))?;
             Ok(())

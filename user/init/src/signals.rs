@@ -40,7 +40,17 @@ extern "C" fn note(signal: libc::c_int) {
     }
 }
 
-/// Catches and blocks the signals of [`Woken`]. A child made by `std::process` starts with nothing blocked.
+/// Blocks nothing. For a new process between `fork` and `exec`, which inherits what [`install`] blocked. Async-signal-safe.
+pub fn unblock() {
+    // SAFETY: the mask is plain data on the stack.
+    unsafe {
+        let mut mask: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut mask);
+        libc::sigprocmask(libc::SIG_SETMASK, &mask, std::ptr::null_mut());
+    }
+}
+
+/// Catches and blocks the signals of [`Woken`].
 pub fn install() {
     // SAFETY: `note` only touches an atomic; the structs are plain data for which all zeroes is a valid value.
     unsafe {
