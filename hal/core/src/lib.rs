@@ -30,6 +30,8 @@ pub mod space;
 pub mod sync;
 #[cfg(not(target_os = "none"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod thread;
 pub mod time;
 pub mod user;

@@ -38,12 +38,22 @@ pub(crate) fn current() -> Option<Identity> {
     CURRENT.with(|c| c.borrow().clone())
 }
 
-/// Calls `f` with the CPU that this thread plays.
+/// Which slot this thread plays; 0 if none.
+pub(crate) fn slot() -> usize {
+    CURRENT.with(|c| c.borrow().as_ref().map_or(0, |c| c.slot))
+}
+
+/// The anchor of the kernel that this thread plays.
+pub(crate) fn anchor() -> *const () {
+    CURRENT.with(|c| c.borrow().as_ref().map_or(std::ptr::null(), |c| c.kernel().instance.load(SeqCst).cast_const()))
+}
+
+/// Calls `f`, which is short and does not pass the baton, with the CPU that this thread plays.
 pub(crate) fn with<R>(f: impl FnOnce(&Identity) -> R) -> R {
-    match current() {
-        Some(c) => f(&c),
+    CURRENT.with(|c| match &*c.borrow() {
+        Some(c) => f(c),
         None => panic!("this thread plays no simulated CPU"),
-    }
+    })
 }
 
 pub(crate) const KICK: u32 = 1;

@@ -13,6 +13,6 @@ mod platform;
 mod script;
 mod walk;
 
-pub use machine::{KernelConfig, Machine, MachineConfig, Outcome};
+pub use machine::{KernelConfig, Machine, MachineConfig, Outcome, program_here};
 pub use platform::Host;
 pub use script::{HostUser, Program, UserCpu};

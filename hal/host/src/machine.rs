@@ -367,6 +367,14 @@ pub(crate) fn register(machine: &Shared, program: Program) -> u64 {
     at
 }
 
+/// Registers a program on the machine whose CPU the calling thread plays: see [`Machine::program`].
+///
+/// # Panics
+/// If it plays none.
+pub fn program_here(program: Program) -> hal_api::UserAddr {
+    hal_api::UserAddr(crate::cpu::with(|c| register(&c.machine, program)))
+}
+
 enum Turn {
     /// Not started.
     Absent,

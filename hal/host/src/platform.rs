@@ -52,7 +52,7 @@ unsafe impl Platform for Host {
     }
 
     fn instance() -> *const () {
-        current().map_or(std::ptr::null(), |c| c.kernel().instance.load(SeqCst).cast_const())
+        cpu::anchor()
     }
 
     fn set_instance(anchor: *const ()) {
@@ -60,7 +60,7 @@ unsafe impl Platform for Host {
     }
 
     fn slot() -> usize {
-        current().map_or(0, |c| c.slot)
+        cpu::slot()
     }
 
     fn breathe() {

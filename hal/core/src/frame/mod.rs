@@ -5,6 +5,8 @@
 
 mod alloc;
 mod foreign;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use alloc::{Frames, LocalFrames};
 pub use foreign::{GrantToken, MapFrame, PeerFrame, StaticFrame};
