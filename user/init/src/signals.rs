@@ -55,6 +55,7 @@ pub fn install() {
     // SAFETY: `note` only touches an atomic; the structs are plain data for which all zeroes is a valid value.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_flags = libc::SA_NOCLDSTOP;
         action.sa_sigaction = note as extern "C" fn(libc::c_int) as libc::sighandler_t;
         let mut mask: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut mask);
@@ -92,8 +93,7 @@ impl<'a> PollSet<'a> {
 /// Waits until a descriptor of the set is ready, a signal comes, or the time is over. Which descriptor it was is not told:
 /// everything is non-blocking, so the caller tries them all.
 pub fn wait(set: &mut PollSet<'_>, timeout: Option<Duration>) -> Woken {
-    let timeout =
-        timeout.map(|t| libc::timespec { tv_sec: t.as_secs() as libc::time_t, tv_nsec: t.subsec_nanos().into() });
+    let timeout = timeout.map(|t| libc::timespec { tv_sec: t.as_secs() as _, tv_nsec: t.subsec_nanos().into() });
     // SAFETY: the pointers are to live values of the right length; a null timeout means for ever.
     unsafe {
         let mut mask: libc::sigset_t = std::mem::zeroed();
