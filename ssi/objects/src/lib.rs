@@ -9,12 +9,14 @@
 //! * `exports.rs`: the home's side.
 //! * `imports.rs`: the holder's side.
 //! * `call.rs`: a request to a peer as an [`base::wait::Op`] that a task can wait for.
+//! * `codec.rs`: structures in the payload of messages.
 //! * `convert.rs`: ids and errors as the links have them and as the kernel has them.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;
 
 pub mod call;
+pub mod codec;
 pub mod convert;
 pub mod exports;
 pub mod imports;
