@@ -22,7 +22,7 @@ pub mod console;
 pub mod cpu;
 pub mod cpuref;
 pub mod frame;
-mod heap;
+pub mod heap;
 mod instance;
 pub mod io;
 pub mod raw;

@@ -39,6 +39,8 @@ pub(crate) struct Frames {
     count: usize,
     pool: SpinLock<[Option<Buddy<&'static mut [Link]>>; MAX_RANGES]>,
     total: usize,
+    /// Frames that programs do not get, so that the kernel can still work when they have taken the rest.
+    reserve: usize,
 }
 
 // SAFETY: `metas` points to memory that is never freed and only holds atomics.
@@ -100,7 +102,13 @@ impl Frames {
             pool[count] = Some(buddy);
             count += 1;
         }
-        (count > 0).then(|| Self { pieces, count, pool: SpinLock::new(rank::FRAMES, pool), total })
+        (count > 0).then(|| Self {
+            pieces,
+            count,
+            pool: SpinLock::new(rank::FRAMES, pool),
+            total,
+            reserve: (total / 64).clamp(16, 512),
+        })
     }
 
     /// The metadata of a frame.
@@ -132,25 +140,39 @@ impl Frames {
         panic!("{:#x} is not a frame of this kernel", number << PAGE_SHIFT)
     }
 
+    /// A single frame for programs and the page cache, contents unknown: not from the last ones, which are kept for the kernel itself.
+    #[inline]
+    pub fn take_open(&self) -> Option<PhysAddr> {
+        self.take_above(self.reserve)
+    }
+
     /// A single frame, contents unknown.
     #[inline]
     pub fn take(&self) -> Option<PhysAddr> {
+        self.take_above(0)
+    }
+
+    #[inline]
+    fn take_above(&self, reserve: usize) -> Option<PhysAddr> {
         let got = instance().local_frames(|l| {
             l.n = l.n.checked_sub(1)?;
             Some(l.frames[l.n])
         });
         match got {
             Some(number) => Some(PhysAddr(u64::from(number) << PAGE_SHIFT)),
-            None => self.refill(),
+            None => self.refill(reserve),
         }
     }
 
     #[cold]
-    fn refill(&self) -> Option<PhysAddr> {
+    fn refill(&self, reserve: usize) -> Option<PhysAddr> {
         let mut block = [0u32; LocalFrames::BATCH];
         let mut n = 0;
         {
             let mut pool = self.pool.lock();
+            if pool.iter().flatten().map(Buddy::free_units).sum::<usize>() <= reserve {
+                return None;
+            }
             'all: for (piece, buddy) in self.pieces.iter().zip(pool.iter_mut()) {
                 let Some(buddy) = buddy else { break };
                 if let Some(at) = buddy.take(LocalFrames::BATCH_ORDER) {
@@ -229,6 +251,11 @@ impl Frames {
             }
         }
         None
+    }
+
+    /// Takes back a run that nobody refers to.
+    pub fn give_run(&self, at: PhysAddr, order: usize) {
+        self.put_back(&mut self.pool.lock(), (at.0 >> PAGE_SHIFT) as u32, order);
     }
 
     /// A *typed* frame, zeroed: for hal's or the platform's own tables, never mapped to anybody, freed explicitly.

@@ -34,7 +34,7 @@ impl Frame {
     #[inline]
     pub fn alloc(zero: bool) -> Result<Self, OutOfFrames> {
         let frames = &instance().frames;
-        let at = frames.take().ok_or(OutOfFrames)?;
+        let at = frames.take_open().ok_or(OutOfFrames)?;
         let meta = frames.meta(at);
         meta.refs.store(1, Ordering::Relaxed);
         meta.tag.store(0, Ordering::Relaxed);

@@ -30,7 +30,9 @@ fn memory_runs_out_and_comes_back() {
                 Err(e) => break e,
             }
         };
-        assert_eq!((end, all.len()), (OutOfFrames, before));
+        assert_eq!(end, OutOfFrames);
+        let left = before - all.len();
+        assert!((1..=16).contains(&left), "{left} are kept for the kernel");
         let mut at: Vec<u64> = all.iter().map(|f| f.phys().0).collect();
         at.sort_unstable();
         at.dedup();

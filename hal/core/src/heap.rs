@@ -1,1 +1,0 @@
-//! The kernel heap on bare metal; the host has the process's.
