@@ -14,6 +14,7 @@ global_asm!(
     .text
     .balign 16
     # switch_context(rdi = from, rsi = to)
+    .global switch_context
 switch_context:
     push %rbx
     push %rbp
@@ -32,6 +33,7 @@ switch_context:
     ret
 
     # The first switch to a new context returns here: rbx = entry, r12 = its argument.
+    .global context_start
 context_start:
     mov %r12, %rdi
     xor %ebp, %ebp

@@ -53,8 +53,12 @@ pub struct PerCpu {
     pub online: AtomicBool,
     /// Somebody waits for this CPU to forget kernel translations.
     pub flush: AtomicBool,
-    ist: [[u8; IST_STACK]; 2],
+    ist: [Stack; 2],
 }
+
+/// The CPU aligns the stack pointer, so the stack must be aligned too.
+#[repr(align(16))]
+struct Stack([u8; IST_STACK]);
 
 #[repr(C, packed(4))]
 struct Tss {
@@ -96,7 +100,7 @@ impl PerCpu {
             entry: AtomicPtr::new(core::ptr::null_mut()),
             online: AtomicBool::new(false),
             flush: AtomicBool::new(false),
-            ist: [[0; IST_STACK]; 2],
+            ist: [const { Stack([0; IST_STACK]) }; 2],
         }
     }
 
@@ -169,8 +173,8 @@ pub unsafe fn load(cpu: *mut PerCpu) {
     for (i, stack) in c.ist.iter_mut().enumerate() {
         // The block's address lies on top of each stack, for handlers that cannot trust GS.
         let at = IST_STACK - 16;
-        stack[at..at + 8].copy_from_slice(&(cpu as u64).to_le_bytes());
-        c.tss.ist[i] = stack.as_ptr() as u64 + at as u64;
+        stack.0[at..at + 8].copy_from_slice(&(cpu as u64).to_le_bytes());
+        c.tss.ist[i] = stack.0.as_ptr() as u64 + at as u64;
     }
     let base = core::ptr::addr_of!(c.tss) as u64;
     let limit = (core::mem::size_of::<Tss>() - 1) as u64;

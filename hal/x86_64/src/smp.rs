@@ -23,7 +23,7 @@ const TABLE: u64 = 0x1_0000;
 const TRAMPOLINE_END: u64 = 0x1_8000;
 
 /// What the trampoline reads, in its own page.
-#[repr(C)]
+#[repr(C, packed(2))]
 struct Parameters {
     /// Set by the first instructions.
     arrived: u64,
@@ -45,6 +45,7 @@ global_asm!(
     r#"
     .section .rodata
     .balign 16
+    .global trampoline, trampoline_long, trampoline_park, trampoline_end
 trampoline:
     .code16
     cli
@@ -89,6 +90,7 @@ trampoline_end:
 
     .text
     .balign 16
+    .global ap_entry
 ap_entry:
     call {ap_start}
     ud2
@@ -110,6 +112,7 @@ unsafe extern "C" {
 const _: () = {
     assert!(core::mem::offset_of!(Parameters, cr3) == 32);
     assert!(core::mem::offset_of!(Parameters, gdt_limit) == 56);
+    assert!(core::mem::offset_of!(Parameters, far) == 64);
 };
 
 /// What a starting kernel leaves for `hal` of the started one, behind the boot tables.
