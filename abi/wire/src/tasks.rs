@@ -1,3 +1,138 @@
-//! Tasks: moves, signals, exits, sessions. The service that speaks them declares them here.
+//! Tasks: signals, exits, sessions, moves (`ssi/tasks`). Structures in payloads are records (`ssi/objects/src/codec.rs`).
+//!
+//! All but the answers go on one lane, so that what one kernel says of one process or session arrives in the order in which it was said.
 
-crate::messages! {}
+crate::messages! {
+    /// Asks something of a process. The payload is a `ProcessRequest`. Answered by [`ProcessAnswer`], or `ESRCH`, `EPERM`.
+    0x0401 ProcessAsk (Request, request -> ProcessAnswer, payload 512) {
+        v1 {
+            /// The process.
+            pid: u32,
+        }
+    }
+
+    /// The payload is a `ProcessReply`.
+    0x0402 ProcessAnswer (Reply, reply, payload 256) {
+        v1 {}
+    }
+
+    /// Asks the home of a session. The payload is a session `Request`.
+    0x0403 SessionAsk (Request, request -> SessionAnswer, payload 512) {
+        v1 {
+            /// The session.
+            sid: u32,
+        }
+    }
+
+    /// The payload is a session `Reply`.
+    0x0404 SessionAnswer (Reply, reply, payload 256) {
+        v1 {}
+    }
+
+    /// Tells the home of a session what happened to a member. The payload is a session `Notice`.
+    0x0405 SessionTell (Request, event, payload 256) {
+        v1 {
+            /// The session.
+            sid: u32,
+        }
+    }
+
+    /// From the home of a session: deliver a signal to the members of a group that run on the receiver. The payload is `SigInfo` and `Sender`.
+    0x0406 SignalMembers (Request, event, payload 512) {
+        v1 {
+            /// The group.
+            pgid: u32,
+        }
+    }
+
+    /// `kill(-1)`: signal every process of the receiver. The payload is `SigInfo` and `Sender`.
+    0x0407 SignalAll (Request, request -> SignalledAll, payload 512) {
+        v1 {}
+    }
+
+    /// How many were signalled.
+    0x0408 SignalledAll (Reply, reply) {
+        v1 {
+            /// Processes that the sender might signal, and did.
+            count: u32,
+        }
+    }
+
+    /// Tells the kernel of a parent what happened to its child. The payload is a `ChildEvent`. Answered, so that it can follow a parent that moves.
+    0x0409 ChildTell (Request, request -> Told, payload 256) {
+        v1 {
+            /// The parent.
+            parent: u32,
+        }
+    }
+
+    /// It was heard.
+    0x040a Told (Reply, reply) {
+        v1 {}
+    }
+
+    /// Orphans for a new parent. The payload is a list of `ChildRecord`.
+    0x040b Adopt (Request, request -> Told, payload 4096) {
+        v1 {
+            /// The new parent.
+            parent: u32,
+        }
+    }
+
+    /// A piece of a `TaskImage` that is about to move here; on the lane of [`MovePrepare`], which follows the last piece.
+    0x0410 MovePart (Bulk, event, payload 4096) {
+        v1 {
+            /// Names the move at the sender.
+            serial: u64,
+            /// Position of the piece.
+            offset: u32,
+        }
+    }
+
+    /// The whole image is there: reserve everything that can fail, load the program, and say whether it can go on here. Answered by [`MoveReady`], or the
+    /// errno that execve(2) gives.
+    0x0411 MovePrepare (Bulk, request -> MoveReady) {
+        v1 {
+            /// Names the move at the sender.
+            serial: u64,
+            /// Bytes of the image.
+            total: u32,
+            /// The process.
+            pid: u32,
+        }
+    }
+
+    /// Everything is reserved.
+    0x0412 MoveReady (Reply, reply) {
+        v1 {}
+    }
+
+    /// The process is the receiver's: let it run. From here on the sender only forwards.
+    0x0413 MoveCommit (Request, request -> Told) {
+        v1 {
+            /// Names the move at the sender.
+            serial: u64,
+        }
+    }
+
+    /// Forget it: the process stays at the sender.
+    0x0414 MoveAbort (Request, event) {
+        v1 {
+            /// Names the move at the sender.
+            serial: u64,
+        }
+    }
+
+    /// Which processes does the receiver have? Answered by [`Processes`].
+    0x0420 ListProcesses (Request, request -> Processes) {
+        v1 {
+            /// Only pids above this one.
+            after: u32,
+        }
+    }
+
+    /// The payload is a list of pids in order, 4 bytes each; if it is not full there are no more.
+    0x0421 Processes (Reply, reply, payload 4096) {
+        v1 {}
+    }
+}

@@ -1,0 +1,853 @@
+//! The types of crate `task` as bytes, in the payload of the messages of `wire::tasks`.
+//!
+//! The orphan rule wants newtypes for the types of another crate: [`W`] wraps them on the way, and nothing outside this file sees it.
+
+use alloc::{string::String, vec::Vec};
+
+use base::ObjectId;
+use objects::codec::{Coded, Reader, Short, Writer};
+use task::{
+    children::{ChildChange, ChildEvent, ChildRecord, Status, Usage},
+    cluster::{Ids, ProcessReply, ProcessRequest},
+    creds::Creds,
+    ids::Pid,
+    image::{FdImage, HandleImage, IntervalTimer, Scheduling, TaskImage},
+    limits::{COUNT, Limit, Limits, Resource},
+    session::{Access, Notice, Reply, Request, Sender, Users},
+    signal::{SigInfo, SigSet, Signal, info::Origin},
+};
+
+/// A type of another crate with an encoding of ours. ([`Coded`] belongs to a third crate, so that the orphan rule wants a trait of our own.)
+pub trait Body: Sized {
+    /// Writes it.
+    fn put(&self, to: &mut Writer);
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`Short`].
+    fn get(from: &mut Reader<'_>) -> Result<Self, Short>;
+}
+
+/// Encodes a value.
+pub fn encode(value: &impl Body) -> Vec<u8> {
+    let mut to = Writer::default();
+    value.put(&mut to);
+    to.0
+}
+
+/// Decodes a value.
+///
+/// # Errors
+/// [`Short`] if the bytes are none; the sender is to blame.
+pub fn decode<T: Body>(bytes: &[u8]) -> Result<T, Short> {
+    T::get(&mut Reader(bytes))
+}
+
+fn put(value: &impl Body, to: &mut Writer) {
+    value.put(to);
+}
+
+fn get<T: Body>(from: &mut Reader<'_>) -> Result<T, Short> {
+    T::get(from)
+}
+
+/// Encodes a type by a pair of blocks inside a record, so that later fields can follow.
+macro_rules! coded {
+    ($type:ty, |$value:ident, $to:ident| $put:block, |$from:ident| $get:block) => {
+        impl Body for $type {
+            fn put(&self, to: &mut Writer) {
+                let $value = self;
+                to.record(|$to| $put);
+            }
+
+            fn get(from: &mut Reader<'_>) -> Result<Self, Short> {
+                let mut record = from.record()?;
+                let $from = &mut record;
+                Ok($get)
+            }
+        }
+    };
+}
+
+impl Body for Pid {
+    fn put(&self, to: &mut Writer) {
+        self.0.put(to);
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Self, Short> {
+        u32::get(from).map(Self)
+    }
+}
+
+impl Body for Signal {
+    fn put(&self, to: &mut Writer) {
+        self.number().put(to);
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Self, Short> {
+        Self::new(u64::from(u8::get(from)?)).ok_or(Short)
+    }
+}
+
+impl<T: Body> Body for Option<T> {
+    fn put(&self, to: &mut Writer) {
+        self.is_some().put(to);
+        if let Some(value) = self {
+            put(value, to);
+        }
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Self, Short> {
+        if bool::get(from)? { get(from).map(Some) } else { Ok(None) }
+    }
+}
+
+impl<T: Body> Body for Vec<T> {
+    fn put(&self, to: &mut Writer) {
+        (self.len() as u32).put(to);
+        for value in self {
+            put(value, to);
+        }
+    }
+    fn get(from: &mut Reader<'_>) -> Result<Self, Short> {
+        let count = u32::get(from)? as usize;
+        // Each has at least a byte: a larger count is a lie.
+        if count > from.0.len() {
+            return Err(Short);
+        }
+        (0..count).map(|_| get(from)).collect()
+    }
+}
+
+coded!(
+    SigInfo,
+    |v, to| {
+        put(&v.signal, to);
+        v.code.put(to);
+        v.errno.put(to);
+        match v.origin {
+            Origin::Kernel => 0_u8.put(to),
+            Origin::User { pid, uid, value } => {
+                1_u8.put(to);
+                put(&pid, to);
+                uid.put(to);
+                value.put(to);
+            }
+            Origin::Timer { id, overrun, value } => {
+                2_u8.put(to);
+                id.put(to);
+                overrun.put(to);
+                value.put(to);
+            }
+            Origin::Child { pid, uid, status, utime, stime } => {
+                3_u8.put(to);
+                put(&pid, to);
+                uid.put(to);
+                status.put(to);
+                utime.put(to);
+                stime.put(to);
+            }
+            Origin::Fault { addr } => {
+                4_u8.put(to);
+                addr.put(to);
+            }
+            Origin::Raw(raw) => {
+                5_u8.put(to);
+                raw.put(to);
+            }
+        }
+    },
+    |from| {
+        SigInfo {
+            signal: get(from)?,
+            code: Coded::get(from)?,
+            errno: Coded::get(from)?,
+            origin: match u8::get(from)? {
+                0 => Origin::Kernel,
+                1 => Origin::User { pid: get(from)?, uid: Coded::get(from)?, value: Coded::get(from)? },
+                2 => Origin::Timer { id: Coded::get(from)?, overrun: Coded::get(from)?, value: Coded::get(from)? },
+                3 => Origin::Child {
+                    pid: get(from)?,
+                    uid: Coded::get(from)?,
+                    status: Coded::get(from)?,
+                    utime: Coded::get(from)?,
+                    stime: Coded::get(from)?,
+                },
+                4 => Origin::Fault { addr: Coded::get(from)? },
+                5 => Origin::Raw(Coded::get(from)?),
+                _ => return Err(Short),
+            },
+        }
+    }
+);
+
+coded!(
+    Sender,
+    |v, to| {
+        put(&v.pid, to);
+        v.uid.put(to);
+        v.euid.put(to);
+        v.privileged.put(to);
+        put(&v.sid, to);
+    },
+    |from| {
+        Sender {
+            pid: get(from)?,
+            uid: Coded::get(from)?,
+            euid: Coded::get(from)?,
+            privileged: Coded::get(from)?,
+            sid: get(from)?,
+        }
+    }
+);
+
+coded!(
+    (SigInfo, Sender),
+    |v, to| {
+        put(&v.0, to);
+        put(&v.1, to);
+    },
+    |from| { (get(from)?, get(from)?) }
+);
+
+coded!(
+    Limit,
+    |v, to| {
+        v.soft.put(to);
+        v.hard.put(to);
+    },
+    |from| { Limit { soft: Coded::get(from)?, hard: Coded::get(from)? } }
+);
+
+coded!(
+    ProcessRequest,
+    |v, to| {
+        match v {
+            ProcessRequest::Signal { info, from, thread } => {
+                1_u8.put(to);
+                put(info, to);
+                put(from, to);
+                put(thread, to);
+            }
+            ProcessRequest::Ids => 2_u8.put(to),
+            ProcessRequest::Nice => 3_u8.put(to),
+            ProcessRequest::SetNice { nice, from } => {
+                4_u8.put(to);
+                nice.put(to);
+                put(from, to);
+            }
+            ProcessRequest::Limit { resource, new, from } => {
+                5_u8.put(to);
+                (*resource as usize as u8).put(to);
+                put(new, to);
+                put(from, to);
+            }
+            ProcessRequest::Reparent(parent) => {
+                6_u8.put(to);
+                put(parent, to);
+            }
+        }
+    },
+    |from| {
+        match u8::get(from)? {
+            1 => ProcessRequest::Signal { info: get(from)?, from: get(from)?, thread: get(from)? },
+            2 => ProcessRequest::Ids,
+            3 => ProcessRequest::Nice,
+            4 => ProcessRequest::SetNice { nice: Coded::get(from)?, from: get(from)? },
+            5 => ProcessRequest::Limit {
+                resource: Resource::new(u64::from(u8::get(from)?)).ok_or(Short)?,
+                new: get(from)?,
+                from: get(from)?,
+            },
+            6 => ProcessRequest::Reparent(get(from)?),
+            _ => return Err(Short),
+        }
+    }
+);
+
+coded!(
+    ProcessReply,
+    |v, to| {
+        match v {
+            ProcessReply::Done => 1_u8.put(to),
+            ProcessReply::Ids(ids) => {
+                2_u8.put(to);
+                for pid in [ids.pid, ids.ppid, ids.pgid, ids.sid] {
+                    put(&pid, to);
+                }
+                ids.uid.put(to);
+                ids.euid.put(to);
+            }
+            ProcessReply::Nice(nice) => {
+                3_u8.put(to);
+                nice.put(to);
+            }
+            ProcessReply::Limit(limit) => {
+                4_u8.put(to);
+                put(limit, to);
+            }
+        }
+    },
+    |from| {
+        match u8::get(from)? {
+            1 => ProcessReply::Done,
+            2 => ProcessReply::Ids(Ids {
+                pid: get(from)?,
+                ppid: get(from)?,
+                pgid: get(from)?,
+                sid: get(from)?,
+                uid: Coded::get(from)?,
+                euid: Coded::get(from)?,
+            }),
+            3 => ProcessReply::Nice(Coded::get(from)?),
+            4 => ProcessReply::Limit(get(from)?),
+            _ => return Err(Short),
+        }
+    }
+);
+
+coded!(
+    Request,
+    |v, to| {
+        match v {
+            Request::SetGroup { caller, target, pgid } => {
+                1_u8.put(to);
+                put(caller, to);
+                put(target, to);
+                put(pgid, to);
+            }
+            Request::GroupOf(pid) => {
+                2_u8.put(to);
+                put(pid, to);
+            }
+            Request::Depart(pid) => {
+                3_u8.put(to);
+                put(pid, to);
+            }
+            Request::SignalGroup { pgid, info, from } => {
+                4_u8.put(to);
+                put(pgid, to);
+                put(info, to);
+                put(from, to);
+            }
+            Request::SignalForeground(info) => {
+                5_u8.put(to);
+                put(info, to);
+            }
+            Request::Foreground => 6_u8.put(to),
+            Request::SetForeground { caller, pgid, immune } => {
+                7_u8.put(to);
+                put(caller, to);
+                put(pgid, to);
+                immune.put(to);
+            }
+            Request::Use { caller, access, immune } => {
+                8_u8.put(to);
+                put(caller, to);
+                matches!(access, Access::Write).put(to);
+                immune.put(to);
+            }
+            Request::TakeTerminal { caller, terminal } => {
+                9_u8.put(to);
+                put(caller, to);
+                Coded::put(terminal, to);
+            }
+            Request::DropTerminal { caller } => {
+                10_u8.put(to);
+                put(caller, to);
+            }
+            Request::Terminal => 11_u8.put(to),
+        }
+    },
+    |from| {
+        match u8::get(from)? {
+            1 => Request::SetGroup { caller: get(from)?, target: get(from)?, pgid: get(from)? },
+            2 => Request::GroupOf(get(from)?),
+            3 => Request::Depart(get(from)?),
+            4 => Request::SignalGroup { pgid: get(from)?, info: get(from)?, from: get(from)? },
+            5 => Request::SignalForeground(get(from)?),
+            6 => Request::Foreground,
+            7 => Request::SetForeground { caller: get(from)?, pgid: get(from)?, immune: Coded::get(from)? },
+            8 => Request::Use {
+                caller: get(from)?,
+                access: if bool::get(from)? { Access::Write } else { Access::Read },
+                immune: Coded::get(from)?,
+            },
+            9 => Request::TakeTerminal { caller: get(from)?, terminal: Coded::get(from)? },
+            10 => Request::DropTerminal { caller: get(from)? },
+            11 => Request::Terminal,
+            _ => return Err(Short),
+        }
+    }
+);
+
+coded!(
+    Reply,
+    |v, to| {
+        match v {
+            Reply::Done => 1_u8.put(to),
+            Reply::Group(pgid) => {
+                2_u8.put(to);
+                put(pgid, to);
+            }
+            Reply::Terminal(terminal) => {
+                3_u8.put(to);
+                Coded::put(terminal, to);
+            }
+            Reply::Stopped => 4_u8.put(to),
+        }
+    },
+    |from| {
+        match u8::get(from)? {
+            1 => Reply::Done,
+            2 => Reply::Group(get(from)?),
+            3 => Reply::Terminal(<Option<ObjectId> as Coded>::get(from)?),
+            4 => Reply::Stopped,
+            _ => return Err(Short),
+        }
+    }
+);
+
+coded!(
+    Notice,
+    |v, to| {
+        match v {
+            Notice::Fork { ppid, from, child, place } => {
+                1_u8.put(to);
+                put(ppid, to);
+                put(from, to);
+                put(child, to);
+                place.put(to);
+            }
+            Notice::Exec(pid) => {
+                2_u8.put(to);
+                put(pid, to);
+            }
+            Notice::Users(pid, users) => {
+                3_u8.put(to);
+                put(pid, to);
+                users.real.put(to);
+                users.saved.put(to);
+            }
+            Notice::Stop(pid) => {
+                4_u8.put(to);
+                put(pid, to);
+            }
+            Notice::Continue(pid) => {
+                5_u8.put(to);
+                put(pid, to);
+            }
+            Notice::Exit { pid, reaper } => {
+                6_u8.put(to);
+                put(pid, to);
+                put(reaper, to);
+            }
+            Notice::Reap(pid) => {
+                7_u8.put(to);
+                put(pid, to);
+            }
+            Notice::Moved { pid, to: place } => {
+                8_u8.put(to);
+                put(pid, to);
+                place.put(to);
+            }
+            Notice::Down(kernel) => {
+                9_u8.put(to);
+                kernel.put(to);
+            }
+            Notice::Reparent { pid, ppid } => {
+                10_u8.put(to);
+                put(pid, to);
+                put(ppid, to);
+            }
+        }
+    },
+    |from| {
+        match u8::get(from)? {
+            1 => Notice::Fork { ppid: get(from)?, from: get(from)?, child: get(from)?, place: Coded::get(from)? },
+            2 => Notice::Exec(get(from)?),
+            3 => Notice::Users(get(from)?, Users { real: Coded::get(from)?, saved: Coded::get(from)? }),
+            4 => Notice::Stop(get(from)?),
+            5 => Notice::Continue(get(from)?),
+            6 => Notice::Exit { pid: get(from)?, reaper: get(from)? },
+            7 => Notice::Reap(get(from)?),
+            8 => Notice::Moved { pid: get(from)?, to: Coded::get(from)? },
+            9 => Notice::Down(Coded::get(from)?),
+            10 => Notice::Reparent { pid: get(from)?, ppid: get(from)? },
+            _ => return Err(Short),
+        }
+    }
+);
+
+coded!(
+    Status,
+    |v, to| {
+        match *v {
+            Status::Exited(code) => {
+                1_u8.put(to);
+                code.put(to);
+            }
+            Status::Killed { signal, core } => {
+                2_u8.put(to);
+                put(&signal, to);
+                core.put(to);
+            }
+            Status::Stopped(signal) => {
+                3_u8.put(to);
+                put(&signal, to);
+            }
+            Status::Continued => 4_u8.put(to),
+        }
+    },
+    |from| {
+        match u8::get(from)? {
+            1 => Status::Exited(Coded::get(from)?),
+            2 => Status::Killed { signal: get(from)?, core: Coded::get(from)? },
+            3 => Status::Stopped(get(from)?),
+            4 => Status::Continued,
+            _ => return Err(Short),
+        }
+    }
+);
+
+coded!(
+    Usage,
+    |v, to| {
+        for n in [v.user, v.system, v.max_rss, v.minor_faults, v.major_faults, v.voluntary, v.involuntary] {
+            n.put(to);
+        }
+    },
+    |from| {
+        Usage {
+            user: Coded::get(from)?,
+            system: Coded::get(from)?,
+            max_rss: Coded::get(from)?,
+            minor_faults: Coded::get(from)?,
+            major_faults: Coded::get(from)?,
+            voluntary: Coded::get(from)?,
+            involuntary: Coded::get(from)?,
+        }
+    }
+);
+
+coded!(
+    (Status, Usage),
+    |v, to| {
+        put(&v.0, to);
+        put(&v.1, to);
+    },
+    |from| { (get(from)?, get(from)?) }
+);
+
+coded!(
+    ChildEvent,
+    |v, to| {
+        put(&v.pid, to);
+        match v.change {
+            ChildChange::Status { status, uid, usage } => {
+                1_u8.put(to);
+                put(&status, to);
+                uid.put(to);
+                put(&usage, to);
+            }
+            ChildChange::Group(pgid) => {
+                2_u8.put(to);
+                put(&pgid, to);
+            }
+            ChildChange::Exec => 3_u8.put(to),
+        }
+    },
+    |from| {
+        ChildEvent {
+            pid: get(from)?,
+            change: match u8::get(from)? {
+                1 => ChildChange::Status { status: get(from)?, uid: Coded::get(from)?, usage: get(from)? },
+                2 => ChildChange::Group(get(from)?),
+                3 => ChildChange::Exec,
+                _ => return Err(Short),
+            },
+        }
+    }
+);
+
+coded!(
+    ChildRecord,
+    |v, to| {
+        put(&v.pid, to);
+        put(&v.pgid, to);
+        v.exit_signal.put(to);
+        v.uid.put(to);
+        put(&v.by, to);
+        put(&v.zombie, to);
+        put(&v.job, to);
+    },
+    |from| {
+        ChildRecord {
+            pid: get(from)?,
+            pgid: get(from)?,
+            exit_signal: Coded::get(from)?,
+            uid: Coded::get(from)?,
+            by: get(from)?,
+            zombie: get(from)?,
+            job: get(from)?,
+        }
+    }
+);
+
+coded!(
+    Creds,
+    |v, to| {
+        for id in [v.uid, v.euid, v.suid, v.fsuid, v.gid, v.egid, v.sgid, v.fsgid] {
+            id.put(to);
+        }
+        Coded::put(&v.groups.to_vec(), to);
+        for set in [v.effective, v.permitted, v.inheritable, v.ambient, v.bounding] {
+            set.put(to);
+        }
+        v.keep_caps.put(to);
+        v.no_new_privs.put(to);
+        v.secure_bits.put(to);
+    },
+    |from| {
+        Creds {
+            uid: Coded::get(from)?,
+            euid: Coded::get(from)?,
+            suid: Coded::get(from)?,
+            fsuid: Coded::get(from)?,
+            gid: Coded::get(from)?,
+            egid: Coded::get(from)?,
+            sgid: Coded::get(from)?,
+            fsgid: Coded::get(from)?,
+            groups: <Vec<u32> as Coded>::get(from)?.into(),
+            effective: Coded::get(from)?,
+            permitted: Coded::get(from)?,
+            inheritable: Coded::get(from)?,
+            ambient: Coded::get(from)?,
+            bounding: Coded::get(from)?,
+            keep_caps: Coded::get(from)?,
+            no_new_privs: Coded::get(from)?,
+            secure_bits: Coded::get(from)?,
+        }
+    }
+);
+
+coded!(
+    Limits,
+    |v, to| {
+        for limit in &v.0 {
+            put(limit, to);
+        }
+    },
+    |from| {
+        let mut limits = [Limit { soft: 0, hard: 0 }; COUNT];
+        for limit in &mut limits {
+            *limit = get(from)?;
+        }
+        Limits(limits)
+    }
+);
+
+coded!(
+    Scheduling,
+    |v, to| {
+        v.policy.put(to);
+        v.priority.put(to);
+        v.nice.put(to);
+        v.reset_on_fork.put(to);
+    },
+    |from| {
+        Scheduling {
+            policy: Coded::get(from)?,
+            priority: Coded::get(from)?,
+            nice: Coded::get(from)?,
+            reset_on_fork: Coded::get(from)?,
+        }
+    }
+);
+
+coded!(
+    HandleImage,
+    |v, to| {
+        v.object.put(to);
+        Coded::put(&v.data, to);
+    },
+    |from| { HandleImage { object: Coded::get(from)?, data: Coded::get(from)? } }
+);
+
+coded!(
+    FdImage,
+    |v, to| {
+        v.fd.put(to);
+        put(&v.handle, to);
+    },
+    |from| { FdImage { fd: Coded::get(from)?, handle: get(from)? } }
+);
+
+coded!(
+    TaskImage,
+    |v, to| {
+        for pid in [v.pid, v.ppid, v.pgid, v.sid] {
+            put(&pid, to);
+        }
+        v.id.put(to);
+        v.session.put(to);
+        put(&v.children, to);
+        v.subreaper.put(to);
+        v.exit_signal.put(to);
+        v.parent_death_signal.put(to);
+        put(&v.creds, to);
+        v.umask.put(to);
+        put(&v.limits, to);
+        put(&v.scheduling, to);
+        v.mask.0.put(to);
+        v.ignored.0.put(to);
+        put(&v.pending, to);
+        put(&v.pending_thread, to);
+        for timer in &v.itimers {
+            timer.left.put(to);
+            timer.interval.put(to);
+        }
+        put(&v.usage, to);
+        put(&v.children_usage, to);
+        v.started.put(to);
+        put(&v.cwd, to);
+        put(&v.root, to);
+        put(&v.program, to);
+        v.path.put(to);
+        put(&v.files, to);
+        Coded::put(&v.argv, to);
+        Coded::put(&v.envp, to);
+        v.timer_slack.put(to);
+        v.personality.put(to);
+    },
+    |from| {
+        let [pid, ppid, pgid, sid] = [get(from)?, get(from)?, get(from)?, get(from)?];
+        TaskImage {
+            pid,
+            ppid,
+            pgid,
+            sid,
+            id: Coded::get(from)?,
+            session: Coded::get(from)?,
+            children: get(from)?,
+            subreaper: Coded::get(from)?,
+            exit_signal: Coded::get(from)?,
+            parent_death_signal: Coded::get(from)?,
+            creds: get(from)?,
+            umask: Coded::get(from)?,
+            limits: get(from)?,
+            scheduling: get(from)?,
+            mask: SigSet(Coded::get(from)?),
+            ignored: SigSet(Coded::get(from)?),
+            pending: get(from)?,
+            pending_thread: get(from)?,
+            itimers: {
+                let mut timers = [IntervalTimer::default(); 3];
+                for timer in &mut timers {
+                    *timer = IntervalTimer { left: Coded::get(from)?, interval: Coded::get(from)? };
+                }
+                timers
+            },
+            usage: get(from)?,
+            children_usage: get(from)?,
+            started: Coded::get(from)?,
+            cwd: get(from)?,
+            root: get(from)?,
+            program: get(from)?,
+            path: String::get(from)?,
+            files: get(from)?,
+            argv: Coded::get(from)?,
+            envp: Coded::get(from)?,
+            timer_slack: Coded::get(from)?,
+            personality: Coded::get(from)?,
+        }
+    }
+);
+
+#[cfg(test)]
+mod tests {
+    use alloc::{vec, vec::Vec};
+
+    use base::{KernelId, ObjectId};
+    use task::{
+        children::{ChildChange, ChildEvent, ChildRecord, Status, Usage},
+        cluster::{ProcessReply, ProcessRequest},
+        creds::Creds,
+        ids::Pid,
+        image::{FdImage, HandleImage, IntervalTimer, Scheduling, TaskImage},
+        limits::{Limits, Resource},
+        session::{Access, Notice, Reply, Request, Sender},
+        signal::{SigInfo, SigSet, Signal},
+    };
+
+    use super::{Body, decode, encode};
+
+    const OBJECT: ObjectId = ObjectId { birth: KernelId { index: 3, incarnation: 9 }, serial: 77 };
+
+    fn same<T: Body + PartialEq + core::fmt::Debug>(value: &T) {
+        let bytes = encode(value);
+        assert_eq!(decode::<T>(&bytes).as_ref(), Ok(value));
+        for cut in 0..bytes.len() {
+            assert!(decode::<T>(&bytes[..cut]).is_err(), "{value:?} decodes from {cut} of {} bytes", bytes.len());
+        }
+    }
+
+    #[test]
+    fn requests_and_answers_come_back_the_same() {
+        let info = SigInfo::user(Signal::TERM, Pid(7), 1000);
+        same(&ProcessRequest::Signal { info: Some(info), from: Sender::KERNEL, thread: Some(Pid(8)) });
+        same(&ProcessRequest::Limit { resource: Resource::Files, new: None, from: Sender::KERNEL });
+        same(&ProcessReply::Nice(20));
+        same(&Request::SignalGroup { pgid: Pid(5), info: None, from: Sender::KERNEL });
+        same(&Request::Use { caller: Pid(5), access: Access::Write, immune: true });
+        same(&Reply::Terminal(Some(OBJECT)));
+        same(&Notice::Moved { pid: Pid(5), to: OBJECT.birth });
+        same(&SigInfo::from_bytes(Signal::USR1, &[7; 128]));
+        let status = Status::Killed { signal: Signal::SEGV, core: true };
+        same(&ChildEvent { pid: Pid(4), change: ChildChange::Status { status, uid: 5, usage: Usage::default() } });
+    }
+
+    #[test]
+    fn a_task_image_comes_back_the_same() {
+        let handle = HandleImage { object: OBJECT, data: vec![1, 2, 3] };
+        let child = ChildRecord {
+            pid: Pid(9),
+            pgid: Pid(9),
+            exit_signal: 17,
+            uid: 0,
+            by: Pid(5),
+            zombie: Some((Status::Exited(3), Usage { user: 5, ..Usage::default() })),
+            job: None,
+        };
+        same(&TaskImage {
+            pid: Pid(5),
+            id: OBJECT,
+            ppid: Pid(1),
+            pgid: Pid(5),
+            sid: Pid(5),
+            session: OBJECT,
+            children: vec![child],
+            subreaper: true,
+            exit_signal: 17,
+            parent_death_signal: 9,
+            creds: Creds { groups: vec![4, 5].into(), ..Creds::root() },
+            umask: 0o22,
+            limits: Limits::initial(1 << 28),
+            scheduling: Scheduling { policy: 0, priority: 0, nice: -3, reset_on_fork: false },
+            mask: SigSet(5),
+            ignored: SigSet(9),
+            pending: vec![SigInfo::kernel(Signal::INT)],
+            pending_thread: Vec::new(),
+            itimers: [IntervalTimer { left: 5, interval: 6 }; 3],
+            usage: Usage::default(),
+            children_usage: Usage::default(),
+            started: 12345,
+            cwd: handle.clone(),
+            root: handle.clone(),
+            program: handle.clone(),
+            path: "/bin/sh".into(),
+            files: vec![FdImage { fd: 0, handle }],
+            argv: vec![b"sh".to_vec(), b"-c".to_vec()],
+            envp: vec![b"A=B".to_vec()],
+            timer_slack: 50_000,
+            personality: 0,
+        });
+    }
+}
