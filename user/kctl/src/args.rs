@@ -1,0 +1,205 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What `kctl --help` prints.
+pub const HELP: &str = "\
+kctl: shows and commands the kernels of this system
+
+  kctl kernels              every kernel: id, ISA, CPUs, memory, state, uptime
+  kctl topo                 kernels with their CPUs, memory and links, as a tree
+  kctl links                traffic and latency between kernels
+  kctl resources            who owns which CPU, memory and device
+  kctl boot K               start kernel K, return when it is up
+  kctl stop K               stop kernel K in good order
+  kctl run -k K CMD [ARG]…  run a command on kernel K: same pid, terminal and files
+  kctl plan check FILE      check a machine plan, say what to change
+  kctl crash K --yes        make kernel K panic
+  kctl hang K --yes         make kernel K stop answering
+
+  --json                    for kernels, topo, links, resources, plan check: print JSON
+  --help                    this text, or with a command its details
+
+Exit status: 0 done, 1 refused or failed (why is on standard error), 2 wrong usage; of `run`, that of the command.
+";
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Print a text.
+    Help(&'static str),
+    Kernels,
+    Topo,
+    Links,
+    Resources,
+    /// Write this command for this kernel to the control file.
+    Control(&'static str, u16),
+    Run(u16, Vec<OsString>),
+    PlanCheck(PathBuf),
+}
+
+/// The command and its options.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Args {
+    pub json: bool,
+    pub command: Command,
+}
+
+/// Details of one command.
+fn help_of(command: &str) -> Option<&'static str> {
+    Some(match command {
+        "kernels" => {
+            "kctl kernels [--json]\n\nOne line per kernel of the plan; `*` marks the kernel that answers.\n\
+            JSON: an array of objects: id, isa, cpus (ids), memory_bytes, state, uptime (seconds or null), incarnation, here.\n"
+        }
+        "topo" => "kctl topo [--json]\n\nThe kernels with what they own and the links between them.\n",
+        "links" => {
+            "kctl links [--json]\n\nOne line per direction of each open link: messages, bytes, doorbells, round trip.\n"
+        }
+        "resources" => {
+            "kctl resources [--json]\n\nOne line per CPU, range of memory and device: owner, access of others, lease.\n"
+        }
+        "boot" => "kctl boot K\n\nStarts kernel K of the plan and returns when it is up.\n",
+        "stop" => "kctl stop K\n\nEnds the processes on kernel K, then the kernel. It can be booted again.\n",
+        "run" => {
+            "kctl run -k K CMD [ARG]…\n\nExecutes CMD on kernel K, in this process: pid, parent, group, terminal and files stay.\n"
+        }
+        "plan" => {
+            "kctl plan check FILE [--json]\n\nChecks a machine plan (machines/*.toml). Each error names the line and what to change.\n"
+        }
+        "crash" => {
+            "kctl crash K --yes\n\nKernel K panics. Its processes are reported dead, calls on its objects fail with EHOSTDOWN.\n"
+        }
+        "hang" => {
+            "kctl hang K --yes\n\nKernel K stops answering without a word. The others notice, fence it and go on.\n"
+        }
+        _ => return None,
+    })
+}
+
+fn kernel(word: Option<OsString>, usage: &str) -> Result<u16, String> {
+    let word = word.ok_or_else(|| format!("which kernel? usage: {usage}"))?;
+    let index = word.to_str().and_then(|w| w.parse().ok());
+    index.ok_or_else(|| format!("`{}` is not the index of a kernel; usage: {usage}", word.to_string_lossy()))
+}
+
+/// Reads the words after the program's name.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, String> {
+    let mut words = words.into_iter();
+    let (mut json, mut yes, mut help) = (false, false, false);
+    let mut plain: Vec<OsString> = Vec::new();
+    let mut target = None;
+    while let Some(word) = words.next() {
+        let running = plain.first().is_some_and(|w| w == "run");
+        match word.to_str() {
+            Some("--help" | "-h") => help = true,
+            Some("--json") => json = true,
+            Some("--yes") => yes = true,
+            Some("-k" | "--kernel") if running => target = Some(kernel(words.next(), "kctl run -k K CMD [ARG]…")?),
+            Some("--") if running => break,
+            Some(option) if option.starts_with('-') && option.len() > 1 => {
+                return Err(format!("unknown option {option}; see kctl --help"));
+            }
+            _ if running => {
+                plain.push(word);
+                break;
+            }
+            _ => plain.push(word),
+        }
+    }
+    // What follows the command of `run` belongs to that command.
+    plain.extend(words);
+    let mut plain = plain.into_iter();
+    let name = plain.next().unwrap_or_default();
+    let name = name.to_str().unwrap_or_default();
+    if help || matches!(name, "" | "help") {
+        return Ok(Args { json, command: Command::Help(help_of(name).unwrap_or(HELP)) });
+    }
+    let command = match name {
+        "kernels" => Command::Kernels,
+        "topo" => Command::Topo,
+        "links" => Command::Links,
+        "resources" => Command::Resources,
+        "boot" => Command::Control("boot", kernel(plain.next(), "kctl boot K")?),
+        "stop" => Command::Control("stop", kernel(plain.next(), "kctl stop K")?),
+        "crash" => Command::Control("crash", kernel(plain.next(), "kctl crash K --yes")?),
+        "hang" => Command::Control("hang", kernel(plain.next(), "kctl hang K --yes")?),
+        "run" => {
+            let target = target.ok_or("on which kernel? usage: kctl run -k K CMD [ARG]…")?;
+            let line: Vec<OsString> = plain.by_ref().collect();
+            if line.is_empty() {
+                return Err("run what? usage: kctl run -k K CMD [ARG]…".into());
+            }
+            Command::Run(target, line)
+        }
+        "plan" => match (plain.next(), plain.next()) {
+            (Some(verb), Some(file)) if verb == "check" => Command::PlanCheck(file.into()),
+            _ => return Err("usage: kctl plan check FILE".into()),
+        },
+        other => return Err(format!("unknown command `{other}`; see kctl --help")),
+    };
+    if let Some(extra) = plain.next() {
+        return Err(format!("`{}` is one word too many; see kctl {name} --help", extra.to_string_lossy()));
+    }
+    if matches!(command, Command::Control("crash" | "hang", _)) && !yes {
+        return Err(format!("{name} kills a kernel and what runs on it; say --yes if you mean it"));
+    }
+    Ok(Args { json, command })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Args, String> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    fn command(line: &str) -> Command {
+        read(line).expect(line).command
+    }
+
+    #[test]
+    fn commands() {
+        assert_eq!(read("kernels --json"), Ok(Args { json: true, command: Command::Kernels }));
+        assert_eq!(command("boot 1"), Command::Control("boot", 1));
+        assert_eq!(command("crash 0 --yes"), Command::Control("crash", 0));
+        assert_eq!(command("--yes hang 3"), Command::Control("hang", 3));
+        assert_eq!(command("plan check x.toml"), Command::PlanCheck("x.toml".into()));
+        assert_eq!(command(""), Command::Help(HELP));
+        assert_eq!(command("--help"), Command::Help(HELP));
+        assert!(matches!(command("boot --help"), Command::Help(text) if text.starts_with("kctl boot K\n")));
+    }
+
+    #[test]
+    fn run_leaves_the_words_of_the_command_alone() {
+        let words = |line: &str| match command(line) {
+            Command::Run(k, words) => (k, words.join(std::ffi::OsStr::new(" ")).into_string().expect("text")),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(words("run -k 1 sh -c --help -k 2 --json"), (1, "sh -c --help -k 2 --json".into()));
+        assert_eq!(words("run -k 1 -- -x --yes"), (1, "-x --yes".into()));
+        assert_eq!(words("run --kernel 7 true"), (7, "true".into()));
+    }
+
+    #[test]
+    fn wrong_usage_is_explained() {
+        for (line, hint) in [
+            ("boot", "which kernel?"),
+            ("boot x", "`x` is not"),
+            ("boot -1", "unknown option -1"),
+            ("boot 70000", "`70000` is not"),
+            ("boot 1 2", "one word too many"),
+            ("crash 1", "--yes"),
+            ("run true", "on which kernel?"),
+            ("run -k 1", "run what?"),
+            ("plan", "plan check FILE"),
+            ("frob", "unknown command `frob`"),
+            ("kernels --jsn", "unknown option --jsn"),
+        ] {
+            let error = read(line).expect_err(line);
+            assert!(error.contains(hint), "{line}: {error}");
+        }
+    }
+}
