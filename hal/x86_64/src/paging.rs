@@ -1,7 +1,7 @@
 //! The kernel half of the address space (ARCHITECTURE.md C5): linear map of own memory, windows, kernel stacks, image.
 //!
-//! Own memory is mapped with large pages, without execution, and without the image: nothing of the image is writable and
-//! executable, at any address. Everything is global. The tables come from a small pool in the image until the frame allocator is up.
+//! Own memory is mapped with large pages, without execution, and without the image's code and constants: nothing is writable
+//! and executable, at any address. Everything is global. The tables come from a small pool in the image until the frame allocator is up.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
@@ -218,7 +218,8 @@ pub unsafe fn init(owned: &[PhysRange]) -> Result<(), Refused> {
     ok &= part(&raw const __rodata_end, &raw const boot_stack_guard, NO_EXEC | WRITE);
     ok &= part((&raw const boot_stack_guard).wrapping_add(PAGE as usize), &raw const __image_end, NO_EXEC | WRITE);
     let largest = if crate::cpu::has_huge_pages() { HUGE } else { BIG };
-    let hole = (image, image + image_len());
+    // Code and constants of the image are mapped at their place only.
+    let hole = (image, image + ((&raw const __rodata_end) as u64 - IMAGE));
     for r in owned {
         let (start, end) = (r.start.page_up().0, r.end().page().0);
         let linear = |from: u64, to: u64| {
