@@ -2,7 +2,16 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
+extern crate alloc;
+
+#[cfg(target_os = "none")]
+mod facts;
+#[cfg(target_os = "none")]
 mod image;
+#[cfg(target_os = "none")]
+mod peers;
+#[cfg(all(target_os = "none", feature = "selftest"))]
+mod selftest;
 
 #[cfg(not(target_os = "none"))]
 fn main() {

@@ -121,3 +121,51 @@ pub(crate) fn map_device(range: PhysRange) -> Result<core::ptr::NonNull<u8>, Ref
     // SAFETY: inside what was mapped.
     Ok(unsafe { base.add(range.start.offset()) })
 }
+
+impl BootLoan {
+    /// Loads an ELF-64 image `at` bytes into the range: the lowest physical address of its segments goes there. Bytes that the file does not
+    /// give are zeroed.
+    ///
+    /// # Errors
+    /// A sentence if it is not such an image or does not fit; the memory is then in an unknown state.
+    pub fn load_image(&self, at: u64, elf: &[u8]) -> Result<(), Refused> {
+        const DAMAGED: Refused = Refused("the image is cut short");
+        const PT_LOAD: u64 = 1;
+        let number = |off: u64, size: usize| -> Option<u64> {
+            let off = usize::try_from(off).ok()?;
+            let mut le = [0; 8];
+            le.get_mut(..size)?.copy_from_slice(elf.get(off..off.checked_add(size)?)?);
+            Some(u64::from_le_bytes(le))
+        };
+        if elf.get(..6) != Some(b"\x7fELF\x02\x01") {
+            return Err(Refused("not a 64-bit little-endian ELF image"));
+        }
+        let headers = number(0x20, 8).ok_or(DAMAGED)?;
+        let (size, count) = (number(0x36, 2).ok_or(DAMAGED)?, number(0x38, 2).ok_or(DAMAGED)?);
+        // (offset, physical address, bytes in the file, bytes in memory)
+        let segment = |i: u64| -> Option<Option<(u64, u64, u64, u64)>> {
+            let h = headers.checked_add(i * size)?;
+            if number(h, 4)? != PT_LOAD {
+                return Some(None);
+            }
+            Some(Some((number(h + 8, 8)?, number(h + 24, 8)?, number(h + 32, 8)?, number(h + 40, 8)?)))
+        };
+        let mut lowest = u64::MAX;
+        for i in 0..count {
+            if let Some((_, phys, _, _)) = segment(i).ok_or(DAMAGED)? {
+                lowest = lowest.min(phys);
+            }
+        }
+        for i in 0..count {
+            let Some((off, phys, in_file, in_memory)) = segment(i).ok_or(DAMAGED)? else { continue };
+            let to = at.checked_add(phys - lowest).ok_or(DAMAGED)?;
+            let bytes = usize::try_from(off).ok().zip(usize::try_from(in_file).ok());
+            let bytes = bytes.and_then(|(o, n)| elf.get(o..o.checked_add(n)?)).ok_or(DAMAGED)?;
+            let rest = in_memory.checked_sub(in_file).ok_or(DAMAGED)?;
+            if !self.write(to, bytes) || !self.zero(to + in_file, rest) {
+                return Err(Refused("the image does not fit the memory"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -18,9 +18,9 @@ use crate::{apic, clock, cpu, entry, paging, percpu};
 /// First trampoline page; kernel `i` has the `i`th.
 pub const TRAMPOLINE: u64 = 0x8000;
 /// From a trampoline to its page table.
-const TABLE: u64 = 0x1_0000;
-/// Where trampolines end: 16 kernels.
-const TRAMPOLINE_END: u64 = 0x1_8000;
+const TABLE: u64 = 0x4_0000;
+/// Where trampolines end: 64 kernels.
+const TRAMPOLINE_END: u64 = 0x4_8000;
 
 /// What the trampoline reads, in its own page.
 #[repr(C, packed(2))]

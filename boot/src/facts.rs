@@ -1,0 +1,85 @@
+//! Who this kernel is: from the plan in the archive for the kernel that firmware started, from the boot block for the others.
+
+use alloc::string::{String, ToString};
+
+use bootblock::BootBlock;
+use hal::boot::{BootInfo, CpuDesc, MAX_RANGES, PhysRange, RawBoot};
+use plan::Plan;
+
+/// The plan in the archive.
+pub const PLAN: &str = "boot/machine.toml";
+/// The image that starts peers.
+pub const IMAGE: &str = "boot/cob-x86_64";
+/// Names for the addresses in it.
+pub const SYMBOLS: &str = "boot/cob-x86_64.sym";
+
+/// All that is known before hardware is touched.
+#[derive(Debug)]
+pub struct Facts {
+    /// The machine.
+    pub plan: Plan,
+    /// Its text, for those that this kernel starts.
+    pub text: String,
+    /// What hal needs.
+    pub info: BootInfo,
+    /// Seconds since 1970 at time 0, if the starter knew.
+    pub epoch: Option<u64>,
+    /// Options.
+    pub command_line: String,
+}
+
+/// A file of the archive.
+pub fn file<'a>(archive: &'a [u8], path: &str) -> Option<&'a [u8]> {
+    let found =
+        cpio_reader::iter_files(archive).find(|e| e.name().trim_start_matches("./").trim_start_matches('/') == path)?;
+    Some(found.file())
+}
+
+/// Reads them. `early` gives physical memory that the loader or the starter left.
+///
+/// # Errors
+/// A sentence about what is missing.
+pub fn read(raw: &RawBoot, early: fn(PhysRange) -> Option<&'static [u8]>) -> Result<Facts, String> {
+    if let Some(at) = raw.boot_block {
+        let bytes = early(at).ok_or("the boot block cannot be read")?;
+        let block = BootBlock::decode(bytes).ok_or("the boot block is damaged")?;
+        let archive = PhysRange::new(block.archive.0, block.archive.1);
+        let epoch = Some(block.epoch);
+        return facts(raw, (block.index, block.incarnation), block.plan, archive, epoch, block.command_line);
+    }
+    let range = raw.archive.ok_or("no archive: start the machine with one (-initrd)")?;
+    let archive = early(range).ok_or("the archive cannot be read")?;
+    let text = file(archive, PLAN).ok_or("the archive has no boot/machine.toml")?;
+    let text = core::str::from_utf8(text).map_err(|_| "the plan is not UTF-8")?;
+    facts(raw, (0, 1), text, range, None, raw.command_line)
+}
+
+fn facts(
+    raw: &RawBoot,
+    (index, incarnation): (u16, u32),
+    text: &str,
+    archive: PhysRange,
+    epoch: Option<u64>,
+    command_line: &str,
+) -> Result<Facts, String> {
+    let plan = plan::parse(text).map_err(|errors| errors.first().map_or_else(String::new, ToString::to_string))?;
+    let kernel = plan.kernel(index).ok_or("the plan does not know this kernel")?;
+    let mut info = BootInfo::new(index, incarnation);
+    info.archive = archive;
+    for (i, r) in kernel.memory.iter().take(MAX_RANGES).enumerate() {
+        info.owned[i] = PhysRange::new(r.start, r.size);
+        // The first piece begins with porch, boot block and image.
+        let start = if i == 0 { raw.image.end().page_up().0 } else { r.start };
+        info.free[i] = PhysRange::new(start, r.end().saturating_sub(start));
+        info.n_owned = i + 1;
+    }
+    info.n_free = info.n_owned;
+    for (i, c) in kernel.cpus.iter().take(info.cpus.len()).enumerate() {
+        info.cpus[i] = CpuDesc { global: c.global, hardware: c.hardware };
+        info.n_cpus = i + 1;
+    }
+    if kernel.base() + plan::IMAGE_OFFSET != raw.image.start.0 {
+        return Err("the plan puts this kernel elsewhere than it was loaded".to_string());
+    }
+    Ok(Facts { plan, text: text.to_string(), info, epoch, command_line: command_line.to_string() })
+}

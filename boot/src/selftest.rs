@@ -1,0 +1,143 @@
+//! Kernel-mode checks of the hardware layer on the real thing: `selftest=NAME` on the command line of an image built with the
+//! feature `selftest`.
+
+extern crate alloc;
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+struct H;
+static TIMERS: AtomicUsize = AtomicUsize::new(0);
+static KICKS: AtomicUsize = AtomicUsize::new(0);
+static UP: AtomicUsize = AtomicUsize::new(0);
+impl hal::boot::Handlers for H {
+    fn timer(&self) {
+        TIMERS.fetch_add(1, Ordering::Relaxed);
+        hal::time::set_deadline(Some(hal::time::now() + 1_000_000));
+    }
+    fn kick(&self) {
+        KICKS.fetch_add(1, Ordering::Relaxed);
+    }
+    fn doorbell(&self) {}
+    fn irq(&self, line: u32) {
+        log::info!("irq {line}");
+    }
+}
+
+fn second(slot: usize) -> ! {
+    log::info!("cpu {slot} up");
+    UP.fetch_add(1, Ordering::Relaxed);
+    loop {
+        hal::cpu::idle_wait();
+    }
+}
+
+/// Runs the checks that the command line names.
+pub fn run(command_line: &str) {
+    hal::boot::install(Box::new(H));
+    hal::time::set_deadline(Some(hal::time::now() + 1_000_000));
+    while TIMERS.load(Ordering::Relaxed) < 10 {
+        hal::cpu::idle_wait();
+    }
+    log::info!("10 timers");
+    if command_line.contains("smp") {
+        let t = hal::time::now();
+        log::info!("start {:?}", hal::cpu::start(1, second));
+        while UP.load(Ordering::Relaxed) == 0 {
+            core::hint::spin_loop();
+        }
+        log::info!("up after {} us", (hal::time::now() - t) / 1000);
+        for _ in 0..10 {
+            let k = KICKS.load(Ordering::Relaxed);
+            hal::cpu::kick(1);
+            while KICKS.load(Ordering::Relaxed) == k {
+                core::hint::spin_loop();
+            }
+        }
+        log::info!("kicked");
+    }
+    if command_line.contains("peer") {
+        let p = 0xffff_8880_4000_0000u64 as *const u8;
+        log::info!("{}", unsafe { p.read_volatile() });
+    }
+    if command_line.contains("user") {
+        user();
+    }
+    if command_line.contains("over") {
+        let t = hal::thread::Thread::new(Box::new(|| {
+            log::info!("{}", deep(1));
+        }));
+        let t = t.unwrap();
+        let me = hal::thread::Thread::current();
+        hal::thread::switch(&me, &t);
+    }
+}
+
+fn user() {
+    use hal::addr::UserAddr;
+    use hal::frame::{Frame, MapFrame};
+    use hal::space::Prot;
+    use hal::usermode::{Exit, UserContext};
+    // loop: syscall; jmp loop    at 0x400100: mov rax,[0x500000]; ud2
+    let code = [0x0f, 0x05, 0xeb, 0xfc];
+    let code2 = [0xf3u8, 0x0f, 0x58, 0xc1, 0x48, 0x89, 0x24, 0x25, 0, 0, 0x50, 0, 0x0f, 0x0b];
+    let space = hal::space::AddressSpace::new().unwrap();
+    let f = Frame::alloc(true).unwrap();
+    f.write(0, &code);
+    f.write(0x100, &code2);
+    f.write(0x200, &[0xeb, 0xfe]);
+    space.map(UserAddr(0x400000), MapFrame::Own(f), Prot::READ | Prot::EXEC).unwrap();
+    space.activate();
+    let mut c = UserContext::new(UserAddr(0x400000), UserAddr(0x7fff_0000));
+    log::info!("run {:?}", c.run());
+    let t = hal::time::now();
+    for _ in 0..1_000_000 {
+        while c.run() == Exit::Irq {}
+        c.set_result(0);
+    }
+    log::info!("null syscall {} ps", (hal::time::now() - t) / 1000);
+    c.set_ip(UserAddr(0x400100));
+    log::info!("fault {:x?}", c.run());
+    let f = Frame::alloc(true).unwrap();
+    space.map(UserAddr(0x500000), MapFrame::Own(f), Prot::READ | Prot::WRITE).unwrap();
+    log::info!("ud {:x?}", c.run());
+    let mut b = [0u8; 16];
+    log::info!("copy {:?} {:x?}", hal::user::copy_in(&mut b, UserAddr(0x500000)), b);
+    log::info!("copy {:?}", hal::user::copy_out(UserAddr(0x500ff9), &b));
+    log::info!("copy {:?}", hal::user::copy_out(UserAddr(0x500ff3), &b));
+    log::info!("copy {:?}", hal::user::zero_out(UserAddr(0x500001), 0x2000));
+    log::info!("str {:?}", hal::user::read_cstr(&mut b, UserAddr(0x500ffc)));
+    hal::user::copy_out(UserAddr(0x500ffc), b"abcd").all().unwrap();
+    log::info!("str {:?}", hal::user::read_cstr(&mut b, UserAddr(0x500ffc)));
+    log::info!("word {:?} {:?}", hal::user::load_u32(UserAddr(0x500ffc)), hal::user::load_u32(UserAddr(0x501000)));
+    let _ = hal::user::compare_exchange_u32(UserAddr(0x400000), 1, 2).map_err(|e| log::info!("cas {e:?}"));
+    c.set_ip(UserAddr(0x400200));
+    log::info!("irq {:?} {}", c.run(), TIMERS.load(Ordering::Relaxed));
+    let mut buf = [0u8; hal::usermode::SIGNAL_FRAME_MAX];
+    let frame = hal::usermode::SignalFrame {
+        signo: 11,
+        siginfo: &[7; 128],
+        handler: UserAddr(0x400000),
+        restorer: UserAddr(0x400300),
+        siginfo_wanted: true,
+        old_mask: 5,
+        altstack: (0, 0, 2),
+        stack_top: None,
+        fault: None,
+    };
+    c.set_sp(UserAddr(0x500800));
+    let x = c.clone();
+    let (at, n) = c.push_signal(&frame, &mut buf).unwrap();
+    log::info!("frame {at:?} {n} of {}", buf.len());
+    c.set_sp(at + 8);
+    assert_eq!(c.signal_frame_at().0, at);
+    log::info!("mask {:?}", c.pop_signal(&buf));
+    assert_eq!(c.sp(), x.sp());
+    assert_eq!(c.ip(), x.ip());
+    log::info!("irq {:?} {}", c.run(), TIMERS.load(Ordering::Relaxed));
+}
+
+#[inline(never)]
+fn deep(n: u64) -> u64 {
+    let a = core::hint::black_box([n; 64]);
+    deep(n + 1) + core::hint::black_box(a)[3]
+}
