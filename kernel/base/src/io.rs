@@ -33,6 +33,15 @@ pub trait Sink {
     fn stalled(&self) -> bool {
         false
     }
+    /// For a sink that is memory of the running program: where the next bytes go and how many fit there (at least 1), so that whoever holds
+    /// frames can copy without a detour and then calls [`Sink::advance`]. `None`: use `put`.
+    fn user_span(&mut self) -> Option<(u64, usize)> {
+        None
+    }
+    /// After a direct copy to [`Sink::user_span`]: `n` bytes arrived, and it `stalled` after them or not.
+    fn advance(&mut self, n: usize, stalled: bool) {
+        let _ = (n, stalled);
+    }
 }
 
 /// Where bytes come from.
@@ -48,6 +57,15 @@ pub trait Source {
     /// Whether the last `take` stopped because something must be brought in first.
     fn stalled(&self) -> bool {
         false
+    }
+    /// For a source that is memory of the running program: where the next bytes are and how many lie together (at least 1); after a
+    /// direct copy call [`Source::advance`]. `None`: use `take`.
+    fn user_span(&mut self) -> Option<(u64, usize)> {
+        None
+    }
+    /// After a direct copy from [`Source::user_span`]: `n` bytes were taken, and it `stalled` after them or not.
+    fn advance(&mut self, n: usize, stalled: bool) {
+        let _ = (n, stalled);
     }
 }
 

@@ -1,0 +1,548 @@
+//! Pages kept by index: the content of tmpfs files and shared memory, and the page cache of files that come from elsewhere.
+//!
+//! One type for both: a [`PageCache`] with a [`PageSource`] asks it for pages that it does not hold; without one, what is not there is zeros.
+//! Pages that came from the source and were not changed since can be dropped and had again.
+
+use alloc::{
+    boxed::Box,
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+use core::{ops::Range, sync::atomic::AtomicU64, sync::atomic::Ordering::Relaxed};
+
+use base::{
+    Errno, Error, ObjectId, Result, Try, TryResult, Wake,
+    io::{Sink, Source},
+    wait::{Op, done},
+};
+use hal::{
+    addr::{PAGE_SHIFT, PAGE_SIZE},
+    frame::{Frame, MapFrame},
+    sync::{SpinLock, rank},
+    usermode::Access,
+};
+
+use crate::{
+    memory::{Memory, Reclaim, Use},
+    object::{MappedPage, Mapper, Mappers, MemoryObject, ObjectKind},
+    transfer,
+};
+
+/// The largest size (`s_maxbytes` of Linux' tmpfs).
+pub const SIZE_MAX: u64 = i64::MAX as u64;
+
+/// A page as its source has it.
+#[derive(Debug)]
+pub enum SourcePage {
+    /// Nothing there: zeros.
+    Hole,
+    /// A frame that was filled with it, zeros after the end.
+    Filled(Frame),
+}
+
+/// Where the pages of a file come from. Read-only: what is changed stays in the cache.
+pub trait PageSource: Send + Sync {
+    /// The page `index`.
+    ///
+    /// # Errors
+    /// `ENOMEM`, `EIO`, `EHOSTDOWN`.
+    fn page(&self, index: u64) -> TryResult<SourcePage>;
+}
+
+struct Inner {
+    pages: BTreeMap<u64, Page>,
+    mappers: Mappers,
+    size: u64,
+    /// Bytes of the source that still count: what was cut off once does not come back.
+    source_size: u64,
+    seals: Seals,
+}
+
+bitflags::bitflags! {
+    /// `F_SEAL_*` of `fcntl(2)`.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct Seals: u32 {
+        /// No more seals.
+        const SEAL = 1;
+        /// Never smaller.
+        const SHRINK = 2;
+        /// Never larger.
+        const GROW = 4;
+        /// Never changed.
+        const WRITE = 8;
+        /// Never changed but through mappings that exist.
+        const FUTURE_WRITE = 16;
+    }
+}
+
+/// Pages by index.
+pub struct PageCache {
+    id: ObjectId,
+    kind: ObjectKind,
+    memory: Arc<Memory>,
+    source: Option<Arc<dyn PageSource>>,
+    inner: SpinLock<Inner>,
+    /// A copy of the size that is read without the lock.
+    size: AtomicU64,
+    me: Weak<Self>,
+}
+
+const fn beyond_end() -> Error {
+    Error::new(Errno::EFAULT, "beyond the end of the object")
+}
+
+const fn sealed() -> Error {
+    Error::new(Errno::EPERM, "sealed")
+}
+
+impl PageCache {
+    /// Empty shared memory: a tmpfs file, a memfd, a System V segment, a shared anonymous mapping. Reads as zeros up to `size`.
+    pub fn new(memory: &Arc<Memory>, size: u64) -> Arc<Self> {
+        Self::make(memory, ObjectKind::Shared, None, size)
+    }
+
+    /// The cache of a file that comes from `source`; `size` bytes of it.
+    pub fn of_source(memory: &Arc<Memory>, source: Arc<dyn PageSource>, size: u64) -> Arc<Self> {
+        let cache = Self::make(memory, ObjectKind::File, Some(source), size);
+        let weak: Weak<Self> = Arc::downgrade(&cache);
+        memory.add_cache(weak);
+        cache
+    }
+
+    fn make(memory: &Arc<Memory>, kind: ObjectKind, source: Option<Arc<dyn PageSource>>, size: u64) -> Arc<Self> {
+        let inner = Inner {
+            pages: BTreeMap::new(),
+            mappers: Mappers::new(),
+            size,
+            source_size: if source.is_some() { size } else { 0 },
+            seals: Seals::empty(),
+        };
+        Arc::new_cyclic(|me| Self {
+            id: memory.ids().next(),
+            kind,
+            memory: memory.clone(),
+            source,
+            inner: SpinLock::new(rank::PAGES, inner),
+            size: AtomicU64::new(size),
+            me: me.clone(),
+        })
+    }
+
+    /// The seals.
+    pub fn seals(&self) -> Seals {
+        self.inner.lock().seals
+    }
+
+    /// Adds seals.
+    ///
+    /// # Errors
+    /// `EPERM` if no more may be added, `EBUSY` if somebody maps it shared and writable and it shall not be written.
+    pub fn add_seals(&self, seals: Seals) -> Result<()> {
+        let mut inner = self.inner.lock();
+        if inner.seals.contains(Seals::SEAL) {
+            return Err(sealed());
+        }
+        if seals.contains(Seals::WRITE) && inner.mappers.has_shared_writable() {
+            return Err(Error::new(Errno::EBUSY, "mapped writable"));
+        }
+        inner.seals |= seals;
+        Ok(())
+    }
+
+    fn new_frame(&self, zero: bool) -> Result<Frame> {
+        let frame = self.memory.frame(zero)?;
+        self.adopt(&frame);
+        Ok(frame)
+    }
+
+    fn adopt(&self, frame: &Frame) {
+        let which = Use::from(self.kind);
+        frame.set_tag(which as u64);
+        self.memory.count(which, 1);
+    }
+
+    /// Makes sure that the page `index` is in the table, if it is not a hole.
+    fn bring(&self, inner: &mut Inner, index: u64) -> Result<Bring> {
+        if inner.pages.contains_key(&index) {
+            return Ok(Bring::Here);
+        }
+        let start = index << PAGE_SHIFT;
+        let Some(source) = self.source.as_ref().filter(|_| start < inner.source_size) else { return Ok(Bring::Hole) };
+        match source.page(index)? {
+            Try::Done(SourcePage::Hole) => Ok(Bring::Hole),
+            Try::Done(SourcePage::Filled(frame)) => {
+                self.keep(inner, index, frame);
+                Ok(Bring::Here)
+            }
+            Try::WouldBlock => Err(Error::new(Errno::EIO, "a page source is not ready and does not say when")),
+            Try::Started(op) => Ok(Bring::Wait(Bringing { op, cache: self.me.clone(), index })),
+        }
+    }
+
+    /// Puts a page from the source into the table, unless one is there by now.
+    fn keep(&self, inner: &mut Inner, index: u64, frame: Frame) {
+        inner.pages.entry(index).or_insert_with(|| {
+            self.adopt(&frame);
+            Page { frame, dirty: false }
+        });
+    }
+
+    /// The frame of the page `index`, which will be changed: brought, or made. `whole`: all of it will be overwritten.
+    fn own(&self, inner: &mut Inner, index: u64, whole: bool) -> Result<Own> {
+        if !whole || inner.pages.contains_key(&index) {
+            match self.bring(inner, index)? {
+                Bring::Here => {}
+                Bring::Wait(wait) => return Ok(Own::Wait(wait)),
+                Bring::Hole => {
+                    let frame = self.new_frame(true)?;
+                    inner.pages.insert(index, Page { frame, dirty: true });
+                }
+            }
+        } else {
+            // A stalled source may overwrite less than it promised, so it is zeroed all the same.
+            let frame = self.new_frame(true)?;
+            inner.pages.insert(index, Page { frame, dirty: true });
+        }
+        match inner.pages.get_mut(&index) {
+            Some(page) => {
+                page.dirty = true;
+                Ok(Own::Frame(page.frame.clone()))
+            }
+            None => Err(Error::new(Errno::EIO, "the page vanished")),
+        }
+    }
+
+    fn set_size(&self, inner: &mut Inner, size: u64) {
+        inner.size = size;
+        self.size.store(size, Relaxed);
+    }
+
+    /// Tells everybody who maps the object to let go of `pages`. No lock held.
+    fn unmap(&self, mappers: Vec<Weak<dyn Mapper>>, pages: &Range<u64>) {
+        for mapper in mappers {
+            if let Some(mapper) = mapper.upgrade() {
+                mapper.unmap_pages(self.id, pages.clone());
+            }
+        }
+    }
+
+    fn forget(&self, pages: BTreeMap<u64, Page>) {
+        self.memory.count(Use::from(self.kind), -(pages.len() as i64));
+        drop(pages);
+    }
+
+    /// Moves bytes of one page into the sink; how many.
+    fn read_page(&self, inner: &mut Inner, offset: u64, len: usize, sink: &mut dyn Sink) -> Result<Moved> {
+        let (index, within) = (offset >> PAGE_SHIFT, offset as usize % PAGE_SIZE);
+        Ok(match self.bring(inner, index)? {
+            Bring::Hole => Moved::Bytes(sink.put_zeros(len)),
+            Bring::Wait(wait) => Moved::Wait(wait),
+            Bring::Here => match inner.pages.get(&index) {
+                Some(page) => Moved::Bytes(transfer::put(sink, &page.frame, within, len)),
+                None => Moved::Bytes(0),
+            },
+        })
+    }
+}
+
+struct Page {
+    frame: Frame,
+    /// Changed since it came from the source, or never there: cannot be dropped.
+    dirty: bool,
+}
+
+enum Bring {
+    Here,
+    Hole,
+    Wait(Bringing),
+}
+
+enum Own {
+    Frame(Frame),
+    Wait(Bringing),
+}
+
+enum Moved {
+    Bytes(usize),
+    Wait(Bringing),
+}
+
+/// A page on its way from the source. Whatever was wanted with it, the answer is "try again".
+struct Bringing {
+    op: Box<dyn Op<SourcePage>>,
+    cache: Weak<PageCache>,
+    index: u64,
+}
+
+impl<T> Op<T> for Bringing {
+    fn notify(&mut self, waker: Arc<dyn Wake>) {
+        self.op.notify(waker);
+    }
+
+    fn take(&mut self) -> Option<TryResult<T>> {
+        match self.op.take()? {
+            Ok(Try::Done(SourcePage::Filled(frame))) => {
+                if let Some(cache) = self.cache.upgrade() {
+                    cache.keep(&mut cache.inner.lock(), self.index, frame);
+                }
+                Some(Ok(Try::WouldBlock))
+            }
+            Ok(_) => Some(Ok(Try::WouldBlock)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl MemoryObject for PageCache {
+    fn id(&self) -> ObjectId {
+        self.id
+    }
+
+    fn kind(&self) -> ObjectKind {
+        self.kind
+    }
+
+    fn size(&self) -> u64 {
+        self.size.load(Relaxed)
+    }
+
+    fn page(&self, index: u64, access: Access) -> TryResult<MappedPage> {
+        let mut inner = self.inner.lock();
+        if index >= inner.size.div_ceil(PAGE_SIZE as u64) {
+            return Err(beyond_end());
+        }
+        let write = access == Access::Write;
+        if write && inner.seals.intersects(Seals::WRITE) {
+            return Err(sealed());
+        }
+        if !write {
+            match self.bring(&mut inner, index)? {
+                Bring::Here => {
+                    if let Some(page) = inner.pages.get(&index) {
+                        return done(MappedPage { frame: MapFrame::Own(page.frame.clone()), writable: page.dirty });
+                    }
+                }
+                Bring::Wait(wait) => return Ok(Try::Started(Box::new(wait))),
+                // A mapped hole becomes a page: the zero frame could not be taken back when somebody else writes.
+                Bring::Hole => {}
+            }
+        }
+        match self.own(&mut inner, index, false)? {
+            Own::Frame(frame) => done(MappedPage { frame: MapFrame::Own(frame), writable: true }),
+            Own::Wait(wait) => Ok(Try::Started(Box::new(wait))),
+        }
+    }
+
+    fn resident(&self, range: Range<u64>, each: &mut dyn FnMut(u64, MappedPage) -> bool) {
+        let inner = self.inner.lock();
+        let end = range.end.min(inner.size.div_ceil(PAGE_SIZE as u64));
+        if range.start >= end {
+            return;
+        }
+        for (index, page) in inner.pages.range(range.start..end) {
+            if !each(*index, MappedPage { frame: MapFrame::Own(page.frame.clone()), writable: page.dirty }) {
+                break;
+            }
+        }
+    }
+
+    fn read(&self, offset: u64, sink: &mut dyn Sink) -> TryResult<usize> {
+        let mut moved = 0;
+        loop {
+            let mut inner = self.inner.lock();
+            // The lock is dropped at least every sixteen pages, so that interrupts get in.
+            for _ in 0..16 {
+                let at = offset.saturating_add(moved as u64);
+                let in_page = PAGE_SIZE - at as usize % PAGE_SIZE;
+                let left = inner.size.saturating_sub(at).min(usize::MAX as u64) as usize;
+                let want = in_page.min(left).min(sink.room());
+                if want == 0 {
+                    return done(moved);
+                }
+                match self.read_page(&mut inner, at, want, sink) {
+                    Ok(Moved::Bytes(n)) => {
+                        moved += n;
+                        if n < want {
+                            return done(moved);
+                        }
+                    }
+                    // What is there already is delivered; who wants more asks again.
+                    _ if moved > 0 => return done(moved),
+                    Ok(Moved::Wait(wait)) => return Ok(Try::Started(Box::new(wait))),
+                    Err(error) => return Err(error),
+                }
+            }
+            drop(inner);
+            if hal::sync::held() == 0 {
+                hal::cpu::breathe();
+            }
+        }
+    }
+
+    fn write(&self, offset: u64, source: &mut dyn Source) -> TryResult<usize> {
+        let mut moved = 0;
+        loop {
+            let mut inner = self.inner.lock();
+            if inner.seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE) {
+                return Err(sealed());
+            }
+            for _ in 0..16 {
+                let at = offset.saturating_add(moved as u64);
+                let within = at as usize % PAGE_SIZE;
+                let mut want = (PAGE_SIZE - within).min(source.left());
+                if want == 0 {
+                    return done(moved);
+                }
+                let room = if inner.seals.contains(Seals::GROW) { inner.size } else { SIZE_MAX };
+                want = want.min(room.saturating_sub(at).min(PAGE_SIZE as u64) as usize);
+                if want == 0 && moved == 0 {
+                    let full = if room == SIZE_MAX { Errno::EFBIG } else { Errno::EPERM };
+                    return Err(Error::new(full, "the object cannot grow"));
+                }
+                if want == 0 {
+                    return done(moved);
+                }
+                // Nothing is made for bytes that cannot be had now.
+                if !source.can_take(1) {
+                    return done(moved);
+                }
+                let frame = match self.own(&mut inner, at >> PAGE_SHIFT, want == PAGE_SIZE) {
+                    Ok(Own::Frame(frame)) => frame,
+                    _ if moved > 0 => return done(moved),
+                    Ok(Own::Wait(wait)) => return Ok(Try::Started(Box::new(wait))),
+                    Err(error) => return Err(error),
+                };
+                let n = transfer::take(source, &frame, within, want);
+                moved += n;
+                let end = at + n as u64;
+                if n > 0 && end > inner.size {
+                    self.set_size(&mut inner, end);
+                }
+                if n < want {
+                    return done(moved);
+                }
+            }
+            drop(inner);
+            if hal::sync::held() == 0 {
+                hal::cpu::breathe();
+            }
+        }
+    }
+
+    fn resize(&self, size: u64) -> TryResult<()> {
+        if size > SIZE_MAX {
+            return Err(Error::new(Errno::EFBIG, "larger than any file"));
+        }
+        let mut inner = self.inner.lock();
+        if (size < inner.size && inner.seals.contains(Seals::SHRINK)) || (size > inner.size && inner.seals.contains(Seals::GROW)) {
+            return Err(sealed());
+        }
+        if size >= inner.size {
+            self.set_size(&mut inner, size);
+            return done(());
+        }
+        let tail = size as usize % PAGE_SIZE;
+        if tail != 0 {
+            // The rest of the last page must read as zeros when the object grows again.
+            match self.bring(&mut inner, size >> PAGE_SHIFT)? {
+                Bring::Wait(wait) => return Ok(Try::Started(Box::new(wait))),
+                Bring::Hole => {}
+                Bring::Here => {
+                    if let Own::Frame(frame) = self.own(&mut inner, size >> PAGE_SHIFT, false)? {
+                        frame.fill(tail, PAGE_SIZE - tail, 0);
+                    }
+                }
+            }
+        }
+        let first = size.div_ceil(PAGE_SIZE as u64);
+        let gone = inner.pages.split_off(&first);
+        let last = inner.size.div_ceil(PAGE_SIZE as u64);
+        inner.source_size = inner.source_size.min(size);
+        self.set_size(&mut inner, size);
+        let mappers = inner.mappers.snapshot();
+        drop(inner);
+        self.unmap(mappers, &(first..last.max(first)));
+        self.forget(gone);
+        done(())
+    }
+
+    fn punch(&self, range: Range<u64>) -> TryResult<()> {
+        let mut inner = self.inner.lock();
+        if inner.seals.contains(Seals::WRITE) {
+            return Err(sealed());
+        }
+        let page = PAGE_SIZE as u64;
+        let end = range.end.min(inner.size.next_multiple_of(page));
+        if range.start >= end {
+            return done(());
+        }
+        let (first, last) = (range.start / page, end.div_ceil(page));
+        // Pages of the source cannot be forgotten: they would come back. They become zeros that stay, as do parts of pages.
+        let from_source = inner.source_size.div_ceil(page).clamp(first, last);
+        let mut touched: Vec<u64> = (first..from_source).collect();
+        touched.extend(inner.pages.range(from_source..last).map(|(index, _)| *index));
+        let mut gone = BTreeMap::new();
+        for index in touched {
+            let part = range.start.max(index * page)..end.min((index + 1) * page);
+            if part.end - part.start == page && index >= from_source {
+                gone.extend(inner.pages.remove_entry(&index));
+                continue;
+            }
+            match self.bring(&mut inner, index)? {
+                Bring::Wait(wait) => return Ok(Try::Started(Box::new(wait))),
+                Bring::Hole => {}
+                Bring::Here => {
+                    if let Own::Frame(frame) = self.own(&mut inner, index, false)? {
+                        frame.fill(part.start as usize % PAGE_SIZE, (part.end - part.start) as usize, 0);
+                    }
+                }
+            }
+        }
+        let mappers = inner.mappers.snapshot();
+        drop(inner);
+        self.unmap(mappers, &(first..last));
+        self.forget(gone);
+        done(())
+    }
+
+    fn held(&self) -> u64 {
+        (self.inner.lock().pages.len() * PAGE_SIZE) as u64
+    }
+
+    fn attach(&self, mapper: &Weak<dyn Mapper>, shared_writable: bool) -> Result<usize> {
+        let mut inner = self.inner.lock();
+        if shared_writable && inner.seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE) {
+            return Err(sealed());
+        }
+        Ok(inner.mappers.attach(mapper, shared_writable))
+    }
+
+    fn detach(&self, token: usize) {
+        self.inner.lock().mappers.detach(token);
+    }
+}
+
+impl Reclaim for PageCache {
+    fn reclaim(&self, pages: usize) -> usize {
+        let Some(mut inner) = self.inner.try_lock() else { return 0 };
+        let mut gone = Vec::new();
+        inner.pages.retain(|_, page| {
+            let drop = gone.len() < pages && !page.dirty && page.frame.ref_count() == 1;
+            if drop {
+                gone.push(page.frame.clone());
+            }
+            !drop
+        });
+        drop(inner);
+        self.memory.count(Use::from(self.kind), -(gone.len() as i64));
+        gone.len()
+    }
+}
+
+impl Drop for PageCache {
+    fn drop(&mut self) {
+        let pages = core::mem::take(&mut self.inner.get_mut().pages);
+        self.forget(pages);
+    }
+}

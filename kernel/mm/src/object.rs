@@ -1,0 +1,202 @@
+//! Memory objects: what a mapping maps. A mapping is (object, offset, protection).
+//!
+//! An object has pages by index. Whoever implements one answers at once: [`Try::Done`](base::Try) where the page is here (every object of
+//! this kernel), `Started` where it must come from a disk or a peer. The space maps what it gets and asks again at the next fault, so an object
+//! may hand out a page read-only today and writable tomorrow: that is how dirty pages are noticed and how one writer is told from many readers.
+//!
+//! Who else holds a page, and who is its writer, is the business of the object's implementation. An object whose home is another kernel is
+//! another implementation of the same trait.
+
+use alloc::{
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+use core::ops::Range;
+
+use base::{
+    ObjectId, Result, TryResult,
+    io::{Sink, Source},
+};
+use hal::{frame::MapFrame, usermode::Access};
+use slab::Slab;
+
+/// A page to be mapped.
+#[derive(Debug)]
+pub struct MappedPage {
+    /// The frame that holds it; the mapping keeps it.
+    pub frame: MapFrame,
+    /// Whether stores may go to it without asking the object again.
+    pub writable: bool,
+}
+
+/// What sort of memory it is, for the counters of `/proc/PID/status`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ObjectKind {
+    /// Pages of a file (`RssFile`).
+    File,
+    /// Shared memory: tmpfs, memfd, System V segments, shared anonymous mappings (`RssShmem`).
+    Shared,
+}
+
+/// Somebody who maps pages of an object and can be told to let go of them.
+pub trait Mapper: Send + Sync {
+    /// Takes the pages `pages` of `object` out of its page tables. When it returns no CPU of this kernel reaches them.
+    ///
+    /// Called with no lock of the object held.
+    fn unmap_pages(&self, object: ObjectId, pages: Range<u64>);
+    /// Makes the pages read-only, so that the next store asks the object again (write-back, recall of a writer).
+    fn protect_pages(&self, object: ObjectId, pages: Range<u64>);
+}
+
+/// Anything that has pages.
+///
+/// # Locks
+/// A space calls [`page`](MemoryObject::page) with its own lock held, so an implementation's locks come after that of a space, and it never
+/// calls a [`Mapper`] with a lock of its own held.
+pub trait MemoryObject: Send + Sync {
+    /// Its name in the machine.
+    fn id(&self) -> ObjectId;
+
+    /// Which counter its pages count for.
+    fn kind(&self) -> ObjectKind;
+
+    /// Its size in bytes. Pages wholly beyond it cannot be had (`SIGBUS`).
+    fn size(&self) -> u64;
+
+    /// The page `index` (in units of the page size) for an access that is about to happen. [`Access::Write`] is a promise that the page will be
+    /// changed: it is dirty from now on.
+    ///
+    /// # Errors
+    /// `EFAULT` beyond the end (`SIGBUS`), `ENOMEM` without frames, `EIO` or `EHOSTDOWN` if its home cannot give it (`SIGBUS`).
+    fn page(&self, index: u64, access: Access) -> TryResult<MappedPage>;
+
+    /// Pages of `range` that are here already, for mapping some around a fault before they are asked for. They are only read.
+    /// Calls `each` in ascending order until it says `false`.
+    fn resident(&self, range: Range<u64>, each: &mut dyn FnMut(u64, MappedPage) -> bool) {
+        let _ = (range, each);
+    }
+
+    /// Moves bytes from `offset` into the sink, up to the end of the object or as much as the sink takes; how many.
+    ///
+    /// `Started` if a page must come from elsewhere; the op's result is the number of bytes moved so far, call again when it ends.
+    fn read(&self, offset: u64, sink: &mut dyn Sink) -> TryResult<usize>;
+
+    /// Moves all that `source` gives to `offset`; the object grows as needed.
+    ///
+    /// # Errors
+    /// `EFBIG` beyond the largest size, `ENOSPC` or `ENOMEM` without room (only if nothing was moved), `EPERM` if it cannot be written.
+    fn write(&self, offset: u64, source: &mut dyn Source) -> TryResult<usize>;
+
+    /// Sets the size. What is cut off is unmapped everywhere before it returns; the rest of the last page reads as zeros.
+    ///
+    /// # Errors
+    /// `EFBIG`, `EPERM`.
+    fn resize(&self, size: u64) -> TryResult<()>;
+
+    /// Gives the pages of `range` back (`fallocate(FALLOC_FL_PUNCH_HOLE)`, `MADV_REMOVE`): they read as zeros.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` where the object cannot.
+    fn punch(&self, range: Range<u64>) -> TryResult<()> {
+        let _ = range;
+        Err(base::Error::new(base::Errno::EOPNOTSUPP, "this object cannot have holes"))
+    }
+
+    /// Brings dirty pages of `range` to where the object is kept (`msync`, `fsync`). Nothing to do for memory that lives nowhere else.
+    ///
+    /// # Errors
+    /// `EIO`, `EHOSTDOWN`.
+    fn write_back(&self, range: Range<u64>) -> TryResult<()> {
+        let _ = range;
+        base::wait::done(())
+    }
+
+    /// Bytes of memory that it holds (`st_blocks`).
+    fn held(&self) -> u64;
+
+    /// Notes that `mapper` is going to map pages: it is told of changes until [`detach`](MemoryObject::detach) with the token
+    /// that this returns. Use [`Attachment`], which does both.
+    ///
+    /// # Errors
+    /// `EPERM` if the object may not be mapped like this now (seals).
+    fn attach(&self, mapper: &Weak<dyn Mapper>, shared_writable: bool) -> Result<usize>;
+
+    /// Undoes [`attach`](MemoryObject::attach).
+    fn detach(&self, token: usize);
+}
+
+/// A space's hold on an object that it maps: made once per mapping, shared by the pieces that the mapping is split into.
+pub struct Attachment {
+    object: Arc<dyn MemoryObject>,
+    token: usize,
+}
+
+impl Attachment {
+    /// Attaches `mapper` to `object`.
+    ///
+    /// # Errors
+    /// As [`MemoryObject::attach`].
+    pub fn new(object: Arc<dyn MemoryObject>, mapper: &Weak<dyn Mapper>, shared_writable: bool) -> Result<Arc<Self>> {
+        let token = object.attach(mapper, shared_writable)?;
+        Ok(Arc::new(Self { object, token }))
+    }
+
+    /// The object.
+    pub const fn object(&self) -> &Arc<dyn MemoryObject> {
+        &self.object
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.object.detach(self.token);
+    }
+}
+
+/// Who maps an object: what implementations of [`MemoryObject::attach`] keep.
+#[derive(Default)]
+pub struct Mappers {
+    list: Slab<(Weak<dyn Mapper>, bool)>,
+    shared_writable: usize,
+}
+
+impl Mappers {
+    /// Nobody.
+    pub const fn new() -> Self {
+        Self { list: Slab::new(), shared_writable: 0 }
+    }
+
+    /// One mapping more; its token.
+    pub fn attach(&mut self, mapper: &Weak<dyn Mapper>, shared_writable: bool) -> usize {
+        self.shared_writable += usize::from(shared_writable);
+        self.list.insert((mapper.clone(), shared_writable))
+    }
+
+    /// One mapping less.
+    pub fn detach(&mut self, token: usize) {
+        if let Some((_, shared_writable)) = self.list.try_remove(token) {
+            self.shared_writable -= usize::from(shared_writable);
+        }
+    }
+
+    /// Whether somebody maps it shared and writable (what `F_SEAL_WRITE` must not meet).
+    pub const fn has_shared_writable(&self) -> bool {
+        self.shared_writable > 0
+    }
+
+    /// Whether nobody maps it.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// All of them now, each once, to be told after the object's lock was dropped.
+    pub fn snapshot(&self) -> Vec<Weak<dyn Mapper>> {
+        let mut all: Vec<Weak<dyn Mapper>> = Vec::new();
+        for (_, (mapper, _)) in &self.list {
+            if !all.iter().any(|known| known.ptr_eq(mapper)) {
+                all.push(mapper.clone());
+            }
+        }
+        all
+    }
+}
