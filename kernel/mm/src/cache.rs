@@ -435,7 +435,9 @@ impl MemoryObject for PageCache {
             return Err(Error::new(Errno::EFBIG, "larger than any file"));
         }
         let mut inner = self.inner.lock();
-        if (size < inner.size && inner.seals.contains(Seals::SHRINK)) || (size > inner.size && inner.seals.contains(Seals::GROW)) {
+        if (size < inner.size && inner.seals.contains(Seals::SHRINK))
+            || (size > inner.size && inner.seals.contains(Seals::GROW))
+        {
             return Err(sealed());
         }
         if size >= inner.size {

@@ -219,7 +219,10 @@ impl<'a> User<'a> {
         let mut total: u64 = 0;
         let mut vecs = Vec::with_capacity(list.len());
         for [base, len] in list {
-            total = total.checked_add(len).filter(|sum| *sum <= i64::MAX as u64).ok_or(Error::new(Errno::EINVAL, "too many bytes"))?;
+            total = total
+                .checked_add(len)
+                .filter(|sum| *sum <= i64::MAX as u64)
+                .ok_or(Error::new(Errno::EINVAL, "too many bytes"))?;
             if !user_range(base, len) {
                 return Err(bad_address());
             }

@@ -114,7 +114,9 @@ impl Space {
     fn remove_pages(&self, range: Range<u64>) -> Result<()> {
         let mut parts: Vec<(Arc<dyn MemoryObject>, Range<u64>)> = Vec::new();
         for vma in self.inner.lock().vmas.overlapping(range.clone()) {
-            let Content::Object { hold, offset } = &vma.content else { return Err(invalid("no object to remove from")) };
+            let Content::Object { hold, offset } = &vma.content else {
+                return Err(invalid("no object to remove from"));
+            };
             if vma.is_private() || !vma.max.contains(Prot::WRITE) {
                 return Err(Error::new(Errno::EACCES, "not a shared writable mapping"));
             }

@@ -3,12 +3,7 @@
 use alloc::boxed::Box;
 
 use base::{Errno, Error, Try, wait::Op};
-use hal::{
-    addr::UserAddr,
-    frame::MapFrame,
-    space::MapError,
-    usermode::Access,
-};
+use hal::{addr::UserAddr, frame::MapFrame, space::MapError, usermode::Access};
 
 use super::{Inner, PAGE, STACK_GAP, Space};
 use crate::{

@@ -95,11 +95,7 @@ impl Space {
 }
 
 /// The child's version of a mapping. Neighbours of one object share their hold on it.
-fn inherit(
-    vma: &Vma,
-    mapper: &Weak<dyn Mapper>,
-    last: &mut Option<(Arc<Attachment>, Arc<Attachment>)>,
-) -> Result<Vma> {
+fn inherit(vma: &Vma, mapper: &Weak<dyn Mapper>, last: &mut Option<(Arc<Attachment>, Arc<Attachment>)>) -> Result<Vma> {
     let content = match &vma.content {
         Content::Anonymous => Content::Anonymous,
         Content::Object { hold, offset } => {

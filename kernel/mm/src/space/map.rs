@@ -406,9 +406,7 @@ impl Space {
 fn offset_content(vma: &Vma, at: u64) -> Content {
     match &vma.content {
         Content::Anonymous => Content::Anonymous,
-        Content::Object { hold, offset } => {
-            Content::Object { hold: hold.clone(), offset: offset + (at - vma.start) }
-        }
+        Content::Object { hold, offset } => Content::Object { hold: hold.clone(), offset: offset + (at - vma.start) },
     }
 }
 
@@ -436,7 +434,12 @@ fn free_range(inner: &Inner, hint: u64, len: u64) -> Option<u64> {
                 top = stack.checked_sub(STACK_GAP)?;
             }
             // The area below is full: look above it, as Linux does.
-            None => return inner.vmas.find_free_up(len, PAGE, inner.mmap_top..USER_TOP).filter(|at| keeps_gap(inner, at + len)),
+            None => {
+                return inner
+                    .vmas
+                    .find_free_up(len, PAGE, inner.mmap_top..USER_TOP)
+                    .filter(|at| keeps_gap(inner, at + len));
+            }
         }
     }
 }

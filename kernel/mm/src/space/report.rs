@@ -75,12 +75,7 @@ impl Space {
         let resident = self.table.pages();
         let mut inner = self.inner.lock();
         inner.peak_pages = inner.peak_pages.max(resident);
-        SpaceInfo {
-            totals: inner.vmas.totals(),
-            peak_size: inner.peak_size,
-            resident,
-            peak_resident: inner.peak_pages,
-        }
+        SpaceInfo { totals: inner.vmas.totals(), peak_size: inner.peak_size, resident, peak_resident: inner.peak_pages }
     }
 
     /// All mappings, in order.

@@ -134,7 +134,9 @@ impl Vma {
     pub fn object_page(&self, addr: u64) -> Option<(&Arc<dyn MemoryObject>, u64)> {
         match &self.content {
             Content::Anonymous => None,
-            Content::Object { hold, offset } => Some((hold.object(), (offset + (addr - self.start)) >> hal::addr::PAGE_SHIFT)),
+            Content::Object { hold, offset } => {
+                Some((hold.object(), (offset + (addr - self.start)) >> hal::addr::PAGE_SHIFT))
+            }
         }
     }
 

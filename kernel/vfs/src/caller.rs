@@ -1,0 +1,137 @@
+//! On whose behalf something is done. Plain data: it crosses links as it is.
+
+use alloc::{boxed::Box, vec::Vec};
+
+use base::{
+    Error, Result,
+    wait::{Op, Try, TryResult},
+};
+
+/// The caller of an operation.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Caller {
+    /// User for files (`fsuid`).
+    pub uid: u32,
+    /// Group for files (`fsgid`).
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Effective capabilities, capabilities(7).
+    pub capabilities: u64,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// The process.
+    pub pid: u32,
+    /// Its process group.
+    pub pgid: u32,
+    /// Its session.
+    pub sid: u32,
+    /// Whether it blocks or ignores SIGTTIN.
+    pub immune_ttin: bool,
+    /// Whether it blocks or ignores SIGTTOU.
+    pub immune_ttou: bool,
+    /// RLIMIT_FSIZE in bytes.
+    pub file_size_limit: u64,
+}
+
+/// Capability numbers that files look at.
+pub mod cap {
+    /// Change owners.
+    pub const CHOWN: u8 = 0;
+    /// Bypass permission bits.
+    pub const DAC_OVERRIDE: u8 = 1;
+    /// Bypass read and search permission.
+    pub const DAC_READ_SEARCH: u8 = 2;
+    /// Bypass owner checks.
+    pub const FOWNER: u8 = 3;
+    /// Keep set-id bits.
+    pub const FSETID: u8 = 4;
+    /// Make device nodes.
+    pub const MKNOD: u8 = 27;
+    /// Mount.
+    pub const SYS_ADMIN: u8 = 21;
+}
+
+impl Caller {
+    /// The kernel itself: may do anything.
+    pub fn kernel() -> Self {
+        Self { capabilities: u64::MAX, file_size_limit: u64::MAX, ..Self::default() }
+    }
+
+    /// Whether it has capability `which`.
+    pub const fn can(&self, which: u8) -> bool {
+        self.capabilities & 1 << which != 0
+    }
+
+    /// Whether `gid` is its group for files or a supplementary one.
+    pub fn in_group(&self, gid: u32) -> bool {
+        self.gid == gid || self.groups.contains(&gid)
+    }
+}
+
+/// How an operation that was started is waited for. The task layer implements it; a path walk gets it, so that it works for inodes of any kernel.
+pub trait WaitOps {
+    /// Sleeps until `ready` says so, which is asked again after each wake-up of the op. Interrupted by signals.
+    ///
+    /// # Errors
+    /// `EINTR` if a signal came; the op is then abandoned by its owner.
+    fn wait(&self, op: &mut dyn Waitable) -> Result<()>;
+}
+
+/// An op without its type.
+pub trait Waitable {
+    /// Names who is told.
+    fn notify(&mut self, waker: alloc::sync::Arc<dyn base::Wake>);
+    /// Whether the result is there now.
+    fn ready(&mut self) -> bool;
+}
+
+struct Held<T> {
+    op: Box<dyn Op<T>>,
+    result: Option<TryResult<T>>,
+}
+
+impl<T> Waitable for Held<T> {
+    fn notify(&mut self, waker: alloc::sync::Arc<dyn base::Wake>) {
+        self.op.notify(waker);
+    }
+
+    fn ready(&mut self) -> bool {
+        if self.result.is_none() {
+            self.result = self.op.take();
+        }
+        self.result.is_some()
+    }
+}
+
+impl dyn WaitOps + '_ {
+    /// The value of an operation that must not say "would block" (lookup, stat, open): waits if it was started.
+    ///
+    /// # Errors
+    /// That of the operation, or `EINTR`.
+    pub fn finish<T>(&self, mut tried: TryResult<T>) -> Result<T> {
+        loop {
+            match tried? {
+                Try::Done(value) => return Ok(value),
+                Try::WouldBlock => return Err(Error::new(base::Errno::EAGAIN, "would block")),
+                Try::Started(op) => {
+                    let mut held = Held { op, result: None };
+                    if !held.ready() {
+                        self.wait(&mut held)?;
+                    }
+                    tried = held.result.unwrap_or(Err(Error::new(base::Errno::EINTR, "woken without a result")));
+                }
+            }
+        }
+    }
+}
+
+/// For callers that know that nothing is remote (the kernel's own set-up, tests): a started op is an error.
+#[derive(Clone, Copy, Debug)]
+pub struct NoWait;
+
+impl WaitOps for NoWait {
+    fn wait(&self, op: &mut dyn Waitable) -> Result<()> {
+        if op.ready() { Ok(()) } else { Err(Error::new(base::Errno::EDEADLK, "cannot wait here")) }
+    }
+}

@@ -1,0 +1,194 @@
+//! Attributes and flags of files, as kernel types: what a program sees is encoded in crate `linux`.
+
+/// A moment, in nanoseconds since 1970.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Time(pub i64);
+
+/// What a file is; the `S_IFMT` bits of inode(7) shifted down by 12, which `d_type` of readdir(3) uses too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum FileKind {
+    /// FIFO.
+    Fifo = 1,
+    /// Character device.
+    Char = 2,
+    /// Directory.
+    Directory = 4,
+    /// Block device.
+    Block = 6,
+    /// Regular file.
+    Regular = 8,
+    /// Symbolic link.
+    Symlink = 10,
+    /// Socket.
+    Socket = 12,
+}
+
+/// A device number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, PartialOrd, Ord)]
+pub struct Device {
+    /// Driver.
+    pub major: u32,
+    /// Instance.
+    pub minor: u32,
+}
+
+/// Attributes, stat(2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stat {
+    /// The file system.
+    pub device: Device,
+    /// The file in it.
+    pub inode: u64,
+    /// What it is.
+    pub kind: FileKind,
+    /// Permission and set-id bits (`07777`).
+    pub mode: u32,
+    /// Hard links.
+    pub links: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// The device that a device node stands for.
+    pub rdev: Device,
+    /// Bytes.
+    pub size: u64,
+    /// Bytes per efficient access.
+    pub block_size: u32,
+    /// Units of 512 bytes in use.
+    pub blocks: u64,
+    /// Last access.
+    pub accessed: Time,
+    /// Last change of the content.
+    pub modified: Time,
+    /// Last change of the attributes.
+    pub changed: Time,
+    /// Creation.
+    pub born: Time,
+}
+
+/// Attributes to change; `None` stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SetAttr {
+    /// Permission and set-id bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Access time.
+    pub accessed: Option<Time>,
+    /// Modification time.
+    pub modified: Option<Time>,
+    /// The times are "now" (writers may set those), not of the caller's choice (owners only).
+    pub times_are_now: bool,
+    /// Size: truncate(2).
+    pub size: Option<u64>,
+}
+
+/// A file system, statfs(2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StatFs {
+    /// Its magic number, `linux/magic.h`.
+    pub magic: u64,
+    /// Bytes per block.
+    pub block_size: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Free blocks.
+    pub free: u64,
+    /// Files.
+    pub files: u64,
+    /// Free files.
+    pub free_files: u64,
+    /// Longest name in bytes.
+    pub name_max: u64,
+    /// `ST_*` mount flags.
+    pub flags: u64,
+}
+
+bitflags::bitflags! {
+    /// What access(2) asks and what an operation needs.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Access: u8 {
+        /// Execute or search.
+        const EXECUTE = 1;
+        /// Write.
+        const WRITE = 2;
+        /// Read.
+        const READ = 4;
+    }
+}
+
+bitflags::bitflags! {
+    /// How a file is opened, open(2). Kernel bits: the numbers of `O_*` differ between ISAs.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct OpenFlags: u32 {
+        /// Reading is allowed.
+        const READ = 1 << 0;
+        /// Writing is allowed.
+        const WRITE = 1 << 1;
+        /// Make it if it is not there.
+        const CREATE = 1 << 2;
+        /// Fail if it is there.
+        const EXCLUSIVE = 1 << 3;
+        /// Do not make a terminal the controlling one.
+        const NO_CTTY = 1 << 4;
+        /// Cut it to nothing.
+        const TRUNCATE = 1 << 5;
+        /// Fail if it is no directory.
+        const DIRECTORY = 1 << 6;
+        /// Fail if it is a symbolic link.
+        const NO_FOLLOW = 1 << 7;
+        /// Only a place in the tree.
+        const PATH = 1 << 8;
+        /// A file without a name in this directory.
+        const TMPFILE = 1 << 9;
+        /// Large files are allowed (always, here); kept for `F_GETFL`.
+        const LARGE = 1 << 10;
+    }
+}
+
+bitflags::bitflags! {
+    /// What `F_SETFL` can change.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct Status: u32 {
+        /// Every write goes to the end.
+        const APPEND = 1 << 0;
+        /// Do not wait.
+        const NONBLOCK = 1 << 1;
+        /// Signal-driven I/O.
+        const ASYNC = 1 << 2;
+        /// No cache.
+        const DIRECT = 1 << 3;
+        /// Do not change the access time.
+        const NO_ATIME = 1 << 4;
+        /// Writes are on the medium when they return.
+        const SYNC = 1 << 5;
+    }
+}
+
+impl Stat {
+    /// Whether the caller may access the file so, by permission bits and capabilities (path_resolution(7)).
+    pub fn permits(&self, caller: &crate::Caller, access: Access) -> bool {
+        use crate::caller::cap;
+        let shift = if caller.uid == self.uid {
+            6
+        } else if caller.in_group(self.gid) {
+            3
+        } else {
+            0
+        };
+        let granted = Access::from_bits_truncate((self.mode >> shift) as u8 & 7);
+        if granted.contains(access) {
+            return true;
+        }
+        let directory = self.kind == FileKind::Directory;
+        if caller.can(cap::DAC_OVERRIDE) && (directory || !access.contains(Access::EXECUTE) || self.mode & 0o111 != 0) {
+            return true;
+        }
+        let reading = Access::READ | if directory { Access::EXECUTE } else { Access::empty() };
+        caller.can(cap::DAC_READ_SEARCH) && reading.contains(access)
+    }
+}
