@@ -1,6 +1,7 @@
 //! The assembler for x86-64.
 
 use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use hal::boot::{PhysRange, RawBoot};
 
@@ -11,6 +12,7 @@ hal_x86_64::entry!(start);
 /// The first safe code of a kernel, on its first CPU, with interrupts off.
 fn start(raw: &'static RawBoot) -> ! {
     hal::console::start_log(log::LevelFilter::Info);
+    hal::console::set_death(death);
     let facts = match facts::read(raw, hal_x86_64::boot::early_bytes) {
         Ok(facts) => facts,
         Err(why) => panic!("{why}"),
@@ -23,6 +25,7 @@ fn start(raw: &'static RawBoot) -> ! {
             hal_x86_64::paging::know_peer(kernel.index, PhysRange::new(r.start, r.size));
         }
     }
+    HAS_PEERS.store(facts.plan.kernels.len() > 1, Ordering::Relaxed);
     let archive = hal::window::archive().unwrap_or_default();
     if let Some(table) = facts::file(archive, facts::SYMBOLS) {
         hal_x86_64::panic::set_symbols(table);
@@ -40,7 +43,7 @@ fn start(raw: &'static RawBoot) -> ! {
     );
     peers::start_all(&facts, epoch, archive);
     #[cfg(feature = "selftest")]
-    crate::selftest::run(&facts.command_line);
+    crate::selftest::run(&facts, epoch, archive);
     if facts.info.index != 0 {
         hal_x86_64::exit::halt();
     }
@@ -48,7 +51,19 @@ fn start(raw: &'static RawBoot) -> ! {
     hal::cpu::power_off(true)
 }
 
+/// Other kernels go on when this one dies.
+static HAS_PEERS: AtomicBool = AtomicBool::new(false);
+
+/// After the last words: the only kernel of a machine takes the machine with it.
+fn death() -> ! {
+    if HAS_PEERS.load(Ordering::Relaxed) {
+        hal_x86_64::exit::halt()
+    }
+    hal::cpu::power_off(false)
+}
+
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    hal_x86_64::panic::panicked(info)
+    hal::console::last_words(format_args!("{info}"), hal_x86_64::panic::frame_pointer());
+    hal::console::die()
 }

@@ -32,7 +32,8 @@ fn second(slot: usize) -> ! {
 }
 
 /// Runs the checks that the command line names.
-pub fn run(command_line: &str) {
+pub fn run(facts: &crate::facts::Facts, epoch: u64, archive: &[u8]) {
+    let command_line = &facts.command_line;
     hal::boot::install(Box::new(H));
     hal::time::set_deadline(Some(hal::time::now() + 1_000_000));
     while TIMERS.load(Ordering::Relaxed) < 10 {
@@ -55,9 +56,27 @@ pub fn run(command_line: &str) {
         }
         log::info!("kicked");
     }
-    if command_line.contains("peer") {
-        let p = 0xffff_8880_4000_0000u64 as *const u8;
+    if command_line.contains("touch") && facts.info.index == 0 {
+        let base = facts.plan.kernels[1].base() + 0x100_0000;
+        let p = (0xffff_8880_0000_0000 + base) as *const u8;
+        // SAFETY: not at all; it must fault.
         log::info!("{}", unsafe { p.read_volatile() });
+    }
+    if command_line.contains("restart") && facts.info.index == 0 {
+        use hal::cpuref::{CpuRef, FenceToken};
+        let image = crate::facts::file(archive, crate::facts::IMAGE).unwrap_or_default();
+        let before = hal::frame::stats();
+        for n in 2..22 {
+            let t = hal::time::now();
+            let cpu = CpuRef::new(facts.plan.kernels[1].cpus[0].hardware).unwrap();
+            let fenced = cpu.fence(&FenceToken::for_fence());
+            let mid = hal::time::now();
+            let r = crate::peers::start(facts, 1, n, epoch, image);
+            let end = hal::time::now();
+            log::info!("fence {fenced:?} {} us, start {r:?} {} us", (mid - t) / 1000, (end - mid) / 1000);
+            hal_x86_64::clock::spin_for(30_000_000);
+        }
+        log::info!("frames {before:?} -> {:?}", hal::frame::stats());
     }
     if command_line.contains("user") {
         user();

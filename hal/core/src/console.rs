@@ -13,6 +13,7 @@ use crate::sync::{Once, SpinLock, rank};
 pub type Symbols = fn(u64) -> Option<(&'static str, u64)>;
 
 static SYMBOLS: Once<Symbols> = Once::new();
+static DEATH: Once<fn() -> !> = Once::new();
 static LOGGER: Logger = Logger { line: SpinLock::new(rank::LOG, ()) };
 
 struct Logger {
@@ -97,6 +98,19 @@ pub fn set_symbols(find: Symbols) {
     let _ = SYMBOLS.set(find);
 }
 
+/// What a dying kernel does after its last words: tell its peers, end the machine if it was the only one. Set by `boot`.
+pub fn set_death(then: fn() -> !) {
+    let _ = DEATH.set(then);
+}
+
+/// Ends this kernel, after its last words.
+pub fn die() -> ! {
+    match DEATH.get() {
+        Some(then) => then(),
+        None => P::halt(),
+    }
+}
+
 /// Writes the last words of this kernel: what happened, and where. For the panic handler.
 pub fn last_words(what: core::fmt::Arguments<'_>, frame_pointer: u64) {
     static ONCE: AtomicBool = AtomicBool::new(false);
@@ -117,7 +131,7 @@ pub fn last_words(what: core::fmt::Arguments<'_>, frame_pointer: u64) {
 /// A fault in kernel mode.
 pub(crate) fn fault(what: core::fmt::Arguments<'_>, ip: u64, frame_pointer: u64) -> ! {
     last_words(format_args!("{what} at {ip:#x}"), frame_pointer);
-    P::halt()
+    die()
 }
 
 /// Calls `f` with the return addresses on the stack, from frame pointer to frame pointer.

@@ -1,6 +1,5 @@
-//! Names for addresses, and the last words of a kernel that is too young for `hal::console`.
+//! Names for addresses, and backtraces for a kernel that is too young for `hal::console`.
 
-use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use symtab::SymbolTable;
@@ -56,13 +55,11 @@ pub fn backtrace(rip: Option<u64>, mut rbp: u64) {
     }
 }
 
-/// Says what happened and where, then ends the machine: only for a kernel that has no `hal` yet.
-pub fn panicked(info: &PanicInfo<'_>) -> ! {
-    let k = crate::console::index();
-    crate::println!("kernel {k}: PANIC {info}");
+/// The frame pointer of the caller.
+#[inline(always)]
+pub fn frame_pointer() -> u64 {
     let rbp: u64;
     // SAFETY: reads a register.
     unsafe { core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags)) };
-    backtrace(None, rbp);
-    crate::exit::exit(0x11)
+    rbp
 }
