@@ -16,7 +16,7 @@ use hal::{
     user::{self, StrResult},
     usermode::Access,
 };
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{
     object::MappedPage,
