@@ -109,9 +109,9 @@ impl Space {
         }
         let (frame, prot) = if access == Access::Write {
             let Ok(frame) = self.memory.frame(true) else { return Ok(Fault::NoMemory) };
-            (MapFrame::Own(frame), vma.prot)
+            (MapFrame::Own(frame), vma.hard_prot())
         } else {
-            (MapFrame::Static(self.memory.zero_frame()), vma.prot - Prot::WRITE)
+            (MapFrame::Static(self.memory.zero_frame()), vma.hard_prot() - Prot::WRITE)
         };
         match self.table.map(page, frame, prot) {
             // Occupied cannot be: this space's lock is held. If it were, the next fault would settle it.
@@ -132,11 +132,11 @@ impl Space {
             let mut cursor = self.table.cursor(page..page + PAGE);
             if let Some(mut entry) = cursor.next() {
                 let write = entry.prot() & Prot::WRITE;
-                entry.set_prot((vma.prot - Prot::WRITE) | (write & vma.prot), &mut batch);
+                entry.set_prot((vma.hard_prot() - Prot::WRITE) | (write & vma.hard_prot()), &mut batch);
             }
             return Ok(Fault::Resolved);
         }
-        if vma.is_private() && self.table.reclaim_cow(page, vma.prot) {
+        if vma.is_private() && self.table.reclaim_cow(page, vma.hard_prot()) {
             return Ok(Fault::Resolved);
         }
         let Some((old, _)) = self.table.frame(page) else { return Ok(Fault::Resolved) };
@@ -148,7 +148,7 @@ impl Space {
         };
         let Ok(new) = new.map(MapFrame::Own) else { return Ok(Fault::NoMemory) };
         let mut batch = self.table.batch();
-        match self.table.replace(page, new, vma.prot, &mut batch) {
+        match self.table.replace(page, new, vma.hard_prot(), &mut batch) {
             Ok(()) => Ok(Fault::Resolved),
             Err(MapError::OutOfFrames(_)) => Ok(Fault::NoMemory),
             Err(_) => Err(Violation::NotMapped),
@@ -174,13 +174,13 @@ impl Space {
         };
         let (frame, prot) = match (private, access, mapped.frame) {
             (true, Access::Write, MapFrame::Own(frame)) => match self.memory.duplicate(&frame) {
-                Ok(copy) => (MapFrame::Own(copy), vma.prot),
+                Ok(copy) => (MapFrame::Own(copy), vma.hard_prot()),
                 Err(_) => return Ok(Fault::NoMemory),
             },
             (true, Access::Write, _) => return Err(Violation::NotAllowed),
-            (true, _, frame) => (frame, vma.prot - Prot::WRITE),
-            (false, _, frame) if mapped.writable => (frame, vma.prot),
-            (false, _, frame) => (frame, vma.prot - Prot::WRITE),
+            (true, _, frame) => (frame, vma.hard_prot() - Prot::WRITE),
+            (false, _, frame) if mapped.writable => (frame, vma.hard_prot()),
+            (false, _, frame) => (frame, vma.hard_prot() - Prot::WRITE),
         };
         let mut batch = self.table.batch();
         match self.table.replace(page, frame, prot, &mut batch) {
@@ -204,7 +204,8 @@ impl Space {
         let last = base + (to - vma.start) / PAGE;
         object.resident(first..last, &mut |index, mapped| {
             let at = vma.start + (index - base) * PAGE;
-            let prot = if mapped.writable && !vma.is_private() { vma.prot } else { vma.prot - Prot::WRITE };
+            let prot =
+                if mapped.writable && !vma.is_private() { vma.hard_prot() } else { vma.hard_prot() - Prot::WRITE };
             // Occupied is fine; without a frame for a table the page is left to a fault of its own.
             !matches!(self.table.map(UserAddr(at), mapped.frame, prot), Err(MapError::OutOfFrames(_)))
         });

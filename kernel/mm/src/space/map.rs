@@ -248,6 +248,7 @@ impl Space {
         inner.vmas.update(range.start..end, |vma| vma.prot = prot);
         // What was committed and is not any more.
         self.memory.uncommit((before + commit).saturating_sub(inner.vmas.totals().committed));
+        let prot = prot.normal();
         let mut batch = self.table.batch();
         let mut cursor = self.table.cursor(UserAddr(range.start)..UserAddr(end));
         while let Some(mut page) = cursor.next() {

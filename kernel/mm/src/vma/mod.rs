@@ -140,6 +140,11 @@ impl Vma {
         }
     }
 
+    /// What its page-table entries allow at most: whatever can be written or executed can be read, on every ISA here.
+    pub const fn hard_prot(&self) -> Prot {
+        self.prot.normal()
+    }
+
     /// Whether its pages count as committed: private and writable, so each may need a frame of its own.
     pub const fn is_committed(&self) -> bool {
         self.is_private()
