@@ -17,7 +17,7 @@ pub(crate) struct Meta {
     pub refs: AtomicU32,
     /// Typed frames: how many entries of the page table are in use.
     pub used: AtomicU32,
-    /// Open frames: the owner's number.
+    /// Open frames: the owner's number. Page tables: bit `i` is set if one of the entries `8 * i ..` may be in use.
     pub tag: AtomicU64,
 }
 
@@ -201,6 +201,19 @@ impl Frames {
         Some(PhysAddr(u64::from(last) << PAGE_SHIFT))
     }
 
+    /// Gives up one reference to an open frame.
+    #[inline]
+    pub fn release(&self, at: PhysAddr) {
+        let refs = &self.meta(at).refs;
+        // The only owner need not ask: nobody else can make another reference.
+        if refs.load(Ordering::Acquire) == 1 {
+            refs.store(0, Ordering::Relaxed);
+        } else if refs.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        self.give(at);
+    }
+
     /// Takes back a single frame that nobody refers to.
     #[inline]
     pub fn give(&self, at: PhysAddr) {
@@ -261,7 +274,9 @@ impl Frames {
     /// A *typed* frame, zeroed: for hal's or the platform's own tables, never mapped to anybody, freed explicitly.
     pub fn take_typed(&self) -> Option<PhysAddr> {
         let at = self.take()?;
-        self.meta(at).used.store(0, Ordering::Relaxed);
+        let meta = self.meta(at);
+        meta.used.store(0, Ordering::Relaxed);
+        meta.tag.store(0, Ordering::Relaxed);
         // SAFETY: a whole page that is ours alone.
         unsafe { P::zero_page(P::linear(at)) };
         Some(at)

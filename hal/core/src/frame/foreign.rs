@@ -95,20 +95,6 @@ impl MapFrame {
         }
     }
 
-    /// Takes an entry's frame out of it.
-    ///
-    /// # Safety
-    /// The entry was made by [`MapFrame::into_entry`] and is not used for this again.
-    #[inline]
-    pub(crate) unsafe fn from_entry(kind: hal_api::LeafKind, at: PhysAddr) -> Self {
-        match kind {
-            // SAFETY: by the contract.
-            hal_api::LeafKind::Own => Self::Own(unsafe { Frame::from_raw(at) }),
-            hal_api::LeafKind::Static => Self::Static(StaticFrame { at }),
-            hal_api::LeafKind::Peer => Self::Peer(PeerFrame(at)),
-        }
-    }
-
     /// One more reference to an entry's frame.
     ///
     /// # Safety

@@ -8,7 +8,7 @@ mod foreign;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use alloc::{Frames, LocalFrames};
+pub(crate) use alloc::{Frames, LocalFrames, Meta};
 pub use foreign::{GrantToken, MapFrame, PeerFrame, StaticFrame};
 
 use core::mem::ManuallyDrop;
@@ -19,7 +19,6 @@ use hal_api::{PAGE_SIZE, PhysAddr, Platform};
 
 use crate::P;
 use crate::instance::instance;
-use alloc::Meta;
 
 /// There is no free frame (or no run of the wanted size).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -219,10 +218,7 @@ impl Clone for Frame {
 impl Drop for Frame {
     #[inline]
     fn drop(&mut self) {
-        let frames = &instance().frames;
-        if frames.meta(self.0).refs.fetch_sub(1, Ordering::AcqRel) == 1 {
-            frames.give(self.0);
-        }
+        instance().frames.release(self.0);
     }
 }
 

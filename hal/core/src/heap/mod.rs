@@ -40,6 +40,20 @@ const CLASS_OF: [u8; LARGEST / 16 + 1] = {
     table
 };
 
+/// How many objects a CPU keeps of a class before half of them go to the depot.
+const KEEP: [u8; CLASSES] = {
+    let mut keep = [128; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        let n = (16 << 10) >> SIZES[class].ilog2();
+        if n < 128 {
+            keep[class] = n as u8;
+        }
+        class += 1;
+    }
+    keep
+};
+
 /// A free object: it holds the address of the next one.
 struct Free {
     next: *mut Free,
@@ -142,12 +156,6 @@ impl Heap {
         self.locals[P::slot() % MAX_CPUS].0.get()
     }
 
-    /// How many objects a CPU keeps of a class before half of them go to the depot.
-    const fn keep(class: usize) -> usize {
-        let n = 16 << 10 >> SIZES[class].ilog2();
-        if n > 128 { 128 } else { n }
-    }
-
     #[inline]
     fn class(layout: Layout) -> Option<usize> {
         let size =
@@ -157,7 +165,7 @@ impl Heap {
 
     #[cold]
     fn refill(&self, class: usize) -> *mut u8 {
-        let mut got = self.depot[class].lock().split(Self::keep(class) / 2);
+        let mut got = self.depot[class].lock().split(KEEP[class] as usize / 2);
         if got.n == 0 {
             let Some(page) = self.take_pages(0) else { return core::ptr::null_mut() };
             let size = SIZES[class] as usize;
@@ -176,7 +184,7 @@ impl Heap {
     #[cold]
     fn spill(&self, class: usize) {
         // SAFETY: this CPU's list, for the length of this statement.
-        let mut half = unsafe { (*self.local())[class].split(Self::keep(class) / 2) };
+        let mut half = unsafe { (*self.local())[class].split(KEEP[class] as usize / 2) };
         let mut depot = self.depot[class].lock();
         loop {
             let object = half.pop();
@@ -264,7 +272,7 @@ unsafe impl GlobalAlloc for Heap {
                     list.push(at);
                     list.n
                 };
-                if n > Self::keep(class) {
+                if n > KEEP[class] as usize {
                     self.spill(class);
                 }
             }

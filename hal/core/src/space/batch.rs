@@ -7,7 +7,6 @@ use hal_api::{Ipi, PAGE_SIZE, PageFormat, Platform, UserAddr};
 
 use super::{Format, Inner};
 use crate::P;
-use crate::frame::MapFrame;
 use crate::instance::{instance, try_instance};
 
 /// Frames kept back before the batch flushes by itself.
@@ -43,6 +42,14 @@ impl<'s> TlbBatch<'s> {
         self.pages += 1;
     }
 
+    /// `n` pages in `from..to` were changed.
+    #[inline]
+    pub(super) fn span(&mut self, from: u64, to: u64, n: u64) {
+        self.from = self.from.min(from);
+        self.to = self.to.max(to);
+        self.pages += n;
+    }
+
     /// Takes over the reference of an entry that was taken out.
     #[inline]
     pub(super) fn hold(&mut self, entry: u64) {
@@ -61,13 +68,11 @@ impl<'s> TlbBatch<'s> {
         if self.pages > 0 {
             self.shoot();
         }
+        let frames = &instance().frames;
         for slot in &self.held[..core::mem::take(&mut self.n_held)] {
-            // SAFETY: the first `n_held` are written, by `hold`.
-            let entry = unsafe { slot.assume_init() };
-            if let Some(leaf) = Format::as_leaf(entry) {
-                // SAFETY: `hold` took the entry's reference over; no TLB knows the page any more.
-                drop(unsafe { MapFrame::from_entry(leaf.kind, leaf.at) });
-            }
+            // SAFETY: the first `n_held` are written, by `hold`, which took the reference of the (counted) frame over. No TLB knows the page
+            // any more.
+            frames.release(Format::leaf_at(unsafe { slot.assume_init() }));
         }
     }
 

@@ -157,7 +157,7 @@ impl Page<'_> {
     /// Unmaps the page; its frame goes to the batch. Says whether it was dirty.
     pub fn take(self, batch: &mut TlbBatch<'_>) -> bool {
         let old = self.slot().swap(0, Ordering::AcqRel);
-        self.table.removed();
+        self.table.removed(1);
         self.space.count(-1);
         batch.page(self.va);
         let dirty = Format::as_leaf(old).is_some_and(|l| l.dirty);

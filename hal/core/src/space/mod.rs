@@ -12,10 +12,11 @@ pub use cursor::{Cursor, Page};
 pub use hal_api::Prot;
 
 use ::alloc::sync::Arc;
+use core::convert::Infallible;
 use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-use hal_api::{Leaf, PAGE_SIZE, PageFormat, PhysAddr, Platform, UserAddr};
+use hal_api::{Leaf, PageFormat, PhysAddr, Platform, UserAddr};
 
 use crate::P;
 use crate::frame::{MapFrame, OutOfFrames};
@@ -89,7 +90,7 @@ impl AddressSpace {
             return Err(MapError::Occupied(frame));
         }
         slot.store(entry(frame, prot), Ordering::Release);
-        table.added(1);
+        table.added(va);
         self.0.count(1);
         Ok(())
     }
@@ -103,7 +104,7 @@ impl AddressSpace {
         let Ok(table) = tables.leaf_table(va) else { return Err(MapError::OutOfFrames(frame)) };
         let old = table.slot(va).swap(entry(frame, prot), Ordering::AcqRel);
         if old == 0 {
-            table.added(1);
+            table.added(va);
             self.0.count(1);
         } else {
             batch.page(va);
@@ -114,13 +115,26 @@ impl AddressSpace {
 
     /// Unmaps every page of the range; costs nothing for the parts where nothing is mapped. Returns how many were mapped.
     pub fn unmap(&self, range: Range<UserAddr>, batch: &mut TlbBatch<'_>) -> usize {
-        let mut n = 0;
-        let mut cursor = self.cursor(range);
-        while let Some(page) = cursor.next() {
-            page.take(batch);
-            n += 1;
+        let tables = self.0.tables.lock();
+        let (mut at, end) = (range.start.page().0, range.end.page_up().0.min(crate::addr::USER_TOP));
+        let mut all = 0;
+        while let Some((table, first)) = tables.next_leaf_table(at, end) {
+            let last = (first | (table::LEAF_SPAN - 1)).min(end - 1);
+            let mut n = 0;
+            let Ok(()) = table.each(first, last, |slot, va, _| {
+                // The hardware may have changed accessed and dirty since the entry was read, never the frame.
+                let old = slot.swap(0, Ordering::AcqRel);
+                batch.page(va);
+                batch.hold(old);
+                n += 1;
+                Ok::<(), Infallible>(())
+            });
+            table.removed(n);
+            all += n as usize;
+            at = last + 1;
         }
-        n
+        self.0.count(-(all as isize));
+        all
     }
 
     /// Changes what programs may do with the pages of the range that are mapped.
@@ -206,51 +220,54 @@ impl AddressSpace {
     fn copy(&self, to: &Self, range: Range<UserAddr>, cow: bool, batch: &mut TlbBatch<'_>) -> Result<(), OutOfFrames> {
         let (from_tables, mut to_tables) = SpinLock::lock_both(&self.0.tables, &to.0.tables);
         let frames = &instance().frames;
-        let end = range.end.0.min(crate::addr::USER_TOP);
+        let end = range.end.page_up().0.min(crate::addr::USER_TOP);
         let mut at = range.start.page().0;
+        let mut copied = 0;
+        let mut result = Ok(());
         while let Some((table, first)) = from_tables.next_leaf_table(at, end) {
             let last = (first | (table::LEAF_SPAN - 1)).min(end - 1);
-            let mut target = None;
-            let mut added = 0;
-            for va in (first..=last).step_by(PAGE_SIZE) {
-                let va = UserAddr(va);
-                let slot = table.slot(va);
-                let mut entry = slot.load(Ordering::Acquire);
-                if entry == 0 {
-                    continue;
-                }
-                let target = match &target {
-                    Some(t) => t,
-                    None => target.insert(to_tables.leaf_table(va)?),
-                };
+            let Ok(target) = to_tables.leaf_table(UserAddr(first)) else {
+                result = Err(OutOfFrames);
+                break;
+            };
+            let mut changed = 0;
+            let Ok(()) = table.each(first, last, |slot, va, mut entry| {
                 let copy = target.slot(va);
                 if copy.load(Ordering::Relaxed) != 0 {
-                    continue;
+                    return Ok::<(), Infallible>(());
                 }
-                if cow && Format::without_write(entry) != entry {
+                if cow {
+                    let mut without = Format::without_write(entry);
                     // The hardware may set accessed and dirty meanwhile.
-                    entry = slot
-                        .fetch_update(Ordering::AcqRel, Ordering::Acquire, |e| Some(Format::without_write(e)))
-                        .unwrap_or(entry);
-                    entry = Format::without_write(entry);
-                    batch.page(va);
+                    while without != entry {
+                        match slot.compare_exchange(entry, without, Ordering::AcqRel, Ordering::Acquire) {
+                            Ok(_) => {
+                                changed += 1;
+                                break;
+                            }
+                            Err(now) => {
+                                entry = now;
+                                without = Format::without_write(entry);
+                            }
+                        }
+                    }
+                    entry = without;
                 }
                 if Format::is_own(entry) {
                     frames.meta(Format::leaf_at(entry)).refs.fetch_add(1, Ordering::Relaxed);
                 }
                 copy.store(entry, Ordering::Release);
-                added += 1;
+                target.added(va);
+                copied += 1;
+                Ok(())
+            });
+            if changed > 0 {
+                batch.span(first, last + 1, changed);
             }
-            if let Some(target) = target {
-                target.added(added);
-                to.0.count(added as isize);
-            }
-            match last.checked_add(1) {
-                Some(next) if next < end => at = next,
-                _ => break,
-            }
+            at = last + 1;
         }
-        Ok(())
+        to.0.count(copied);
+        result
     }
 
     /// How many pages are mapped.

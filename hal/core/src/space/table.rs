@@ -6,11 +6,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use hal_api::{PAGE_SHIFT, PageFormat, PhysAddr, Platform, UserAddr};
 
 use crate::P;
-use crate::frame::{MapFrame, OutOfFrames};
+use crate::frame::{Meta, OutOfFrames};
 use crate::instance::instance;
 
 /// Entries of a table.
 const ENTRIES: usize = 512;
+/// Entries that one bit in the table's metadata stands for.
+const GROUP: usize = ENTRIES / 64;
 /// Bytes that a level-0 table maps.
 pub(super) const LEAF_SPAN: u64 = (ENTRIES as u64) << PAGE_SHIFT;
 
@@ -37,23 +39,61 @@ impl Table {
         &self.entries()[index(va.0, 0)]
     }
 
-    /// Counts entries that came into use.
     #[inline]
-    pub fn added(&self, n: u32) {
-        let used = &instance().frames.meta(self.0).used;
-        used.store(used.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+    pub fn meta(&self) -> &'static Meta {
+        instance().frames.meta(self.0)
     }
 
-    /// Counts an entry that was freed.
+    /// Notes that an entry came into use.
     #[inline]
-    pub fn removed(&self) {
-        let used = &instance().frames.meta(self.0).used;
-        used.store(used.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
+    pub fn added(&self, va: UserAddr) {
+        self.note(index(va.0, 0));
     }
 
-    /// How many entries are in use.
-    fn used(&self) -> u32 {
-        instance().frames.meta(self.0).used.load(Ordering::Relaxed)
+    /// Changed only under the lock of the tables, so no atomic read-modify-write is needed.
+    #[inline]
+    fn note(&self, index: usize) {
+        let meta = self.meta();
+        meta.used.store(meta.used.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        meta.tag.store(meta.tag.load(Ordering::Relaxed) | 1 << (index / GROUP), Ordering::Relaxed);
+    }
+
+    /// Notes that `n` entries were freed.
+    #[inline]
+    pub fn removed(&self, n: u32) {
+        let meta = self.meta();
+        let left = meta.used.load(Ordering::Relaxed).wrapping_sub(n);
+        meta.used.store(left, Ordering::Relaxed);
+        if left == 0 {
+            meta.tag.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Calls `f` with the entries of level 0 in use for the pages of `first..=last`, which lie in this table.
+    #[inline]
+    pub fn each<E>(
+        &self,
+        first: u64,
+        last: u64,
+        mut f: impl FnMut(&AtomicU64, UserAddr, u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (low, high) = (index(first, 0), index(last, 0));
+        let base = first & !(LEAF_SPAN - 1);
+        let entries = self.entries();
+        let mut groups = self.meta().tag.load(Ordering::Relaxed)
+            & (u64::MAX << (low / GROUP))
+            & (u64::MAX >> (ENTRIES / GROUP - 1 - high / GROUP));
+        while groups != 0 {
+            let start = groups.trailing_zeros() as usize * GROUP;
+            groups &= groups - 1;
+            for i in start.max(low)..=(start + GROUP - 1).min(high) {
+                let entry = entries[i].load(Ordering::Acquire);
+                if entry != 0 {
+                    f(&entries[i], UserAddr(base + ((i as u64) << PAGE_SHIFT)), entry)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -67,9 +107,10 @@ impl<F: PageFormat> Tables<F> {
     pub fn new(kernel: Option<PhysAddr>) -> Result<Self, OutOfFrames> {
         let root = Table(instance().frames.take_typed().ok_or(OutOfFrames)?);
         if let Some(kernel) = kernel {
-            for i in F::USER_ROOT_ENTRIES..ENTRIES {
-                root.entries()[i].store(Table(kernel).entries()[i].load(Ordering::Relaxed), Ordering::Relaxed);
-            }
+            let from = P::linear(kernel).cast::<u64>();
+            let (skip, n) = (F::USER_ROOT_ENTRIES, ENTRIES - F::USER_ROOT_ENTRIES);
+            // SAFETY: both are whole tables; the kernel's top entries never change (`Platform::kernel_root`), and the new root is ours alone.
+            unsafe { P::linear(root.0).cast::<u64>().add(skip).copy_from_nonoverlapping(from.add(skip), n) };
         }
         Ok(Self { root, format: PhantomData })
     }
@@ -100,10 +141,9 @@ impl<F: PageFormat> Tables<F> {
         let mut table = self.root;
         let mut level = F::LEVELS - 1;
         while level > 0 {
-            let slot = &table.entries()[index(va.0, level)];
-            table = match F::as_table(slot.load(Ordering::Relaxed)) {
+            table = match F::as_table(table.entries()[index(va.0, level)].load(Ordering::Relaxed)) {
                 Some(lower) => Table(lower),
-                None => self.add_table(slot)?,
+                None => self.add_table(table, index(va.0, level))?,
             };
             level -= 1;
         }
@@ -111,9 +151,10 @@ impl<F: PageFormat> Tables<F> {
     }
 
     #[cold]
-    fn add_table(&self, slot: &AtomicU64) -> Result<Table, OutOfFrames> {
+    fn add_table(&self, parent: Table, index: usize) -> Result<Table, OutOfFrames> {
         let at = instance().frames.take_typed().ok_or(OutOfFrames)?;
-        slot.store(F::table(at), Ordering::Release);
+        parent.entries()[index].store(F::table(at), Ordering::Release);
+        parent.note(index);
         Ok(Table(at))
     }
 
@@ -134,7 +175,7 @@ impl<F: PageFormat> Tables<F> {
                 }
                 level -= 1;
             }
-            if table.used() != 0 {
+            if table.meta().used.load(Ordering::Relaxed) != 0 {
                 return Some((table, at));
             }
             at = next_border(at, 1)?;
@@ -142,20 +183,24 @@ impl<F: PageFormat> Tables<F> {
         None
     }
 
-    fn free(table: Table, level: u32, entries: usize) {
+    /// Frees a table of `level`, and all below it. Of a root only the user half has notes.
+    fn free(table: Table, level: u32) {
         let frames = &instance().frames;
-        for slot in &table.entries()[..entries] {
-            let entry = slot.load(Ordering::Relaxed);
-            if entry == 0 {
-                continue;
-            }
-            if level == 0 {
-                if let Some(leaf) = F::as_leaf(entry) {
-                    // SAFETY: the entry held the reference and is never looked at again.
-                    drop(unsafe { MapFrame::from_entry(leaf.kind, leaf.at) });
+        let entries = table.entries();
+        let mut groups = table.meta().tag.load(Ordering::Relaxed);
+        while groups != 0 {
+            let start = groups.trailing_zeros() as usize * GROUP;
+            groups &= groups - 1;
+            for slot in &entries[start..start + GROUP] {
+                let entry = slot.load(Ordering::Relaxed);
+                if level == 0 {
+                    // The entry held the reference and is never looked at again. A free entry is not `own`.
+                    if F::is_own(entry) {
+                        frames.release(F::leaf_at(entry));
+                    }
+                } else if let Some(lower) = F::as_table(entry) {
+                    Self::free(Table(lower), level - 1);
                 }
-            } else if let Some(lower) = F::as_table(entry) {
-                Self::free(Table(lower), level - 1, ENTRIES);
             }
         }
         frames.give_typed(table.0);
@@ -171,6 +216,6 @@ const fn next_border(at: u64, level: u32) -> Option<u64> {
 impl<F: PageFormat> Drop for Tables<F> {
     fn drop(&mut self) {
         // No CPU has the space active: each that does holds a reference to it.
-        Self::free(self.root, F::LEVELS - 1, F::USER_ROOT_ENTRIES);
+        Self::free(self.root, F::LEVELS - 1);
     }
 }

@@ -95,7 +95,7 @@ fn against_a_map<F: PageFormat>(ops: &[Op]) {
                         };
                         let table = tables.leaf_table(va).unwrap();
                         if table.slot(va).swap(F::leaf(leaf), Ordering::Relaxed) == 0 {
-                            table.added(1);
+                            table.added(va);
                         }
                         model.insert(n, leaf);
                     }
@@ -104,7 +104,7 @@ fn against_a_map<F: PageFormat>(ops: &[Op]) {
                         if let Some(table) = tables.find(va)
                             && table.slot(va).swap(0, Ordering::Relaxed) != 0
                         {
-                            table.removed();
+                            table.removed(1);
                         }
                         model.remove(&n);
                     }
