@@ -124,6 +124,8 @@ impl Frames {
         self.meta_elsewhere(number)
     }
 
+    #[cold]
+    #[inline(never)]
     fn meta_elsewhere(&self, number: u64) -> &'static Meta {
         let (piece, index) = self.find(number);
         // SAFETY: as above.

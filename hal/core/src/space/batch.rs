@@ -57,10 +57,18 @@ impl<'s> TlbBatch<'s> {
             return;
         }
         if self.n_held == HELD {
-            self.flush();
+            self.flush_full();
         }
-        self.held[self.n_held].write(entry);
-        self.n_held += 1;
+        if let Some(slot) = self.held.get_mut(self.n_held) {
+            slot.write(entry);
+            self.n_held += 1;
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn flush_full(&mut self) {
+        self.flush();
     }
 
     /// Flushes and gives the frames up. Other CPUs serve at their next breathing point, spin or return to user mode.
