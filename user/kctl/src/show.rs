@@ -7,7 +7,7 @@ use crate::table::{Set, align, show_list};
 fn size(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let (unit, shift) = units.into_iter().find(|(_, shift)| bytes >> shift > 0).unwrap_or(("B", 0));
-    match (bytes >> shift, (bytes & ((1 << shift) - 1)) * 10 >> shift) {
+    match (bytes >> shift, ((bytes & ((1 << shift) - 1)) * 10) >> shift) {
         (whole, 0) => format!("{whole} {unit}"),
         (whole, tenths) => format!("{whole}.{tenths} {unit}"),
     }
