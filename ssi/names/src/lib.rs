@@ -15,5 +15,5 @@ pub mod service;
 pub mod state;
 
 pub use pids::PidBlocks;
-pub use service::NameService;
+pub use service::{NameHandler, NameService};
 pub use state::{Actions, Entry, Event, Kind, Name, Names, Outcome, Request};

@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, sync::Arc};
 
 use base::{
-    Wake,
+    Errno, Error, Result, Wake,
     wait::{Op, Ready, Try, TryResult},
 };
 use link::lock::Lock;
@@ -98,6 +98,54 @@ impl<T> Drop for Call<T> {
     }
 }
 
+/// Calls `then` with the result of an operation: at once if it is done, else when it ends. Nobody sleeps, and the operation is not abandoned.
+pub fn when_done<T: 'static>(tried: TryResult<T>, then: impl FnOnce(Result<T>) + Send + 'static) {
+    match tried {
+        Ok(Try::Started(mut op)) => {
+            let pending = Arc::new(Pending { op: Lock::new(None), then: Lock::new(Some(then)) });
+            // The op keeps the waker and the waker the op, until the result is taken.
+            op.notify(pending.clone());
+            *pending.op.lock() = Some(op);
+            // The result may have come between the two lines.
+            pending.wake(Ready::empty());
+        }
+        ended => then(settled(ended)),
+    }
+}
+
+fn settled<T>(ended: TryResult<T>) -> Result<T> {
+    match ended? {
+        Try::Done(value) => Ok(value),
+        Try::WouldBlock | Try::Started(_) => Err(Error::new(Errno::EAGAIN, "would block")),
+    }
+}
+
+struct Pending<T, F> {
+    op: Lock<Option<Box<dyn Op<T>>>>,
+    then: Lock<Option<F>>,
+}
+
+impl<T: 'static, F: FnOnce(Result<T>) + Send + 'static> Wake for Pending<T, F> {
+    fn wake(&self, _: Ready) {
+        let result = {
+            let mut op = self.op.lock();
+            let Some(result) = op.as_mut().and_then(|op| op.take()) else {
+                return;
+            };
+            *op = None;
+            result
+        };
+        let then = self.then.lock().take();
+        if let Some(then) = then {
+            match result {
+                // It ended in another operation: go on with that one.
+                Ok(Try::Started(op)) => when_done(Ok(Try::Started(op)), then),
+                ended => then(settled(ended)),
+            }
+        }
+    }
+}
+
 impl<T> core::fmt::Debug for Call<T> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("Call")
@@ -148,6 +196,21 @@ mod tests {
         assert!(completer.complete(done(2)).is_none());
         late.notify(count.clone());
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn what_follows_runs_once_now_or_later() {
+        use super::when_done;
+        let count = Arc::new(Count::default());
+        let seen = count.clone();
+        when_done(done(5), move |r| seen.0.store(r.unwrap(), Ordering::Relaxed));
+        assert_eq!(count.0.load(Ordering::Relaxed), 5);
+        let (call, completer) = call::<u32>();
+        let seen = count.clone();
+        when_done(call.into_try(), move |r| seen.0.store(r.unwrap(), Ordering::Relaxed));
+        assert_eq!(count.0.load(Ordering::Relaxed), 5);
+        assert!(completer.complete(done(6)).is_none());
+        assert_eq!(count.0.load(Ordering::Relaxed), 6);
     }
 
     #[test]

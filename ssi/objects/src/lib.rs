@@ -21,7 +21,7 @@ pub mod convert;
 pub mod exports;
 pub mod imports;
 
-pub use call::{Call, Completer, call};
+pub use call::{Call, Completer, call, when_done};
 pub use convert::{error, from_wire, object_from_wire, object_to_wire, to_wire};
 pub use exports::{Exports, Lent};
 pub use imports::{Imports, Receipt};

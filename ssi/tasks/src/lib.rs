@@ -1,8 +1,17 @@
 //! Processes of all kernels as one: signals, sessions, exits, and the exec move.
 //!
+//! * `service.rs`: implements `task::Cluster` over messages.
+//! * `handler.rs`: serves the peers' messages from this kernel.
+//! * `moves.rs`: moves that come here.
 //! * `codec.rs`: the types of crate `task` as bytes.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;
 
 pub mod codec;
+pub mod handler;
+pub mod moves;
+pub mod service;
+
+pub use handler::TaskHandler;
+pub use service::{Local, Peers, Prepared, TaskService};

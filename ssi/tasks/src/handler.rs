@@ -1,0 +1,162 @@
+//! Serves the peers' messages of the family `tasks` from this kernel.
+
+use alloc::{boxed::Box, sync::Arc};
+
+use base::{Errno, Error, Result, TryResult};
+use link::{AnswerTo, Handler, Incoming, Links};
+use objects::{from_wire, when_done};
+use task::{ids::Pid, image::TaskImage};
+use wire::{
+    Message as _,
+    tasks::{
+        Adopt, ChildTell, ListProcesses, MoveAbort, MoveCommit, MovePart, MovePrepare, ProcessAnswer, ProcessAsk,
+        Processes, SessionAnswer, SessionAsk, SessionTell, SignalAll, SignalMembers, SignalledAll, Told,
+    },
+};
+
+use crate::{
+    codec::{Body, decode, encode},
+    service::{Local, Parcel, Prepared, TaskService},
+};
+
+/// What [`Links`] calls: the service behind an [`Arc`].
+pub struct TaskHandler(pub Arc<TaskService>);
+
+fn bad(from: wire::KernelId) -> link::Error {
+    link::Error::new(Errno::EBADMSG, "the payload does not decode", from)
+}
+
+fn refused(error: Error, from: wire::KernelId) -> link::Error {
+    link::Error::new(error.errno(), "refused", from)
+}
+
+impl TaskHandler {
+    /// Sends an answer now, or when the operation ends.
+    fn reply<T: Body + Send + 'static, M: wire::Message + Send + 'static>(
+        &self,
+        to: AnswerTo,
+        tried: TryResult<T>,
+        message: M,
+    ) {
+        let links = self.0.links.clone();
+        when_done(tried, move |result| match result {
+            // If the asker died nobody needs the answer.
+            Ok(value) => {
+                let _ = links.answer(to, &message, &encode(&value));
+            }
+            Err(error) => links.refuse(to, error.errno()),
+        });
+    }
+}
+
+impl Handler for TaskHandler {
+    fn handle(&self, links: &Links, message: &Incoming<'_>) -> link::Result<()> {
+        let from = message.from;
+        let answer = message.answer_to();
+        let local = self.0.local().map_err(|error| refused(error, from))?;
+        match message.header.kind {
+            kind if kind == ProcessAsk::SPEC.number => {
+                let (ask, payload) = message.read::<ProcessAsk>()?;
+                let request = decode(payload).map_err(|_| bad(from))?;
+                self.reply(answer, local.process(Pid(ask.pid), request), ProcessAnswer {});
+            }
+            kind if kind == SessionAsk::SPEC.number => {
+                let (ask, payload) = message.read::<SessionAsk>()?;
+                let request = decode(payload).map_err(|_| bad(from))?;
+                self.reply(answer, local.session(Pid(ask.sid), request), SessionAnswer {});
+            }
+            kind if kind == SessionTell::SPEC.number => {
+                let (tell, payload) = message.read::<SessionTell>()?;
+                local.session_notice(Pid(tell.sid), decode(payload).map_err(|_| bad(from))?);
+            }
+            kind if kind == SignalMembers::SPEC.number => {
+                let (group, payload) = message.read::<SignalMembers>()?;
+                let (info, sender) = decode(payload).map_err(|_| bad(from))?;
+                local.signal_members(Pid(group.pgid), info, sender);
+            }
+            kind if kind == SignalAll::SPEC.number => {
+                let (_, payload) = message.read::<SignalAll>()?;
+                let (info, sender) = decode(payload).map_err(|_| bad(from))?;
+                let count = local.signal_all(info, sender) as u32;
+                let _ = links.answer(answer, &SignalledAll { count }, &[]);
+            }
+            kind if kind == ChildTell::SPEC.number => {
+                let (tell, payload) = message.read::<ChildTell>()?;
+                let event = decode(payload).map_err(|_| bad(from))?;
+                self.to_parent(answer, &*local, Pid(tell.parent), Parcel::Event(event));
+            }
+            kind if kind == Adopt::SPEC.number => {
+                let (adopt, payload) = message.read::<Adopt>()?;
+                let children = decode(payload).map_err(|_| bad(from))?;
+                self.to_parent(answer, &*local, Pid(adopt.parent), Parcel::Orphans(children));
+            }
+            kind if kind == ListProcesses::SPEC.number => {
+                let (list, _) = message.read::<ListProcesses>()?;
+                let mut pids = local.pids(Pid(list.after));
+                // Four bytes each and a count: what fits into one payload.
+                pids.truncate(1000);
+                let _ = links.answer(answer, &Processes {}, &encode(&pids));
+            }
+            kind if kind == MovePart::SPEC.number => {
+                let (part, payload) = message.read::<MovePart>()?;
+                self.0.moves.lock().part(from_wire(from), part.serial, part.offset, payload).map_err(|_| bad(from))?;
+            }
+            kind if kind == MovePrepare::SPEC.number => {
+                let (prepare, _) = message.read::<MovePrepare>()?;
+                self.prepare(answer, &*local, &prepare)?;
+            }
+            kind if kind == MoveCommit::SPEC.number => {
+                let (commit, _) = message.read::<MoveCommit>()?;
+                let prepared = self.0.moves.lock().take_prepared(from_wire(from), commit.serial);
+                let prepared = prepared.ok_or(link::Error::new(Errno::ESTALE, "no such move", from))?;
+                prepared.commit();
+                let _ = links.answer(answer, &Told {}, &[]);
+            }
+            kind if kind == MoveAbort::SPEC.number => {
+                let (abort, _) = message.read::<MoveAbort>()?;
+                let forgotten = self.0.moves.lock().forget(from_wire(from), abort.serial);
+                drop(forgotten);
+            }
+            _ => return Err(link::Error::new(Errno::ENOSYS, "the task service does not know it", from)),
+        }
+        Ok(())
+    }
+
+    fn cancel(&self, _: &Links, _: AnswerTo) {
+        // Everything here is answered soon by itself.
+    }
+}
+
+impl TaskHandler {
+    fn to_parent(&self, answer: AnswerTo, local: &dyn Local, parent: Pid, parcel: Parcel) {
+        if TaskService::hand_over(local, parent, parcel) {
+            let _ = self.0.links.answer(answer, &Told {}, &[]);
+        } else {
+            self.0.links.refuse(answer, Errno::ESRCH);
+        }
+    }
+
+    fn prepare(&self, answer: AnswerTo, local: &dyn Local, prepare: &MovePrepare) -> link::Result<()> {
+        let from = from_wire(answer.peer);
+        let bytes = self.0.moves.lock().assembled(from, prepare.serial, prepare.total).ok_or(bad(answer.peer))?;
+        let image: TaskImage = decode(&bytes).map_err(|_| bad(answer.peer))?;
+        if image.pid.0 != prepare.pid {
+            return Err(bad(answer.peer));
+        }
+        let service = self.0.clone();
+        let serial = prepare.serial;
+        let tried = local.prepare(from, Box::new(image));
+        when_done(tried, move |result: Result<Box<dyn Prepared>>| match result {
+            Ok(prepared) => {
+                service.moves.lock().ready(from, serial, prepared);
+                if service.links.answer(answer, &wire::tasks::MoveReady {}, &[]).is_err() {
+                    // The source died: nobody commits.
+                    let forgotten = service.moves.lock().forget(from, serial);
+                    drop(forgotten);
+                }
+            }
+            Err(error) => service.links.refuse(answer, error.errno()),
+        });
+        Ok(())
+    }
+}

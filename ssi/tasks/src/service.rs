@@ -1,0 +1,487 @@
+//! The task service of one kernel: other kernels' processes and sessions for this one, and this one's for the others.
+
+use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
+
+use base::{
+    Errno, Error, KernelId, ObjectId, Result,
+    wait::{Op, Try, TryResult, Wake, done},
+};
+use link::{Incoming, Links, lock::Lock};
+use names::{Kind, Name, NameService, PidBlocks};
+use objects::{call, from_wire, object_to_wire, to_wire, when_done};
+use task::{
+    children::{ChildEvent, ChildRecord},
+    cluster::{Cluster, CpuFact, Placement, ProcessRef, ProcessReply, ProcessRequest},
+    ids::Pid,
+    image::TaskImage,
+    session::{Notice, Reply, Request, Sender, Session},
+    signal::SigInfo,
+};
+use wire::tasks::{
+    Adopt, ChildTell, ListProcesses, MoveAbort, MoveCommit, MovePart, MovePrepare, ProcessAsk, SessionAsk, SessionTell,
+    SignalAll, SignalMembers, SignalledAll,
+};
+
+use crate::{
+    codec::{Body, decode, encode},
+    moves::Moves,
+};
+
+/// How long a peer may take for what it answers at once, in ns.
+const SOON: u64 = 10_000_000_000;
+/// How long a peer may take to load a program, in ns.
+const LOAD: u64 = 60_000_000_000;
+
+/// What this service asks of its own kernel when a peer asks. Nothing here sleeps.
+pub trait Local: Send + Sync {
+    /// A request to a process that is here. `ESRCH` if it is not.
+    fn process(&self, pid: Pid, request: ProcessRequest) -> TryResult<ProcessReply>;
+    /// A request to a session whose home is here.
+    fn session(&self, sid: Pid, request: Request) -> TryResult<Reply>;
+    /// A notice to a session whose home is here.
+    fn session_notice(&self, sid: Pid, notice: Notice);
+    /// Delivers a group signal to the members that are here.
+    fn signal_members(&self, pgid: Pid, info: SigInfo, from: Sender);
+    /// Signals every process here that `from` may signal; how many.
+    fn signal_all(&self, info: SigInfo, from: Sender) -> usize;
+    /// Something happened to a child of a process that is here. `false` if the parent is not.
+    fn child_event(&self, parent: Pid, event: ChildEvent) -> bool;
+    /// New children for a process that is here. `false` if it is not.
+    fn adopt(&self, parent: Pid, children: Vec<ChildRecord>) -> bool;
+    /// A task that moves here: reserves everything that can fail and loads the program. The answer is the reserved process.
+    fn prepare(&self, from: KernelId, image: Box<TaskImage>) -> TryResult<Box<dyn Prepared>>;
+    /// The pids of the processes that are here, in order, above `after`.
+    fn pids(&self, after: Pid) -> Vec<Pid>;
+}
+
+/// A process that is about to live here.
+pub trait Prepared: Send {
+    /// It is ours: it runs.
+    fn commit(self: Box<Self>);
+    // Dropping it gives everything back.
+}
+
+/// See the module.
+pub struct TaskService {
+    pub(crate) links: Arc<Links>,
+    pub(crate) names: Arc<NameService>,
+    local: Lock<Option<Arc<dyn Local>>>,
+    pids: Lock<PidBlocks>,
+    members: Lock<Vec<KernelId>>,
+    cpus: Vec<CpuFact>,
+    pub(crate) moves: Lock<Moves>,
+    /// Events for parents whose kernel is being looked up, in order.
+    routes: Lock<BTreeMap<Pid, Vec<Parcel>>>,
+}
+
+/// What is on its way to a parent.
+pub(crate) enum Parcel {
+    Event(ChildEvent),
+    Orphans(Vec<ChildRecord>),
+}
+
+impl TaskService {
+    /// The service of the kernel whose links these are; `cpus` are those of the plan. Register it for the family `tasks`.
+    pub fn new(links: Arc<Links>, names: Arc<NameService>, kernels: u16, cpus: Vec<CpuFact>) -> Arc<Self> {
+        let me = from_wire(links.me());
+        Arc::new(Self {
+            links,
+            names,
+            local: Lock::new(None),
+            pids: Lock::new(PidBlocks::new(me.index, kernels)),
+            members: Lock::new(alloc::vec![me]),
+            cpus,
+            moves: Lock::new(Moves::default()),
+            routes: Lock::new(BTreeMap::new()),
+        })
+    }
+
+    /// The kernel is there: peers' requests are served from now on.
+    pub fn attach(&self, local: Arc<dyn Local>) {
+        *self.local.lock() = Some(local);
+    }
+
+    /// The membership has a new view; the name service heard of it before.
+    pub fn view(&self, members: Vec<KernelId>) {
+        *self.members.lock() = members;
+    }
+
+    /// A kernel died: what moved here from it and was not committed is forgotten.
+    pub fn peer_down(&self, dead: KernelId) {
+        let gone = self.moves.lock().peer_down(dead);
+        drop(gone);
+    }
+
+    fn me(&self) -> KernelId {
+        from_wire(self.links.me())
+    }
+
+    pub(crate) fn local(&self) -> Result<Arc<dyn Local>> {
+        self.local.lock().clone().ok_or(Error::new(Errno::EAGAIN, "the kernel is still booting"))
+    }
+
+    fn others(&self) -> Vec<KernelId> {
+        let me = self.me();
+        self.members.lock().iter().copied().filter(|&member| member != me).collect()
+    }
+
+    fn soon(&self) -> u64 {
+        self.links.now().saturating_add(SOON)
+    }
+
+    /// Asks a peer and decodes the answer's payload.
+    fn ask<M: wire::Request, T: Body + Send + 'static>(
+        &self,
+        to: KernelId,
+        object: ObjectId,
+        message: &M,
+        payload: &[u8],
+    ) -> TryResult<T> {
+        let (call, completer) = call();
+        let then = Box::new(move |_: &Links, result: link::Result<Incoming<'_>>| {
+            let result = result.and_then(|answer| {
+                let (_, payload) = answer.read::<M::Reply>()?;
+                decode::<T>(payload)
+                    .map_err(|_| link::Error::new(Errno::EBADMSG, "the answer does not decode", answer.from))
+            });
+            // An answer for nobody: only knowledge, nothing to undo.
+            drop(completer.complete(result.map(Try::Done).map_err(objects::error)));
+        });
+        let id = self.links.request(to_wire(to), object_to_wire(object), message, payload, self.soon(), then);
+        let links = self.links.clone();
+        call.on_abandon(move || links.forget(id)).into_try()
+    }
+
+    /// Finds who stands behind a name and goes on with it, now or when the answer comes.
+    fn resolve<T: 'static>(
+        self: &Arc<Self>,
+        name: Name,
+        make: impl FnOnce(names::Entry) -> T + Send + 'static,
+    ) -> TryResult<T> {
+        let me = self.me();
+        match self.names.lookup(name)? {
+            Try::Done(entry) if entry.home == me => Err(Error::new(Errno::ESRCH, "registered here but gone")),
+            other => Ok(other.map(make)),
+        }
+    }
+
+    fn deliver(self: &Arc<Self>, parent: Pid, parcel: Parcel) {
+        {
+            let mut routes = self.routes.lock();
+            if let Some(queue) = routes.get_mut(&parent) {
+                // A lookup is under way: later events stay behind earlier ones.
+                queue.push(parcel);
+                return;
+            }
+            routes.insert(parent, alloc::vec![parcel]);
+        }
+        let name = Name { kind: Kind::Process, key: u64::from(parent.0) };
+        let service = self.clone();
+        when_done(self.names.lookup(name), move |found| service.flush_route(parent, found.ok()));
+    }
+
+    /// The kernel of a parent is known (or there is none any more): send what waits for it.
+    fn flush_route(self: &Arc<Self>, parent: Pid, entry: Option<names::Entry>) {
+        let Some(parcels) = self.routes.lock().remove(&parent) else {
+            return;
+        };
+        let Some(entry) = entry else {
+            // The parent is gone; whoever reaped it became the parent, and was told so by the parent's kernel.
+            return;
+        };
+        for parcel in parcels {
+            if entry.home == self.me() {
+                // It moved here meanwhile.
+                if let Ok(local) = self.local() {
+                    Self::hand_over(&*local, parent, parcel);
+                }
+                continue;
+            }
+            let then: link::Then = Box::new(|_, result| {
+                if let Err(error) = result {
+                    log::debug!("tasks: a parent cannot be told: {error}");
+                }
+            });
+            let (to, object) = (to_wire(entry.home), object_to_wire(entry.object));
+            match parcel {
+                Parcel::Event(event) => {
+                    let message = ChildTell { parent: parent.0 };
+                    self.links.request(to, object, &message, &encode(&event), self.soon(), then);
+                }
+                Parcel::Orphans(children) => {
+                    let message = Adopt { parent: parent.0 };
+                    self.links.request(to, object, &message, &encode(&children), self.soon(), then);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn hand_over(local: &dyn Local, parent: Pid, parcel: Parcel) -> bool {
+        match parcel {
+            Parcel::Event(event) => local.child_event(parent, event),
+            Parcel::Orphans(children) => local.adopt(parent, children),
+        }
+    }
+
+    /// The pids of a kernel's processes above `after`, for `/proc`.
+    pub fn list(&self, of: KernelId, after: Pid) -> TryResult<Vec<Pid>> {
+        self.ask(of, NO_OBJECT, &ListProcesses { after: after.0 }, &[])
+    }
+}
+
+/// For requests that are for a service, not for an object.
+const NO_OBJECT: ObjectId = ObjectId { birth: KernelId { index: 0, incarnation: 0 }, serial: 0 };
+
+/// A process of another kernel.
+struct RemoteProcess {
+    service: Arc<TaskService>,
+    pid: Pid,
+    object: ObjectId,
+    home: KernelId,
+}
+
+impl ProcessRef for RemoteProcess {
+    fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    fn request(&self, request: ProcessRequest) -> TryResult<ProcessReply> {
+        self.service.ask(self.home, self.object, &ProcessAsk { pid: self.pid.0 }, &encode(&request))
+    }
+}
+
+/// A session whose home is another kernel.
+struct RemoteSession {
+    service: Arc<TaskService>,
+    sid: Pid,
+    object: ObjectId,
+    home: KernelId,
+}
+
+impl Session for RemoteSession {
+    fn id(&self) -> ObjectId {
+        self.object
+    }
+
+    fn sid(&self) -> Pid {
+        self.sid
+    }
+
+    fn request(&self, request: Request) -> TryResult<Reply> {
+        self.service.ask(self.home, self.object, &SessionAsk { sid: self.sid.0 }, &encode(&request))
+    }
+
+    fn notice(&self, notice: Notice) {
+        let message = SessionTell { sid: self.sid.0 };
+        let sent = self.service.links.send(to_wire(self.home), object_to_wire(self.object), &message, &encode(&notice));
+        if let Err(error) = sent {
+            log::debug!("tasks: session {} cannot be told: {error}", self.sid);
+        }
+    }
+}
+
+/// The name service's word for a name of crate `task`.
+fn name_of(name: task::cluster::Name) -> Name {
+    let (kind, pid) = match name {
+        task::cluster::Name::Process(pid) => (Kind::Process, pid),
+        task::cluster::Name::Group(pid) => (Kind::Group, pid),
+        task::cluster::Name::Session(pid) => (Kind::Session, pid),
+    };
+    Name { kind, key: u64::from(pid.0) }
+}
+
+/// What crate `task` gets: the service behind an [`Arc`], since proxies keep it.
+pub struct Peers(pub Arc<TaskService>);
+
+impl Peers {
+    fn session_of(&self, name: Name, sid: Pid) -> TryResult<Arc<dyn Session>> {
+        let service = self.0.clone();
+        self.0.resolve(name, move |entry| {
+            let remote = RemoteSession { service, sid, object: entry.object, home: entry.home };
+            Arc::new(remote) as Arc<dyn Session>
+        })
+    }
+}
+
+impl Cluster for Peers {
+    fn new_pid(&self, used: &mut dyn FnMut(Pid) -> bool) -> Result<Pid> {
+        let taken = self.0.pids.lock().take(|pid| used(Pid(pid as u32)));
+        taken.map(|pid| Pid(pid as u32)).ok_or(Error::new(Errno::EAGAIN, "all pids of this kernel's blocks are in use"))
+    }
+
+    fn register(&self, name: task::cluster::Name, object: ObjectId) {
+        // A process or session that moved here is registered by the same call: it replaces the entry of the same object.
+        self.0.names.register(name_of(name), object, true);
+    }
+
+    fn unregister(&self, name: task::cluster::Name, object: ObjectId) {
+        self.0.names.unregister(name_of(name), object);
+    }
+
+    fn find_process(&self, pid: Pid) -> TryResult<Arc<dyn ProcessRef>> {
+        let service = self.0.clone();
+        self.0.resolve(name_of(task::cluster::Name::Process(pid)), move |entry| {
+            let remote = RemoteProcess { service, pid, object: entry.object, home: entry.home };
+            Arc::new(remote) as Arc<dyn ProcessRef>
+        })
+    }
+
+    fn find_group(&self, pgid: Pid) -> TryResult<Arc<dyn Session>> {
+        self.session_of(name_of(task::cluster::Name::Group(pgid)), pgid)
+    }
+
+    fn find_session(&self, sid: Pid) -> TryResult<Arc<dyn Session>> {
+        self.session_of(name_of(task::cluster::Name::Session(sid)), sid)
+    }
+
+    fn session(&self, id: ObjectId, sid: Pid) -> Arc<dyn Session> {
+        // A session is born where it stays until its home moves; the link follows a move.
+        Arc::new(RemoteSession { service: self.0.clone(), sid, object: id, home: id.birth })
+    }
+
+    fn signal_all(&self, info: SigInfo, from: Sender) -> TryResult<usize> {
+        let mut sum = AllSignalled::default();
+        let payload = encode(&(info, from));
+        for to in self.0.others() {
+            let (call, completer) = call();
+            let then = Box::new(move |_: &Links, result: link::Result<Incoming<'_>>| {
+                // A kernel that died has no processes to count.
+                let count = result.and_then(|answer| Ok(answer.read::<SignalledAll>()?.0.count)).unwrap_or(0);
+                drop(completer.complete(done(count as usize)));
+            });
+            self.0.links.request(to_wire(to), wire::ObjectId::NONE, &SignalAll {}, &payload, self.0.soon(), then);
+            match call.into_try()? {
+                Try::Done(count) => sum.total += count,
+                Try::Started(op) => sum.open.push(op),
+                Try::WouldBlock => {}
+            }
+        }
+        if sum.open.is_empty() { done(sum.total) } else { Ok(Try::Started(Box::new(sum))) }
+    }
+
+    fn signal_members(&self, to: KernelId, pgid: Pid, info: SigInfo, from: Sender) {
+        let message = SignalMembers { pgid: pgid.0 };
+        let sent = self.0.links.send(to_wire(to), wire::ObjectId::NONE, &message, &encode(&(info, from)));
+        if let Err(error) = sent {
+            log::debug!("tasks: members of group {pgid} on kernel {to} cannot be signalled: {error}");
+        }
+    }
+
+    fn child_event(&self, parent: Pid, event: ChildEvent) {
+        self.0.deliver(parent, Parcel::Event(event));
+    }
+
+    fn adopt(&self, parent: Pid, children: Vec<ChildRecord>) {
+        // A message carries some dozens; the order among them does not matter.
+        for some in children.chunks(32) {
+            self.0.deliver(parent, Parcel::Orphans(some.to_vec()));
+        }
+    }
+
+    fn tell(&self, child: Pid, request: ProcessRequest) {
+        when_done(self.find_process(child), move |found| {
+            let Ok(process) = found else {
+                // It is gone: nobody is left to tell.
+                return;
+            };
+            when_done(process.request(request), move |told| {
+                if let Err(error) = told {
+                    log::debug!("tasks: process {child} cannot be told: {error}");
+                }
+            });
+        });
+    }
+
+    fn place(&self, placement: Placement) -> Result<Option<KernelId>> {
+        let Placement::Kernel(index) = placement else {
+            return Ok(None);
+        };
+        if index == self.0.me().index {
+            return Ok(None);
+        }
+        if !self.0.cpus.iter().any(|cpu| cpu.kernel == index) {
+            return Err(Error::new(Errno::ENODEV, "the plan has no such kernel"));
+        }
+        let members = self.0.members.lock();
+        let member = members.iter().find(|member| member.index == index);
+        member.copied().map(Some).ok_or(Error::new(Errno::EHOSTDOWN, "that kernel is not running"))
+    }
+
+    fn move_exec(&self, to: KernelId, image: Box<TaskImage>) -> TryResult<()> {
+        let service = &self.0;
+        let serial = service.moves.lock().next_serial();
+        let (pid, id) = (image.pid, image.id);
+        let bytes = encode(&*image);
+        let peer = to_wire(to);
+        for (n, part) in bytes.chunks(4096).enumerate() {
+            let message = MovePart { serial, offset: (n * 4096) as u32 };
+            service.links.send(peer, wire::ObjectId::NONE, &message, part).map_err(objects::error)?;
+        }
+        let (call, completer) = call();
+        let then = {
+            let service = service.clone();
+            Box::new(move |links: &Links, result: link::Result<Incoming<'_>>| match result {
+                Ok(_) => {
+                    // From here on it is there. If that kernel dies now the process dies with it.
+                    service.names.moved_away(name_of(task::cluster::Name::Process(pid)));
+                    let told: link::Then = Box::new(move |_, result| {
+                        drop(completer.complete(match result {
+                            Ok(_) => done(()),
+                            Err(error) => Err(objects::error(error)),
+                        }));
+                    });
+                    let deadline = links.now().saturating_add(SOON);
+                    let object = object_to_wire(id);
+                    links.request(peer, object, &MoveCommit { serial }, &[], deadline, told);
+                }
+                Err(error) => {
+                    // If it is dead there is nothing to abort.
+                    let _ = links.send(peer, wire::ObjectId::NONE, &MoveAbort { serial }, &[]);
+                    drop(completer.complete(Err(objects::error(error))));
+                }
+            })
+        };
+        let message = MovePrepare { serial, total: bytes.len() as u32, pid: pid.0 };
+        let deadline = service.links.now().saturating_add(LOAD);
+        service.links.request(peer, wire::ObjectId::NONE, &message, &[], deadline, then);
+        call.into_try()
+    }
+
+    fn cpus(&self) -> Vec<CpuFact> {
+        let members = self.0.members.lock().clone();
+        let mut cpus = self.0.cpus.clone();
+        for cpu in &mut cpus {
+            cpu.online = members.iter().any(|member| member.index == cpu.kernel);
+        }
+        cpus
+    }
+}
+
+/// The sum over all kernels of a `kill(-1)`.
+#[derive(Default)]
+struct AllSignalled {
+    total: usize,
+    open: Vec<Box<dyn Op<usize>>>,
+}
+
+impl Op<usize> for AllSignalled {
+    fn notify(&mut self, waker: Arc<dyn Wake>) {
+        for op in &mut self.open {
+            op.notify(waker.clone());
+        }
+    }
+
+    fn take(&mut self) -> Option<TryResult<usize>> {
+        let mut total = self.total;
+        self.open.retain_mut(|op| match op.take() {
+            None => true,
+            Some(Ok(Try::Done(count))) => {
+                total += count;
+                false
+            }
+            Some(_) => false,
+        });
+        self.total = total;
+        self.open.is_empty().then(|| done(self.total))
+    }
+}
