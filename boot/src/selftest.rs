@@ -8,6 +8,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 struct H;
 static TIMERS: AtomicUsize = AtomicUsize::new(0);
 static KICKS: AtomicUsize = AtomicUsize::new(0);
+static SERIAL: AtomicUsize = AtomicUsize::new(0);
+static AGENT: AtomicUsize = AtomicUsize::new(0);
+static DEVICES: hal::sync::Once<crate::devices::Devices> = hal::sync::Once::new();
 static UP: AtomicUsize = AtomicUsize::new(0);
 impl hal::boot::Handlers for H {
     fn timer(&self) {
@@ -19,7 +22,32 @@ impl hal::boot::Handlers for H {
     }
     fn doorbell(&self) {}
     fn irq(&self, line: u32) {
-        log::info!("irq {line}");
+        let Some(d) = DEVICES.get() else { return };
+        if let Some(s) = &d.serial
+            && s.line.line() == line
+        {
+            let mut uart = s.uart.lock();
+            let mut got = [0; 64];
+            let mut n = 0;
+            uart.interrupt(|b| {
+                got[n] = b;
+                n += 1;
+            });
+            SERIAL.fetch_add(n, Ordering::Relaxed);
+            uart.write(&got[..n]);
+        }
+        if let Some(a) = &d.agent
+            && a.line == line
+        {
+            let mut c = a.console.lock();
+            let mut n = 0;
+            c.read(|b| {
+                n += b.len();
+                b.len()
+            });
+            AGENT.fetch_add(n, Ordering::Relaxed);
+            c.write(b"got it");
+        }
     }
 }
 
@@ -55,6 +83,20 @@ pub fn run(facts: &crate::facts::Facts, epoch: u64, archive: &[u8]) {
             }
         }
         log::info!("kicked");
+    }
+    if command_line.contains("devices") {
+        let kernel = facts.plan.kernel(facts.info.index).unwrap();
+        let _ = DEVICES.set(crate::devices::Devices::find(kernel, hal_x86_64::acpi::ecam()));
+        let d = DEVICES.get().unwrap();
+        log::info!("serial {} agent {}", d.serial.is_some(), d.agent.is_some());
+        if let Some(s) = &d.serial {
+            s.uart.lock().write(b"hello from the serial port\n");
+        }
+        let end = hal::time::now() + 1_000_000_000;
+        while hal::time::now() < end && (SERIAL.load(Ordering::Relaxed) < 5 || AGENT.load(Ordering::Relaxed) < 5) {
+            hal::cpu::idle_wait();
+        }
+        log::info!("serial {} agent {}", SERIAL.load(Ordering::Relaxed), AGENT.load(Ordering::Relaxed));
     }
     if command_line.contains("touch") && facts.info.index == 0 {
         let base = facts.plan.kernels[1].base() + 0x100_0000;
