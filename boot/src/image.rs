@@ -41,7 +41,10 @@ fn start(raw: &'static RawBoot) -> ! {
         facts.info.n_cpus,
         facts.info.owned().iter().map(|r| r.len).sum::<u64>() >> 20,
     );
-    peers::start_all(&facts, epoch, archive);
+    // A kernel that was started again finds the others running.
+    if facts.info.incarnation == 1 {
+        peers::start_all(&facts, epoch, archive);
+    }
     #[cfg(feature = "selftest")]
     crate::selftest::run(&facts, epoch, archive);
     if facts.info.index != 0 {

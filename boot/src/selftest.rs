@@ -104,6 +104,19 @@ pub fn run(facts: &crate::facts::Facts, epoch: u64, archive: &[u8]) {
         // SAFETY: not at all; it must fault.
         log::info!("{}", unsafe { p.read_volatile() });
     }
+    if command_line.contains("phoenix") && facts.info.index == 1 && facts.info.incarnation == 1 {
+        use hal::cpuref::{CpuRef, FenceToken};
+        let image = crate::facts::file(archive, crate::facts::IMAGE).unwrap_or_default();
+        let t = hal::time::now();
+        let cpu = CpuRef::new(0).unwrap();
+        let fenced = cpu.fence(&FenceToken::for_fence());
+        log::info!("fence of kernel 0: {fenced:?} {} us", (hal::time::now() - t) / 1000);
+        let r = crate::peers::start(facts, 0, 2, epoch, image);
+        log::info!("start {r:?}");
+    }
+    if command_line.contains("phoenix") && facts.info.index == 0 && facts.info.incarnation == 1 {
+        hal_x86_64::exit::halt();
+    }
     if command_line.contains("restart") && facts.info.index == 0 {
         use hal::cpuref::{CpuRef, FenceToken};
         let image = crate::facts::file(archive, crate::facts::IMAGE).unwrap_or_default();

@@ -31,6 +31,33 @@ pub fn line(line: u32) -> (u32, bool, bool) {
     }
 }
 
+/// What was found, for a kernel that is started by this one and cannot see the tables.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Found {
+    io_apic: u64,
+    ecam: u64,
+    lines: [u32; 16],
+}
+
+/// See [`Found`].
+pub fn found() -> Found {
+    let mut lines = [0; 16];
+    for (to, from) in lines.iter_mut().zip(&LINES) {
+        *to = from.load(Ordering::Relaxed);
+    }
+    Found { io_apic: IO_APIC.load(Ordering::Relaxed), ecam: ECAM.load(Ordering::Relaxed), lines }
+}
+
+/// Takes over what the starter found.
+pub fn set_found(f: &Found) {
+    IO_APIC.store(f.io_apic, Ordering::Relaxed);
+    ECAM.store(f.ecam, Ordering::Relaxed);
+    for (to, from) in LINES.iter().zip(f.lines) {
+        to.store(from, Ordering::Relaxed);
+    }
+}
+
 fn u32_at(b: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(b.get(at..at + 4)?.try_into().ok()?))
 }

@@ -30,6 +30,7 @@ const DIVIDE: u32 = 0x3e0;
 const MASKED: u32 = 1 << 16;
 const ASSERT: u32 = 1 << 14;
 const PENDING: u32 = 1 << 12;
+const DELIVER_NMI: u32 = 4 << 8;
 const DELIVER_INIT: u32 = 5 << 8;
 const DELIVER_STARTUP: u32 = 6 << 8;
 
@@ -144,43 +145,56 @@ pub unsafe fn send_startup(target: u32, page: u64) {
     command(target, DELIVER_STARTUP | (page >> 12) as u32 & 0xff);
 }
 
+/// Sends a non-maskable interrupt.
+///
+/// # Safety
+/// As [`send_init`].
+pub unsafe fn send_nmi(target: u32) {
+    command(target, DELIVER_NMI);
+}
+
 // ---- I/O APIC: only in the kernel that owns it; its peers get no lines ----
 
-/// Physical address of the I/O APIC's registers, 0 if this kernel has none.
+/// Physical address of the I/O APIC's registers, 0 until this kernel uses it.
 static IO: AtomicU64 = AtomicU64::new(0);
 static IO_LOCK: Spin<()> = Spin::new(());
 
 fn io_write(register: u32, value: u32) {
     let base = paging::WINDOW + IO.load(Ordering::Relaxed);
-    // SAFETY: mapped by `init_io`; the lock is held.
+    // SAFETY: mapped by `take_io`; the lock is held.
     unsafe {
         (base as *mut u32).write_volatile(register);
         ((base + 0x10) as *mut u32).write_volatile(value);
     }
 }
 
-/// Takes the I/O APIC that ACPI names and masks all its lines. Only in the kernel that firmware started.
-pub fn init_io() -> Result<(), Refused> {
-    let Some(at) = acpi::io_apic() else { return Ok(()) };
-    paging::map_window(PhysRange::new(at, 0x1000), WindowAttr::Device)?;
-    IO.store(at, Ordering::Relaxed);
-    // The old interrupt controllers: all lines masked.
+/// Masks all lines of the interrupt controllers of the PC/AT. Only in the kernel that firmware started.
+pub fn mask_old_controllers() {
     for port in [0x21, 0xa1] {
         // SAFETY: the mask register of a controller that belongs to this kernel.
         unsafe { x86_64::instructions::port::Port::<u8>::new(port).write(0xff) };
     }
+}
+
+/// Takes the I/O APIC that ACPI names when its owner first uses it: maps it and masks all its lines, which an owner that died
+/// may have left in any state.
+fn take_io() -> Result<(), Refused> {
     let _held = IO_LOCK.lock();
+    if IO.load(Ordering::Relaxed) != 0 {
+        return Ok(());
+    }
+    let at = acpi::io_apic().ok_or(Refused("there is no I/O APIC"))?;
+    paging::map_window(PhysRange::new(at, 0x1000), WindowAttr::Device)?;
+    IO.store(at, Ordering::Relaxed);
     for line in 0..u32::from(LINES) {
         io_write(0x10 + 2 * line, MASKED);
     }
     Ok(())
 }
 
-/// Routes a line (below 16: an ISA interrupt) to the CPU that calls.
+/// Routes a line (below 16: an ISA interrupt) to the CPU that calls. Only for kernels that the plan lets do that.
 pub fn enable_line(line: u32) -> Result<(), Refused> {
-    if IO.load(Ordering::Relaxed) == 0 {
-        return Err(Refused("this kernel does not own an I/O APIC"));
-    }
+    take_io()?;
     let (pin, low, level) = acpi::line(line);
     if line >= u32::from(LINES) || pin >= u32::from(LINES) {
         return Err(Refused("no such interrupt line"));

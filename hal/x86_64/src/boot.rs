@@ -171,6 +171,7 @@ pub(crate) extern "C" fn peer_start(base: u64) -> ! {
     if let Some(h) = smp::hand_over() {
         console::set_index(h.index as u16);
         clock::set_rates((h.tsc_hz, h.timer_scale));
+        acpi::set_found(&h.acpi);
     }
     cob_main(&facts.raw)
 }
@@ -184,7 +185,7 @@ pub(crate) fn init(info: &hal_api::BootInfo) -> Result<(), hal_api::Refused> {
     apic::init_cpu();
     // SAFETY: only read after the boot CPU has written it.
     if unsafe { &*FACTS.0.get() }.identity {
-        apic::init_io()?;
+        apic::mask_old_controllers();
         clock::calibrate();
     }
     smp::init(info);

@@ -13,7 +13,7 @@ use hal_api::{BootInfo, Fenced, PhysAddr, PhysRange, Refused, WindowAttr};
 
 use crate::lock::Spin;
 use crate::percpu::PerCpu;
-use crate::{apic, clock, cpu, entry, paging, percpu};
+use crate::{acpi, apic, clock, cpu, entry, paging, percpu};
 
 /// First trampoline page; kernel `i` has the `i`th.
 pub const TRAMPOLINE: u64 = 0x8000;
@@ -128,6 +128,8 @@ pub struct HandOver {
     pub timer_scale: u64,
     /// Bytes from the begin of the image that are mapped.
     pub mapped: u64,
+    /// Where the devices are that ACPI tells about.
+    pub acpi: acpi::Found,
 }
 
 const HAND_OVER_MAGIC: u64 = u64::from_le_bytes(*b"COBSTART");
@@ -228,8 +230,7 @@ unsafe fn wake(hardware: u32, page: u64, low: &Low) -> Result<(), Refused> {
         warm_reset(page, 0);
     }
     // SAFETY: the caller may.
-    unsafe { apic::send_init(hardware) };
-    clock::spin_for(200_000);
+    unsafe { reset(hardware, boot) };
     for _ in 0..5 {
         if !boot {
             // SAFETY: the caller may; the trampoline is complete.
@@ -244,6 +245,21 @@ unsafe fn wake(hardware: u32, page: u64, low: &Low) -> Result<(), Refused> {
         }
     }
     Err(Refused("the CPU does not answer"))
+}
+
+/// Puts a CPU into reset.
+///
+/// # Safety
+/// The caller may stop this CPU; for the boot CPU the warm-reset vector is set.
+unsafe fn reset(hardware: u32, boot: bool) {
+    // SAFETY: the caller may.
+    unsafe { apic::send_init(hardware) };
+    clock::spin_for(200_000);
+    if boot {
+        // QEMU leaves a CPU that halts with interrupts off in its sleep when INIT comes; woken by an NMI it takes the INIT first.
+        // SAFETY: a running kernel would park, which is what the caller wants.
+        unsafe { apic::send_nmi(hardware) };
+    }
 }
 
 /// Makes the firmware jump to `page:offset` when the boot CPU comes out of its next reset (shutdown code 0x0a, IBM PC/AT).
@@ -314,7 +330,7 @@ pub unsafe fn start_peer(hardware: u32, page: PhysAddr, base: u64) -> Result<(),
         let (top, mapped) = unsafe { paging::peer_tables(base) };
         let (tsc_hz, timer_scale) = clock::rates();
         let index = (page.0 - TRAMPOLINE) >> 12;
-        let h = HandOver { magic: HAND_OVER_MAGIC, index, tsc_hz, timer_scale, mapped };
+        let h = HandOver { magic: HAND_OVER_MAGIC, index, tsc_hz, timer_scale, mapped, acpi: acpi::found() };
         // SAFETY: as above.
         unsafe { ((paging::WINDOW + base + HAND_OVER) as *mut HandOver).write(h) };
         let upper = |i| if i == 511 { top } else { 0 };
@@ -332,8 +348,7 @@ pub unsafe fn start_peer(hardware: u32, page: PhysAddr, base: u64) -> Result<(),
 pub unsafe fn fence_peer(hardware: u32) -> Fenced {
     if u64::from(hardware) != BOOT_APIC.load(Ordering::Relaxed) {
         // SAFETY: the caller holds the fence token.
-        unsafe { apic::send_init(hardware) };
-        clock::spin_for(200_000);
+        unsafe { reset(hardware, false) };
         return Fenced::Reset;
     }
     // Kernel 0 is the one that firmware started; its trampoline page has the stub.
@@ -341,7 +356,7 @@ pub unsafe fn fence_peer(hardware: u32) -> Fenced {
     let park = (&raw const trampoline_park) as u64 - (&raw const trampoline) as u64;
     warm_reset(TRAMPOLINE, park as u16);
     // SAFETY: as above.
-    unsafe { apic::send_init(hardware) };
+    unsafe { reset(hardware, true) };
     let end = clock::now() + 200_000_000;
     while clock::now() < end {
         // SAFETY: the page is mapped.
