@@ -18,6 +18,7 @@ mod entry;
 pub mod exit;
 mod fpu;
 mod lock;
+mod page;
 pub mod paging;
 pub mod panic;
 mod percpu;

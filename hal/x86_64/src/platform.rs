@@ -135,19 +135,13 @@ unsafe impl Platform for Machine {
     #[inline]
     unsafe fn zero_page(page: NonNull<u8>) {
         // SAFETY: a whole page of the caller's.
-        unsafe {
-            core::arch::asm!("rep stosq", inout("rdi") page.as_ptr() => _, inout("rcx") 512 => _, in("rax") 0,
-                options(nostack, preserves_flags));
-        }
+        unsafe { crate::page::zero(page.as_ptr()) };
     }
 
     #[inline]
     unsafe fn copy_page(to: NonNull<u8>, from: NonNull<u8>) {
         // SAFETY: whole pages, `to` is the caller's.
-        unsafe {
-            core::arch::asm!("rep movsq", inout("rdi") to.as_ptr() => _, inout("rsi") from.as_ptr() => _,
-                inout("rcx") 512 => _, options(nostack, preserves_flags));
-        }
+        unsafe { crate::page::copy(to.as_ptr(), from.as_ptr()) };
     }
 
     fn kernel_root() -> Option<PhysAddr> {
