@@ -55,6 +55,7 @@ fn second(slot: usize) -> ! {
     log::info!("cpu {slot} up");
     UP.fetch_add(1, Ordering::Relaxed);
     loop {
+        look();
         hal::cpu::idle_wait();
     }
 }
@@ -83,6 +84,7 @@ pub fn run(facts: &crate::facts::Facts, epoch: u64, archive: &[u8]) {
             }
         }
         log::info!("kicked");
+        shootdowns();
     }
     if command_line.contains("devices") {
         let kernel = facts.plan.kernel(facts.info.index).unwrap();
@@ -134,6 +136,7 @@ pub fn run(facts: &crate::facts::Facts, epoch: u64, archive: &[u8]) {
         log::info!("frames {before:?} -> {:?}", hal::frame::stats());
     }
     if command_line.contains("user") {
+        pages();
         user();
     }
     if command_line.contains("over") {
@@ -143,6 +146,79 @@ pub fn run(facts: &crate::facts::Facts, epoch: u64, archive: &[u8]) {
         let t = t.unwrap();
         let me = hal::thread::Thread::current();
         hal::thread::switch(&me, &t);
+    }
+}
+
+/// Pages are zeroed and copied whole, and nothing beyond them.
+fn pages() {
+    let run = hal::frame::FrameRun::alloc(2).unwrap();
+    run.write(0, &[0xa5; 0x4000]);
+    let frames: alloc::vec::Vec<_> = run.into_frames().collect();
+    let at = |f: &hal::frame::Frame| {
+        let mut b = [0; 0x1000];
+        f.read(0, &mut b);
+        b
+    };
+    frames[1].zero();
+    let copy = frames[2].duplicate().unwrap();
+    frames[1].write(7, b"x");
+    frames[2].copy_from(&frames[1]);
+    assert!(at(&frames[0]).iter().all(|&b| b == 0xa5) && at(&frames[3]).iter().all(|&b| b == 0xa5));
+    assert!(at(&copy).iter().all(|&b| b == 0xa5));
+    assert!(at(&frames[2]).iter().enumerate().all(|(i, &b)| b == if i == 7 { b'x' } else { 0 }));
+    log::info!("pages");
+}
+
+static SHARED: hal::sync::Once<hal::space::AddressSpace> = hal::sync::Once::new();
+static ROUND: AtomicUsize = AtomicUsize::new(0);
+static SEEN: AtomicUsize = AtomicUsize::new(0);
+const PAGE: hal::addr::UserAddr = hal::addr::UserAddr(0x60_0000);
+
+/// The other CPU reads a page through its TLB while this one maps another frame there, a thousand times.
+fn shootdowns() {
+    use hal::frame::{Frame, MapFrame};
+    use hal::space::Prot;
+    let space = SHARED.get_or_init(|| hal::space::AddressSpace::new().unwrap());
+    let map = |n: usize| {
+        let f = Frame::alloc(true).unwrap();
+        f.write(0, &(n as u32).to_le_bytes());
+        space.unmap(PAGE..PAGE + 4096, &mut space.batch());
+        space.map(PAGE, MapFrame::Own(f), Prot::READ).unwrap();
+    };
+    let free = hal::frame::stats().free;
+    hal::cpu::kick(1);
+    let t = hal::time::now();
+    for n in 1..=1000 {
+        map(n);
+        ROUND.store(n, Ordering::Release);
+        let mut turn = 0;
+        while SEEN.load(Ordering::Acquire) != n {
+            hal::cpu::relax(&mut turn);
+        }
+    }
+    ROUND.store(usize::MAX, Ordering::Release);
+    space.unmap(PAGE..PAGE + 4096, &mut space.batch());
+    log::info!("1000 shootdowns, {} ns each", (hal::time::now() - t) / 1000);
+    assert!(free - hal::frame::stats().free < 8, "frames are lost");
+}
+
+/// The other side of [`shootdowns`].
+fn look() {
+    let Some(space) = SHARED.get() else { return };
+    space.activate();
+    let mut done = 0;
+    loop {
+        let round = ROUND.load(Ordering::Acquire);
+        if round == usize::MAX {
+            hal::space::deactivate();
+            return;
+        }
+        if round != done {
+            assert_eq!(hal::user::load_u32(PAGE), Ok(round as u32), "a stale translation");
+            done = round;
+            SEEN.store(round, Ordering::Release);
+        }
+        hal::cpu::breathe();
     }
 }
 
