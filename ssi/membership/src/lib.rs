@@ -1,3 +1,16 @@
 //! Which kernels are members, and what happens when one dies.
+//!
+//! * `state.rs` decides (no I/O): views, joining, fencing, the majority where there is no shared memory; `detector.rs` measures silence.
+//! * `glue.rs` connects it to the links, the porches and the services of one kernel.
 #![no_std]
 #![forbid(unsafe_code)]
+extern crate alloc;
+
+pub mod config;
+pub mod detector;
+pub mod state;
+pub mod types;
+
+pub use config::Config;
+pub use state::{Membership, Phase};
+pub use types::{Actions, Claim, Event, Message, Outcome, View};

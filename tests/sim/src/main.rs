@@ -1,0 +1,61 @@
+//! `cob-sim [--seeds N] [--from S] [--kernels N]`: runs seeds; `cob-sim --seed N --trace`: replays one.
+use std::{panic, process::ExitCode, time::Instant};
+
+fn main() -> ExitCode {
+    let mut seeds = 1000;
+    let mut from = 1;
+    let mut one = None;
+    let mut trace = false;
+    let mut kernels = None;
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut number = || args.next().and_then(|n| n.parse::<u64>().ok());
+        match arg.as_str() {
+            "--seeds" => seeds = number().unwrap_or(seeds),
+            "--from" => from = number().unwrap_or(from),
+            "--seed" => one = number(),
+            "--kernels" => kernels = number().map(|n| n.clamp(1, 64) as u16),
+            "--trace" => trace = true,
+            _ => {
+                eprintln!("usage: cob-sim [--seeds N] [--from SEED] [--kernels N] | --seed N [--trace]");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    if let Some(seed) = one {
+        (from, seeds) = (seed, 1);
+    }
+    let start = Instant::now();
+    let mut total = cob_sim::Report::default();
+    let mut failed = Vec::new();
+    for seed in from..from + seeds {
+        let result = panic::catch_unwind(|| cob_sim::run(seed, trace, kernels))
+            .unwrap_or_else(|_| Err("a state machine panicked".into()));
+        match result {
+            Ok(report) => {
+                total.events += report.events;
+                total.messages += report.messages;
+                total.operations += report.operations;
+                total.faults += report.faults;
+                total.views += report.views;
+                total.deaths += report.deaths;
+            }
+            Err(why) => {
+                println!("seed {seed}: {why}\n  replay: cob-sim --seed {seed} --trace");
+                failed.push(seed);
+            }
+        }
+    }
+    println!(
+        "{seeds} seeds, {} events, {} messages, {} operations, {} faults, {} views, {} deaths, {} failed, {:.1} s",
+        total.events,
+        total.messages,
+        total.operations,
+        total.faults,
+        total.views,
+        total.deaths,
+        failed.len(),
+        start.elapsed().as_secs_f64()
+    );
+    ExitCode::from(u8::from(!failed.is_empty()))
+}

@@ -1,0 +1,93 @@
+//! How a service's state machine joins the simulation.
+
+use std::{any::Any, fmt::Debug, rc::Rc};
+
+use base::KernelId;
+use membership::View;
+use wire::Lane;
+
+use crate::rng::Rng;
+
+/// The body of a service's message: any value that can be shown in a trace.
+pub trait Body: Any + Debug {
+    /// As what it is.
+    fn as_any(&self) -> &dyn Any;
+}
+
+impl<T: Any + Debug> Body for T {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// What a service does in a step.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The kernel that it runs on.
+    pub me: KernelId,
+    /// The time in nanoseconds.
+    pub now: u64,
+    /// The view in force on this kernel.
+    pub view: &'a View,
+    /// Chance.
+    pub rng: &'a mut Rng,
+    /// What is sent.
+    pub sent: Vec<(KernelId, Lane, Rc<dyn Body>)>,
+    /// Kernels that did not answer in time.
+    pub overdue: Vec<KernelId>,
+    /// When [`SimService::timer`] is called, at the latest.
+    pub wake: Option<u64>,
+}
+
+impl Context<'_> {
+    /// Sends a message of this service. It arrives unless the peer dies; in order within its lane.
+    pub fn send(&mut self, to: KernelId, lane: Lane, body: impl Body) {
+        self.sent.push((to, lane, Rc::new(body)));
+    }
+
+    /// Asks to be called at this time.
+    pub fn wake_at(&mut self, at: u64) {
+        self.wake = Some(self.wake.map_or(at, |w| w.min(at)));
+    }
+}
+
+/// A service on one kernel.
+pub trait SimService: Any {
+    /// A message of the same service on another kernel.
+    fn message(&mut self, from: KernelId, body: &dyn Body, context: &mut Context<'_>);
+    /// A kernel is dead and stopped: its link is closed (nothing of it comes any more), requests to it are answered.
+    fn down(&mut self, dead: KernelId, context: &mut Context<'_>);
+    /// This kernel entered a view.
+    fn view(&mut self, context: &mut Context<'_>);
+    /// Something for programs: a random operation.
+    fn operate(&mut self, context: &mut Context<'_>);
+    /// The time that was asked for has come.
+    fn timer(&mut self, context: &mut Context<'_>);
+    /// As what it is, for [`Suite::check`].
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// The running instances of one service: the kernels that are alive, and their parts.
+pub type Parts<'a> = [(KernelId, &'a dyn SimService)];
+
+/// A service as a whole: how its parts are made, and what must hold over all of them.
+pub trait Suite {
+    /// The name, for traces.
+    fn name(&self) -> &'static str;
+    /// The part on one kernel.
+    fn start(&self, me: KernelId, kernels: u16) -> Box<dyn SimService>;
+    /// A kernel stopped (for ever, in this incarnation): what was on it is gone.
+    fn stopped(&mut self, kernel: KernelId, part: &dyn SimService) {
+        let _ = (kernel, part);
+    }
+    /// What must hold after every step. `changed` is the kernel that made the step.
+    ///
+    /// # Errors
+    /// The invariant that does not hold.
+    fn check(&mut self, changed: KernelId, parts: &Parts<'_>) -> Result<(), String>;
+    /// What must hold when all is quiet.
+    ///
+    /// # Errors
+    /// The invariant that does not hold.
+    fn finish(&mut self, parts: &Parts<'_>) -> Result<(), String>;
+}

@@ -1,0 +1,613 @@
+//! The machine: kernels, links, a clock, a queue of what happens next. One thread, no chance but the seed's.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    rc::Rc,
+};
+
+use base::KernelId;
+use membership::{Config, Event, Membership, Message, Outcome, Phase, View};
+use wire::Lane;
+
+use crate::{
+    effects::Hands,
+    plan::{Medium, Plan},
+    rng::Rng,
+    service::{Body, Context, SimService, Suite},
+};
+
+/// A millisecond.
+pub const MS: u64 = 1_000_000;
+
+/// What travels.
+#[derive(Clone, Debug)]
+pub(crate) enum Payload {
+    Membership(Message),
+    Service(usize, Rc<dyn Body>),
+}
+
+/// What happens.
+#[derive(Clone, Debug)]
+pub(crate) enum Item {
+    Deliver {
+        from: KernelId,
+        to: KernelId,
+        payload: Payload,
+    },
+    Tick {
+        node: KernelId,
+        turn: u64,
+    },
+    Timer {
+        node: KernelId,
+        service: usize,
+        turn: u64,
+    },
+    Prepared {
+        node: KernelId,
+        epoch: u32,
+    },
+    /// The fencer's interrupt arrives.
+    Stop {
+        victim: KernelId,
+    },
+    Fenced {
+        fencer: KernelId,
+        victim: KernelId,
+        outcome: Outcome,
+    },
+    /// The doorbell of a dying kernel.
+    Notice {
+        node: KernelId,
+        dying: KernelId,
+    },
+    Operate,
+    Restart {
+        index: u16,
+    },
+    Heal,
+}
+
+impl Item {
+    /// On which kernel it happens; `None` for what happens to the machine.
+    const fn node(&self) -> Option<KernelId> {
+        match self {
+            Self::Deliver { to: node, .. }
+            | Self::Tick { node, .. }
+            | Self::Timer { node, .. }
+            | Self::Prepared { node, .. }
+            | Self::Fenced { fencer: node, .. }
+            | Self::Notice { node, .. } => Some(*node),
+            Self::Stop { .. } | Self::Operate | Self::Restart { .. } | Self::Heal => None,
+        }
+    }
+}
+
+/// One kernel.
+pub(crate) struct Node {
+    pub id: KernelId,
+    pub membership: Membership,
+    pub parts: Vec<Box<dyn SimService>>,
+    /// It runs no more, in this incarnation.
+    pub stopped: bool,
+    /// It does nothing, but it is not stopped: nobody knows what its CPUs and devices do.
+    pub hung: bool,
+    pub parked: bool,
+    pub paused_from: u64,
+    pub paused_until: u64,
+    /// For how long it is or was paused, for the check of false deaths.
+    pub pause: u64,
+    pub beats: u64,
+    pub fence_word: u64,
+    /// Whose memory it maps.
+    pub mapped: BTreeSet<KernelId>,
+    /// Whose links it closed.
+    pub closed: BTreeSet<KernelId>,
+    pub fencing: BTreeSet<KernelId>,
+    /// The epoch it is in.
+    pub entered: u32,
+    turn: u64,
+    timer_turns: Vec<u64>,
+}
+
+impl Node {
+    /// Whether its CPUs may still do something.
+    pub const fn is_live(&self) -> bool {
+        !self.stopped && !self.parked
+    }
+
+    /// Whether it works.
+    pub const fn runs(&self) -> bool {
+        self.is_live() && !self.hung
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// Steps of state machines.
+    pub events: u64,
+    /// Messages.
+    pub messages: u64,
+    /// Operations that were started.
+    pub operations: u64,
+    /// Faults that happened.
+    pub faults: u64,
+    /// Views that came into force.
+    pub views: u64,
+    /// Kernels that were declared dead.
+    pub deaths: u64,
+}
+
+/// A machine in the middle of a run.
+pub struct World {
+    pub(crate) now: u64,
+    pub(crate) rng: Rng,
+    pub(crate) plan: Plan,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) suites: Vec<Box<dyn Suite>>,
+    pub(crate) report: Report,
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    items: BTreeMap<u64, Item>,
+    serial: u64,
+    lanes: BTreeMap<(KernelId, KernelId, usize), u64>,
+    pub(crate) epochs: BTreeMap<u32, Vec<KernelId>>,
+    pub(crate) deaths: BTreeSet<KernelId>,
+    cut: BTreeSet<u16>,
+    operations: u32,
+    faults: u32,
+    next_fault: u64,
+    print: bool,
+}
+
+impl World {
+    /// The machine of a seed, before its first step.
+    pub fn new(seed: u64, suites: Vec<Box<dyn Suite>>, trace: bool, kernels: Option<u16>) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut plan = Plan::of(&mut rng);
+        if let Some(kernels) = kernels {
+            plan.kernels = kernels;
+        }
+        let mut world = Self {
+            now: 0,
+            rng,
+            plan,
+            nodes: Vec::new(),
+            suites,
+            report: Report::default(),
+            queue: BinaryHeap::new(),
+            items: BTreeMap::new(),
+            serial: 0,
+            lanes: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            deaths: BTreeSet::new(),
+            cut: BTreeSet::new(),
+            operations: 0,
+            faults: 0,
+            next_fault: 0,
+            print: trace,
+        };
+        world.note(|w| format!("plan {:?}", w.plan));
+        for index in 0..world.plan.kernels {
+            let node = world.node(KernelId { index, incarnation: 1 });
+            world.nodes.push(node);
+        }
+        world
+    }
+
+    fn node(&self, id: KernelId) -> Node {
+        let parts: Vec<_> = self.suites.iter().map(|s| s.start(id, self.plan.kernels)).collect();
+        Node {
+            id,
+            membership: Membership::new(id, Config::new()),
+            timer_turns: vec![0; parts.len()],
+            parts,
+            stopped: false,
+            hung: false,
+            parked: false,
+            paused_from: 0,
+            paused_until: 0,
+            pause: 0,
+            beats: 0,
+            fence_word: 0,
+            mapped: BTreeSet::new(),
+            closed: BTreeSet::new(),
+            fencing: BTreeSet::new(),
+            turn: 0,
+            entered: 0,
+        }
+    }
+
+    /// Writes a line of the trace.
+    pub(crate) fn note(&mut self, text: impl FnOnce(&Self) -> String) {
+        if self.print {
+            let line = text(self);
+            println!("{:>13.6} ms  {line}", self.now as f64 / MS as f64);
+        }
+    }
+
+    pub(crate) fn schedule(&mut self, at: u64, item: Item) {
+        self.serial += 1;
+        self.queue.push(Reverse((at.max(self.now), self.serial)));
+        self.items.insert(self.serial, item);
+    }
+
+    pub(crate) fn find(&self, id: KernelId) -> Option<usize> {
+        self.nodes.iter().position(|n| n.id == id)
+    }
+
+    /// Runs the seed.
+    ///
+    /// # Errors
+    /// The invariant that does not hold.
+    pub fn run(&mut self) -> Result<Report, String> {
+        self.start()?;
+        let quiet = self.plan.busy + 40_000 * MS;
+        while let Some(Reverse((at, serial))) = self.queue.pop() {
+            if at > quiet {
+                break;
+            }
+            self.now = at;
+            let Some(item) = self.items.remove(&serial) else { continue };
+            self.happen(serial, item)?;
+            if self.now < self.plan.busy && self.faults < self.plan.faults && self.report.events >= self.next_fault {
+                self.fault();
+            }
+        }
+        self.finish()?;
+        Ok(self.report)
+    }
+
+    fn start(&mut self) -> Result<(), String> {
+        let first = self.nodes[0].id;
+        self.membership(first, Event::Found)?;
+        for index in 1..self.plan.kernels {
+            // A tree: each is started by one that was started before it.
+            let parent = self.rng.below(u64::from(index)) as u16;
+            let contacts = vec![KernelId { index: parent, incarnation: 1 }, first];
+            self.now += self.rng.below(20 * MS);
+            let me = self.nodes[usize::from(index)].id;
+            self.membership(me, Event::Enter { contacts })?;
+        }
+        let pace = self.plan.busy / u64::from(self.plan.operations);
+        let mut at = 0;
+        for _ in 0..self.plan.operations {
+            at += self.rng.below(2 * pace);
+            self.schedule(at, Item::Operate);
+        }
+        self.next_fault = self.rng.below(200);
+        Ok(())
+    }
+
+    fn happen(&mut self, serial: u64, item: Item) -> Result<(), String> {
+        if let Some(id) = item.node() {
+            let Some(at) = self.find(id) else { return Ok(()) };
+            let node = &self.nodes[at];
+            if !node.runs() {
+                return Ok(());
+            }
+            if node.paused_until > self.now {
+                // In the order in which it would have come.
+                self.queue.push(Reverse((node.paused_until, serial)));
+                self.items.insert(serial, item);
+                return Ok(());
+            }
+        }
+        match item {
+            Item::Deliver { from, to, payload } => self.deliver(from, to, payload),
+            Item::Tick { node, turn } => self.tick(node, turn),
+            Item::Timer { node, service, turn } => {
+                let at = self.find(node).filter(|at| self.nodes[*at].timer_turns[service] == turn);
+                at.map_or(Ok(()), |at| self.service(at, service, |part, context| part.timer(context)))
+            }
+            Item::Prepared { node, epoch } => self.membership(node, Event::Prepared { epoch }),
+            Item::Stop { victim } => {
+                self.stop(victim);
+                Ok(())
+            }
+            Item::Fenced { fencer, victim, outcome } => {
+                if let Some(at) = self.find(fencer) {
+                    self.nodes[at].fencing.remove(&victim);
+                }
+                self.membership(fencer, Event::Fenced { victim, outcome })
+            }
+            Item::Notice { node, dying } => self.membership(node, Event::Dying { peer: dying }),
+            Item::Operate => self.operate(),
+            Item::Restart { index } => self.restart(index),
+            Item::Heal => {
+                self.note(|_| "the cut heals".into());
+                self.cut.clear();
+                Ok(())
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: KernelId, to: KernelId, payload: Payload) -> Result<(), String> {
+        let Some(at) = self.find(to) else { return Ok(()) };
+        self.report.messages += 1;
+        match payload {
+            Payload::Membership(message) => {
+                self.note(|_| format!("{from} -> {to} {message:?}"));
+                self.membership(to, Event::Received { from, message })
+            }
+            Payload::Service(service, body) => {
+                if self.nodes[at].closed.contains(&from) {
+                    return Ok(());
+                }
+                self.note(|w| format!("{from} -> {to} {}: {body:?}", w.suites[service].name()));
+                self.service(at, service, |part, context| part.message(from, &*body, context))
+            }
+        }
+    }
+
+    fn tick(&mut self, id: KernelId, turn: u64) -> Result<(), String> {
+        let Some(at) = self.find(id).filter(|at| self.nodes[*at].turn == turn) else { return Ok(()) };
+        self.nodes[at].beats += 1;
+        if self.plan.medium == Medium::Shared
+            && let Some(peer) = self.nodes[at].membership.watched()
+            && let Some(watched) = self.find(peer)
+        {
+            let count = self.nodes[watched].beats;
+            self.membership(id, Event::Beat { peer, count })?;
+        }
+        if self.nodes[at].membership.phase() == Phase::Outside {
+            // It sees who is there by their porches.
+            let contacts = self.nodes.iter().map(|n| n.id).filter(|k| *k != id).collect();
+            self.membership(id, Event::Enter { contacts })?;
+        }
+        self.membership(id, Event::Tick)
+    }
+
+    /// One step of a kernel's membership.
+    pub(crate) fn membership(&mut self, id: KernelId, event: Event) -> Result<(), String> {
+        let Some(at) = self.find(id).filter(|at| self.nodes[*at].runs()) else { return Ok(()) };
+        self.report.events += 1;
+        if !matches!(event, Event::Tick | Event::Beat { .. } | Event::Received { .. }) {
+            self.note(|_| format!("{id} {event:?}"));
+        }
+        let mut words: BTreeMap<KernelId, u64> = BTreeMap::new();
+        if self.plan.medium == Medium::Shared {
+            words.extend(self.nodes.iter().map(|n| (n.id, n.fence_word)));
+        }
+        let mut hands = Hands { words, effects: Vec::new() };
+        let now = self.now;
+        self.nodes[at].membership.step(now, event, &mut hands);
+        for (kernel, word) in hands.words {
+            if let Some(n) = self.find(kernel) {
+                self.nodes[n].fence_word = word;
+            }
+        }
+        for effect in hands.effects {
+            self.apply(id, effect)?;
+        }
+        Ok(())
+    }
+
+    /// One step of a service on a kernel.
+    pub(crate) fn service(
+        &mut self,
+        at: usize,
+        service: usize,
+        step: impl FnOnce(&mut dyn SimService, &mut Context<'_>),
+    ) -> Result<(), String> {
+        self.report.events += 1;
+        let now = self.now;
+        let node = &mut self.nodes[at];
+        let me = node.id;
+        let mut context = Context {
+            me,
+            now,
+            view: node.membership.view(),
+            rng: &mut self.rng,
+            sent: Vec::new(),
+            overdue: Vec::new(),
+            wake: None,
+        };
+        step(&mut *node.parts[service], &mut context);
+        let (sent, overdue, wake) = (context.sent, context.overdue, context.wake);
+        for (to, lane, body) in sent {
+            self.post(me, to, lane, Payload::Service(service, body));
+        }
+        if let Some(wake) = wake {
+            let node = &mut self.nodes[at];
+            node.timer_turns[service] += 1;
+            let turn = node.timer_turns[service];
+            self.schedule(wake, Item::Timer { node: me, service, turn });
+        }
+        self.check(me, service)?;
+        for peer in overdue {
+            self.membership(me, Event::Overdue { peer })?;
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, changed: KernelId, service: usize) -> Result<(), String> {
+        let parts: Vec<_> = self.nodes.iter().filter(|n| n.is_live()).map(|n| (n.id, &*n.parts[service])).collect();
+        let suite = &mut self.suites[service];
+        suite.check(changed, &parts).map_err(|e| format!("{}: {e}", suite.name()))
+    }
+
+    /// Sends a message: chooses when it arrives, and whether.
+    pub(crate) fn post(&mut self, from: KernelId, to: KernelId, lane: Lane, payload: Payload) {
+        let lossy = self.plan.medium == Medium::Lossy;
+        let cut = self.cut.contains(&from.index) != self.cut.contains(&to.index);
+        let unreliable = lossy && matches!(payload, Payload::Membership(_));
+        if unreliable && (cut || self.rng.one_in(10)) {
+            return;
+        }
+        let mut at = self.now + 1 + self.rng.below(self.plan.delay);
+        if unreliable {
+            if self.rng.one_in(20) {
+                let again = self.now + 1 + self.rng.below(self.plan.delay);
+                self.schedule(again, Item::Deliver { from, to, payload: payload.clone() });
+            }
+        } else {
+            if cut {
+                at += self.plan.busy;
+            }
+            let last = self.lanes.entry((from, to, lane as usize)).or_default();
+            at = at.max(*last + 1);
+            *last = at;
+        }
+        self.schedule(at, Item::Deliver { from, to, payload });
+    }
+
+    fn operate(&mut self) -> Result<(), String> {
+        let able: Vec<usize> = (0..self.nodes.len())
+            .filter(|at| self.nodes[*at].runs() && self.nodes[*at].membership.phase() == Phase::Member)
+            .collect();
+        self.operations += 1;
+        let Some(at) = self.rng.pick(&able).filter(|at| self.nodes[*at].paused_until <= self.now) else {
+            return Ok(());
+        };
+        self.report.operations += 1;
+        let service = self.rng.below(self.suites.len() as u64) as usize;
+        if service >= self.suites.len() {
+            return Ok(());
+        }
+        self.service(at, service, |part, context| part.operate(context))
+    }
+
+    // -- faults ----------------------------------------------------------------------------------------------------
+
+    fn fault(&mut self) {
+        self.faults += 1;
+        self.next_fault = self.report.events + 1 + self.rng.below(200);
+        let running: Vec<usize> = (0..self.nodes.len()).filter(|at| self.nodes[*at].runs()).collect();
+        // Half of the time somebody who is in the middle of something.
+        let busy: Vec<usize> = running.iter().copied().filter(|at| self.nodes[*at].membership.is_busy()).collect();
+        let from = if self.rng.one_in(2) && !busy.is_empty() { &busy } else { &running };
+        let Some(at) = self.rng.pick(from) else { return };
+        let id = self.nodes[at].id;
+        let members = |w: &Self| {
+            w.nodes.iter().filter(|n| n.runs() && n.pause == 0 && n.membership.phase() == Phase::Member).count()
+        };
+        self.report.faults += 1;
+        // Somebody must be left who can let the others in.
+        let last = members(self) <= 1 && self.nodes[at].membership.phase() == Phase::Member;
+        let kind = if last { 3 } else { self.rng.below(8) };
+        match kind {
+            0 | 1 => self.panic(id),
+            2 => {
+                self.note(|_| format!("{id} hangs"));
+                self.nodes[at].hung = true;
+            }
+            3..=5 => {
+                let long = !last && self.rng.one_in(4);
+                let pause = if long { self.rng.between(2500, 6000) } else { self.rng.between(1, 700) } * MS;
+                self.note(|_| format!("{id} pauses for {} ms", pause / MS));
+                let node = &mut self.nodes[at];
+                if node.paused_until <= self.now {
+                    node.paused_from = self.now;
+                }
+                node.paused_until = node.paused_until.max(self.now + pause);
+                node.pause = node.pause.max(node.paused_until - node.paused_from);
+            }
+            6 if self.plan.medium == Medium::Lossy => {
+                self.cut = self.nodes.iter().map(|n| n.id.index).filter(|_| self.rng.one_in(3)).collect();
+                self.note(|w| format!("{:?} are cut off", w.cut));
+                let heal = self.now + self.rng.between(100, 8000) * MS;
+                self.schedule(heal, Item::Heal);
+            }
+            _ => {
+                // It says goodbye; the CPUs stop a little later.
+                self.note(|_| format!("{id} leaves"));
+                // A step of a running kernel that only sends.
+                if self.membership(id, Event::Leave).is_ok() {
+                    let at = self.now + self.rng.below(5 * MS);
+                    self.schedule(at, Item::Stop { victim: id });
+                }
+            }
+        }
+        let index = id.index;
+        let at = self.now + self.rng.between(10, 9000) * MS;
+        self.schedule(at, Item::Restart { index });
+    }
+
+    fn panic(&mut self, id: KernelId) {
+        self.note(|_| format!("{id} panics"));
+        self.stop(id);
+        let others: Vec<KernelId> = self.nodes.iter().map(|n| n.id).filter(|k| *k != id).collect();
+        for node in others {
+            // The last words may get lost where messages do.
+            if self.plan.medium == Medium::Shared || !self.rng.one_in(3) {
+                let at = self.now + 1 + self.rng.below(self.plan.delay);
+                self.schedule(at, Item::Notice { node, dying: id });
+            }
+        }
+    }
+
+    pub(crate) fn stop(&mut self, id: KernelId) {
+        let Some(at) = self.find(id).filter(|at| !self.nodes[*at].stopped) else { return };
+        self.note(|_| format!("{id} is stopped"));
+        self.nodes[at].stopped = true;
+        let node = &self.nodes[at];
+        for (suite, part) in self.suites.iter_mut().zip(&node.parts) {
+            suite.stopped(id, &**part);
+        }
+    }
+
+    fn restart(&mut self, index: u16) -> Result<(), String> {
+        let slot = usize::from(index);
+        let old = self.nodes[slot].id;
+        if !self.nodes[slot].stopped {
+            return Ok(());
+        }
+        // Only when somebody knows that all have let go of the old one.
+        let booter = self.nodes.iter().find(|n| {
+            n.runs()
+                && n.membership.phase() == Phase::Member
+                && n.membership.is_dead(old)
+                && n.membership.outcome(index) != Some(Outcome::Lost)
+                && !n.membership.view().contains(old)
+        });
+        let Some(booter) = booter.map(|n| n.id) else {
+            if self.now < self.plan.busy {
+                self.schedule(self.now + 500 * MS, Item::Restart { index });
+            }
+            return Ok(());
+        };
+        let id = KernelId { index, incarnation: old.incarnation + 1 };
+        self.note(|_| format!("{booter} starts {id}"));
+        self.nodes[slot] = self.node(id);
+        let mut contacts = vec![booter];
+        contacts.extend(self.nodes.iter().map(|n| n.id).filter(|k| *k != id && *k != booter));
+        self.membership(id, Event::Enter { contacts })
+    }
+
+    pub(crate) fn wake(&mut self, id: KernelId, at: u64) {
+        if let Some(n) = self.find(id) {
+            self.nodes[n].turn += 1;
+            let turn = self.nodes[n].turn;
+            self.schedule(at, Item::Tick { node: id, turn });
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        // Where nobody can be fenced a kernel that hangs stays as it is. One that hangs before it was let in is its starter's to notice.
+        let lossy = self.plan.medium == Medium::Lossy;
+        let nobody = !self.nodes.iter().any(|n| n.runs() && n.membership.phase() == Phase::Member);
+        let forgiven = |n: &Node| {
+            let outside = n.membership.phase() == Phase::Outside;
+            n.hung && (lossy || outside) || lossy && outside && nobody
+        };
+        let running: Vec<&Node> = self.nodes.iter().filter(|n| n.is_live() && !forgiven(n)).collect();
+        let ids: Vec<KernelId> = running.iter().map(|n| n.id).collect();
+        for node in &running {
+            if node.hung {
+                return Err(format!("{} hangs and nobody noticed", node.id));
+            }
+            let view: &View = node.membership.view();
+            if view.members != ids {
+                return Err(format!("when all is quiet {} is in view {view:?}, but {ids:?} are alive", node.id));
+            }
+        }
+        for service in 0..self.suites.len() {
+            let parts: Vec<_> = self.nodes.iter().filter(|n| n.is_live()).map(|n| (n.id, &*n.parts[service])).collect();
+            let suite = &mut self.suites[service];
+            suite.finish(&parts).map_err(|e| format!("{}: {e}", suite.name()))?;
+        }
+        Ok(())
+    }
+}
