@@ -86,6 +86,8 @@ pub unsafe trait Platform: Sized + 'static {
     const COHERENT: bool;
     /// Whether a local TLB invalidation reaches all CPUs of this kernel by hardware (aarch64), so that no IPI is needed.
     const BROADCAST_TLBI: bool;
+    /// The ELF machine number of the programs that run here (`EM_*`).
+    const ELF_MACHINE: u16;
     /// Bytes that a kernel stack needs, a power of two, guard page not counted.
     const STACK_SIZE: usize;
 
@@ -268,6 +270,8 @@ pub unsafe trait Platform: Sized + 'static {
     /// Gives it back.
     fn msi_free(line: u32);
 
+    /// What `AT_HWCAP` and `AT_HWCAP2` tell programs about this CPU.
+    fn hwcap() -> [u64; 2];
     /// The names of the features of this CPU as `/proc/cpuinfo` shows them and the model name.
     fn describe_cpu(out: &mut dyn core::fmt::Write) -> core::fmt::Result;
 }

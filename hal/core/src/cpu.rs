@@ -68,6 +68,14 @@ pub fn entropy() -> u64 {
     P::entropy()
 }
 
+/// The ELF machine number of the programs that run here (`EM_*`).
+pub const ELF_MACHINE: u16 = P::ELF_MACHINE;
+
+/// What `AT_HWCAP` and `AT_HWCAP2` tell programs about this CPU.
+pub fn hwcap() -> [u64; 2] {
+    P::hwcap()
+}
+
 /// Starts the CPU of `slot`: it calls `main(slot)`, which must not return, with interrupts off.
 pub fn start(slot: usize, main: fn(usize) -> !) -> Result<(), crate::cpuref::Refused> {
     P::start_slot(slot, main)

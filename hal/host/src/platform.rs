@@ -29,6 +29,7 @@ unsafe impl Platform for Host {
 
     const COHERENT: bool = true;
     const BROADCAST_TLBI: bool = false;
+    const ELF_MACHINE: u16 = 62;
     const STACK_SIZE: usize = 64 << 10;
 
     unsafe fn init(_info: &BootInfo, up: &'static dyn Upcalls) {
@@ -293,6 +294,10 @@ unsafe impl Platform for Host {
     }
 
     fn msi_free(_line: u32) {}
+
+    fn hwcap() -> [u64; 2] {
+        [0; 2]
+    }
 
     fn describe_cpu(out: &mut dyn std::fmt::Write) -> std::fmt::Result {
         out.write_str("model name\t: simulated\nflags\t\t: fpu\n")

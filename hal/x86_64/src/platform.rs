@@ -27,6 +27,7 @@ unsafe impl Platform for Machine {
 
     const COHERENT: bool = true;
     const BROADCAST_TLBI: bool = false;
+    const ELF_MACHINE: u16 = 62;
     const STACK_SIZE: usize = paging::STACK_SIZE;
 
     unsafe fn init(info: &BootInfo, up: &'static dyn Upcalls) {
@@ -273,6 +274,12 @@ unsafe impl Platform for Machine {
 
     fn msi_free(line: u32) {
         apic::msi_free(line);
+    }
+
+    fn hwcap() -> [u64; 2] {
+        // The feature word that x86 programs have always been given, and whether they may set their own fs base.
+        let features = core::arch::x86_64::__cpuid(1).edx;
+        [u64::from(features), u64::from(cpu::FSGSBASE.load(Ordering::Relaxed)) << 1]
     }
 
     fn describe_cpu(out: &mut dyn core::fmt::Write) -> core::fmt::Result {

@@ -6,6 +6,7 @@ extern crate alloc;
 pub mod children;
 pub mod cluster;
 pub mod creds;
+pub mod exec;
 pub mod ids;
 pub mod image;
 pub mod limits;

@@ -6,6 +6,7 @@ use core::ops::Range;
 use base::{Errno, Error, Result};
 use hal::{
     addr::{USER_TOP, UserAddr},
+    frame::{MapFrame, StaticFrame},
     sync::SpinGuard,
 };
 
@@ -154,6 +155,38 @@ impl Space {
         }
         inner.vmas.insert(vma);
         inner.peak_size = inner.peak_size.max(inner.vmas.totals().size);
+        Ok(start)
+    }
+
+    /// Maps frames that are never freed (the vDSO) where there is room below `below`; the address.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn map_static(&self, parts: &[(&[StaticFrame], Prot, Label)]) -> Result<u64> {
+        let pages: usize = parts.iter().map(|(frames, _, _)| frames.len()).sum();
+        let mut inner = self.inner.lock();
+        let start = free_range(&inner, 0, pages as u64 * PAGE).ok_or(no_room("no free addresses"))?;
+        let mut at = start;
+        for (frames, prot, label) in parts {
+            let from = at;
+            for frame in *frames {
+                self.table
+                    .map(UserAddr(at), MapFrame::Static(*frame), *prot)
+                    .map_err(|_| no_room("no frame for page tables"))?;
+                at += PAGE;
+            }
+            if from < at {
+                inner.vmas.insert(Vma {
+                    start: from,
+                    end: at,
+                    prot: *prot,
+                    max: *prot,
+                    flags: VmaFlags::SPECIAL,
+                    content: Content::Anonymous,
+                    label: label.clone(),
+                });
+            }
+        }
         Ok(start)
     }
 

@@ -38,6 +38,7 @@ use hal::{
 pub use advise::Advice;
 pub use fault::{Fault, Violation};
 pub use map::{MapRequest, Place, RemapRequest, What};
+pub use poke::{Poked, Stopped};
 pub use report::{MappingInfo, Rss, SpaceInfo};
 
 use crate::{

@@ -16,7 +16,8 @@ use mm::Prot;
 const PAGE: u64 = hal::addr::PAGE_SIZE as u64;
 /// Most bytes of program headers, as Linux.
 const HEADERS_MAX: usize = 65536;
-const HEADER_SIZE: usize = 56;
+/// Bytes of a program header.
+pub const HEADER_SIZE: usize = 56;
 /// Longest path of an interpreter.
 const PATH_MAX: u64 = 4096;
 
@@ -38,6 +39,15 @@ impl Isa {
             abi::EM_AARCH64 => Some(Self::Aarch64),
             abi::EM_RISCV => Some(Self::Riscv64),
             _ => None,
+        }
+    }
+
+    /// Its ELF machine number.
+    pub const fn machine(self) -> u16 {
+        match self {
+            Self::X86_64 => abi::EM_X86_64,
+            Self::Aarch64 => abi::EM_AARCH64,
+            Self::Riscv64 => abi::EM_RISCV,
         }
     }
 
@@ -101,8 +111,8 @@ pub struct Image {
     pub exec_stack: bool,
     /// Largest alignment that a segment asks for.
     pub align: u64,
-    /// The address of the program headers in the file's own terms, 0 if they are in no segment (`AT_PHDR`).
-    pub headers_va: u64,
+    /// The address of the program headers in the file's own terms, if they are in a segment (`AT_PHDR`).
+    pub headers_va: Option<u64>,
 }
 
 const fn refuse(why: &'static str) -> Error {
@@ -139,10 +149,9 @@ pub fn head(bytes: &[u8]) -> Result<Head> {
 /// # Errors
 /// `ENOEXEC` or `EINVAL`, as Linux would have it.
 pub fn image(head: Head, headers: &[u8]) -> Result<Image> {
+    // Without PT_GNU_STACK the stack of a 64-bit program is not executable, as on current Linux.
     let mut image =
-        Image { head, segments: Vec::new(), interp: None, exec_stack: true, align: PAGE, headers_va: 0 };
-    // Without PT_GNU_STACK an x86-64 program gets a stack that is not executable on current Linux; on the others as well.
-    image.exec_stack = false;
+        Image { head, segments: Vec::new(), interp: None, exec_stack: false, align: PAGE, headers_va: None };
     for header in SegmentTable::new(LittleEndian, Class::ELF64, headers).iter() {
         match header.p_type {
             abi::PT_LOAD if header.p_memsz > 0 => image.add(&header)?,
@@ -160,8 +169,9 @@ pub fn image(head: Head, headers: &[u8]) -> Result<Image> {
         return Err(refuse("nothing to load"));
     }
     let table = head.headers_at..head.headers_at.saturating_add(head.headers_len() as u64);
-    if let Some(segment) = image.segments.iter().find(|s| s.offset <= table.start && table.end <= s.offset + s.file_len) {
-        image.headers_va = segment.at + (table.start - segment.offset);
+    if let Some(segment) = image.segments.iter().find(|s| s.offset <= table.start && table.end <= s.offset + s.file_len)
+    {
+        image.headers_va = Some(segment.at + (table.start - segment.offset));
     }
     Ok(image)
 }
@@ -246,13 +256,17 @@ pub(super) mod tests {
         let bytes = program(
             2,
             62,
-            &[(1, 5, 0, 0x40_0000, 0x2000, 0x2000), (1, 6, 0x2010, 0x40_2010, 0x20, 0x3000), (0x6474_e551, 6, 0, 0, 0, 0)],
+            &[
+                (1, 5, 0, 0x40_0000, 0x2000, 0x2000),
+                (1, 6, 0x2010, 0x40_2010, 0x20, 0x3000),
+                (0x6474_e551, 6, 0, 0, 0, 0),
+            ],
         );
         let h = head(&bytes).unwrap();
         assert_eq!((h.isa, h.movable, h.headers), (Isa::X86_64, false, 3));
         let image = image(h, &bytes[64..]).unwrap();
         assert_eq!(image.span(), 0x40_0000..0x40_6000);
-        assert_eq!(image.headers_va, 0x40_0040);
+        assert_eq!(image.headers_va, Some(0x40_0040));
         assert!(!image.exec_stack);
         assert!(image.can_start(0x40_1000) && !image.can_start(0x40_2010) && !image.can_start(0x40_5fff));
     }
