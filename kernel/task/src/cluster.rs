@@ -76,6 +76,10 @@ pub enum ProcessRequest {
     },
     /// Its parent exited; this is the new one.
     Reparent(Pid),
+    /// Its session put it into this group.
+    SetGroup(Pid),
+    /// Its parent waited for it: the zombie can go.
+    Reap,
 }
 
 /// The answer to a [`ProcessRequest`].
@@ -191,6 +195,24 @@ pub trait Cluster: Send + Sync {
 pub struct Alone {
     next: core::sync::atomic::AtomicU32,
     cpus: Vec<CpuFact>,
+}
+
+/// The CPUs of this kernel.
+pub(crate) fn own_cpus(facts: &crate::kernel::Facts) -> Vec<CpuFact> {
+    (0..hal::cpu::count())
+        .map(|slot| {
+            let mut describe = String::new();
+            // The description of a CPU is for people; one that cannot be written is left out.
+            let _ = hal::cpu::describe(&mut describe);
+            CpuFact {
+                global: hal::cpu::global_id(slot),
+                kernel: facts.id.index,
+                isa: facts.isa.name(),
+                online: true,
+                describe,
+            }
+        })
+        .collect()
 }
 
 /// One more than the largest pid (`/proc/sys/kernel/pid_max`).

@@ -90,6 +90,8 @@ ranks! {
     WAITERS = 650;
     /// A run queue.
     RUN_QUEUE = 700;
+    /// The kernel thread of a task.
+    WORKER = 705;
     /// The timer queue of a CPU.
     TIMERS = 710;
     /// A user page table.

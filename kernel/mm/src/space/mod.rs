@@ -21,6 +21,7 @@ mod poke;
 mod report;
 #[cfg(test)]
 mod tests;
+mod word;
 
 use alloc::{
     sync::{Arc, Weak},

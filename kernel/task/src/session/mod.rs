@@ -3,12 +3,14 @@
 //! * `state.rs` decides (no I/O).
 //! * `local.rs` is the implementation for a session whose home is this kernel; `ssi` brings the remote one.
 
+pub mod local;
 pub mod state;
 #[cfg(test)]
 mod tests;
 
 use base::{ObjectId, TryResult};
 
+pub use local::LocalSession;
 pub use state::{Access, Effects, Life, Member, Notice, Reply, Request, Sender, State, Users};
 
 use crate::ids::Pid;

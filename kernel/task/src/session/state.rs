@@ -155,6 +155,8 @@ pub enum Request {
     },
     /// Which terminal the session has.
     Terminal,
+    /// Whether a group is orphaned: then the stop signals of the terminal do nothing to it.
+    IsOrphaned(Pid),
 }
 
 /// The answer to a [`Request`].
@@ -166,6 +168,8 @@ pub enum Reply {
     Group(Pid),
     /// The terminal.
     Terminal(Option<ObjectId>),
+    /// Whether the group is orphaned.
+    Orphaned(bool),
     /// The caller's group was sent a stop signal: act on it, then make the call again (ERESTARTSYS).
     Stopped,
 }
@@ -230,6 +234,10 @@ pub trait Effects {
     /// Group `pgid` exists now.
     fn group_made(&mut self, pgid: Pid) {
         let _ = pgid;
+    }
+    /// A member is in another group now; its kernel and its parent must know.
+    fn regrouped(&mut self, pid: Pid, ppid: Pid, pgid: Pid) {
+        let _ = (pid, ppid, pgid);
     }
     /// Group `pgid` has no members any more.
     fn group_gone(&mut self, pgid: Pid) {
@@ -401,6 +409,7 @@ impl State {
                 Ok(Reply::Done)
             }
             Request::Terminal => Ok(Reply::Terminal(self.terminal)),
+            Request::IsOrphaned(pgid) => Ok(Reply::Orphaned(self.is_orphaned(pgid))),
         }
     }
 
@@ -431,6 +440,7 @@ impl State {
         if let Some(m) = self.members.get_mut(&target) {
             m.pgid = pgid;
         }
+        effects.regrouped(target, member.ppid, pgid);
         self.note_gone(member.pgid, effects);
         Ok(Reply::Group(pgid))
     }

@@ -1,0 +1,229 @@
+//! The running task as the code that serves it sees it: what system-call handlers are given.
+
+use alloc::{boxed::Box, sync::Arc};
+use core::cell::{Cell, RefCell, RefMut};
+
+use base::{Errno, Error, Result, Wake, wait::Op};
+use hal::usermode::UserContext;
+use mm::{MappedPage, PageWait, Space, User};
+
+use crate::{kernel::Kernel, process::Process, task::Task, wait::Interrupted};
+
+/// How a call that returns `EINTR` starts again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Restart {
+    /// It does not.
+    No,
+    /// If no handler runs, or one with SA_RESTART.
+    IfAllowed,
+    /// If no handler runs.
+    NoHandler,
+    /// Always.
+    Always,
+    /// If no handler runs, as restart_syscall(2), with the deadline of the first time.
+    Block,
+}
+
+/// What restart_syscall(2) does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RestartBlock {
+    /// The number of the call.
+    pub nr: u64,
+    /// Its arguments.
+    pub args: [u64; 6],
+    /// When it ends, in ns of `hal::time::now`.
+    pub deadline: u64,
+}
+
+/// The running task. Not shared, not kept: it lives on the task's own stack.
+pub struct Cx {
+    task: Arc<Task>,
+    regs: RefCell<Box<UserContext>>,
+    space: RefCell<Arc<Space>>,
+    restart: Cell<Restart>,
+    block: Cell<Option<RestartBlock>>,
+    /// Set while restart_syscall runs a call again.
+    resumed: Cell<Option<u64>>,
+    /// Another thread may have used this CPU's FPU since this one did.
+    pub(crate) fpu_away: Cell<bool>,
+    pub(crate) ended: Cell<bool>,
+}
+
+impl Cx {
+    pub(crate) fn new(task: Arc<Task>, regs: Box<UserContext>, space: Arc<Space>) -> Self {
+        Self {
+            task,
+            regs: RefCell::new(regs),
+            space: RefCell::new(space),
+            restart: Cell::new(Restart::No),
+            block: Cell::new(None),
+            resumed: Cell::new(None),
+            fpu_away: Cell::new(true),
+            ended: Cell::new(false),
+        }
+    }
+
+    /// The task.
+    #[inline]
+    pub const fn task(&self) -> &Arc<Task> {
+        &self.task
+    }
+
+    /// Its process.
+    #[inline]
+    pub fn process(&self) -> &Arc<Process> {
+        self.task.process()
+    }
+
+    /// Its kernel.
+    #[inline]
+    pub fn kernel(&self) -> &Arc<Kernel> {
+        self.task.kernel()
+    }
+
+    /// Its address space.
+    pub fn space(&self) -> Arc<Space> {
+        self.space.borrow().clone()
+    }
+
+    /// Gives it another one, active from now on: execve(2).
+    pub(crate) fn set_space(&self, space: Arc<Space>) {
+        space.activate();
+        let old = self.space.replace(space);
+        drop(old);
+    }
+
+    /// Does something with the memory of the program.
+    #[inline]
+    pub fn user<R>(&self, f: impl FnOnce(&User<'_>) -> Result<R>) -> Result<R> {
+        let space = self.space.borrow();
+        f(&User::new(&space, self))
+    }
+
+    /// Its registers. Nothing that waits may be called while they are borrowed.
+    pub fn regs(&self) -> RefMut<'_, Box<UserContext>> {
+        self.regs.borrow_mut()
+    }
+
+    pub(crate) fn regs_mut(&mut self) -> &mut UserContext {
+        self.regs.get_mut()
+    }
+
+    /// Whom to wake when what this task waits for happens.
+    pub fn waker(&self) -> Arc<dyn Wake> {
+        self.task.clone()
+    }
+
+    /// Sleeps until woken; for nothing if it was woken since `begin_wait`.
+    pub(crate) fn park(&self) {
+        self.leave_cpu();
+        self.kernel().sched.park(&self.task);
+        self.enter_cpu();
+    }
+
+    /// Lets others run: sched_yield(2).
+    pub fn yield_now(&self) {
+        self.leave_cpu();
+        self.kernel().sched.yield_now(&self.task);
+        self.enter_cpu();
+    }
+
+    /// In long work of the kernel, where no lock is held: lets interrupts in and better tasks run.
+    pub fn relax(&self) {
+        hal::cpu::breathe();
+        if self.kernel().sched.wants_cpu() {
+            self.preempt();
+        }
+    }
+
+    pub(crate) fn preempt(&self) {
+        self.leave_cpu();
+        self.kernel().sched.preempt(&self.task);
+        self.enter_cpu();
+    }
+
+    fn leave_cpu(&self) {
+        if !self.fpu_away.replace(true) {
+            self.regs.borrow_mut().fpu_save();
+        }
+    }
+
+    fn enter_cpu(&self) {
+        self.space.borrow().activate();
+    }
+
+    /// How the call starts again if it returns `EINTR`. Waits set this; a handler may set it afterwards.
+    pub fn set_restart(&self, restart: Restart) {
+        self.restart.set(restart);
+    }
+
+    pub(crate) fn restart_is_set(&self) -> bool {
+        self.restart.get() != Restart::No
+    }
+
+    pub(crate) fn take_restart(&self) -> Restart {
+        self.restart.replace(Restart::No)
+    }
+
+    pub(crate) fn note_interrupted(&self, how: Interrupted) {
+        self.restart.set(match how {
+            Interrupted::Restart => Restart::IfAllowed,
+            Interrupted::NoHandler => Restart::NoHandler,
+            Interrupted::Never | Interrupted::Killed => Restart::No,
+        });
+    }
+
+    /// The call ends at `deadline` even if it is interrupted and goes on by restart_syscall(2). Call this before returning `EINTR`.
+    pub fn restart_until(&self, deadline: u64) {
+        let regs = self.regs.borrow();
+        let (nr, args) = match self.block.get() {
+            // Already in restart_syscall: the call is the one it stands for.
+            Some(block) if self.resumed.get().is_some() => (block.nr, block.args),
+            _ => (regs.syscall_nr(), regs.syscall_args()),
+        };
+        self.block.set(Some(RestartBlock { nr, args, deadline }));
+        self.restart.set(Restart::Block);
+    }
+
+    /// For restart_syscall(2): what to do again, if anything.
+    pub fn resume(&self) -> Option<RestartBlock> {
+        let block = self.block.get()?;
+        self.resumed.set(Some(block.deadline));
+        Some(block)
+    }
+
+    /// The deadline of a call with this relative time-out: that of the first time if the call goes on by restart_syscall(2).
+    pub fn deadline(&self, ns: u64) -> u64 {
+        self.resumed.get().unwrap_or_else(|| hal::time::now().saturating_add(ns))
+    }
+
+    /// A system call ends.
+    pub(crate) fn call_ended(&self) {
+        self.resumed.set(None);
+    }
+}
+
+impl PageWait for Cx {
+    fn wait(&self, op: Box<dyn Op<MappedPage>>) -> Result<()> {
+        self.task.times.faulted(true);
+        match self.wait_op(op, Interrupted::Killed) {
+            Err(e) if e == Errno::EINTR => Err(e),
+            // Whatever became of it, the access is tried again and says what is wrong.
+            _ => Ok(()),
+        }
+    }
+
+    fn no_memory(&self) -> Result<()> {
+        if self.task.is_dying() {
+            return Err(crate::wait::INTERRUPTED);
+        }
+        if self.kernel().memory.make_room() {
+            self.relax();
+            return Ok(());
+        }
+        if self.task.is_dying() {
+            return Err(crate::wait::INTERRUPTED);
+        }
+        Err(Error::new(Errno::ENOMEM, "no memory"))
+    }
+}

@@ -1,0 +1,343 @@
+//! A process: threads, children, signals, and what its threads share.
+
+use alloc::{
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+use core::sync::atomic::{AtomicBool, AtomicI16, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use base::{ObjectId, Result};
+use hal::sync::{RwSpinLock, SpinLock, rank};
+use mm::Space;
+
+use crate::{
+    children::{Children, Status, Usage},
+    cluster::{Ids, Placement},
+    creds::Creds,
+    ids::Pid,
+    kernel::Kernel,
+    limits::Limits,
+    session::Session,
+    signal::{Actions, Pending, Signal},
+    task::Task,
+    time::itimer::IntervalTimers,
+    time::posix::PosixTimers,
+    wait::WaitList,
+};
+
+/// Where job control has a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum JobState {
+    /// It runs.
+    Running,
+    /// A stop signal came; its threads are on their way.
+    Stopping {
+        signal: Signal,
+        /// How many threads still have to stop.
+        left: usize,
+    },
+    /// All its threads have stopped.
+    Stopped(Signal),
+}
+
+/// What the threads of a process share and one lock guards. Taken before the lock of a task's signals.
+pub(crate) struct Shared {
+    pub threads: Vec<Arc<Task>>,
+    pub children: Children,
+    pub pending: Pending,
+    pub actions: Actions,
+    pub job: JobState,
+    /// Set when the process ends: no thread may be added, all are to die.
+    pub exiting: Option<Status>,
+    /// The thread that calls execve and waits for the others to die.
+    pub execing: Option<Pid>,
+    /// What threads that have ended used.
+    pub ended: Usage,
+    /// What children that were waited for used.
+    pub children_usage: Usage,
+    /// Set when it has exited: its status for those who look.
+    pub zombie: Option<(Status, Usage)>,
+}
+
+/// A process.
+pub struct Process {
+    kernel: Arc<Kernel>,
+    me: Weak<Self>,
+    pid: Pid,
+    id: ObjectId,
+    /// When it started, ns of machine time.
+    pub started: u64,
+    pub(crate) shared: SpinLock<Shared>,
+    ppid: AtomicU32,
+    pgid: AtomicU32,
+    /// What the parent gets when it exits; 0 for none.
+    pub(crate) exit_signal: AtomicU8,
+    /// PR_SET_PDEATHSIG.
+    pub parent_death_signal: AtomicU8,
+    /// PR_SET_CHILD_SUBREAPER.
+    pub subreaper: AtomicBool,
+    /// A child or descendant of a subreaper: at exit a reaper nearer than pid 1 is looked for.
+    pub(crate) has_subreaper: AtomicBool,
+    /// It has called execve since it was forked.
+    pub(crate) execed: AtomicBool,
+    session: SpinLock<Arc<dyn Session>>,
+    creds: RwSpinLock<Arc<Creds>>,
+    limits: SpinLock<Limits>,
+    space: SpinLock<Option<Arc<Space>>>,
+    /// Told when something happens to a child, or to the threads of this process.
+    pub child_waiters: WaitList,
+    /// setitimer(2), alarm(2).
+    pub itimers: IntervalTimers,
+    /// timer_create(2).
+    pub posix_timers: PosixTimers,
+    placement: SpinLock<Placement>,
+    /// `personality(2)`.
+    pub personality: AtomicU32,
+    /// `/proc/PID/oom_score_adj`.
+    pub oom_score_adj: AtomicI16,
+    /// PR_SET_DUMPABLE.
+    pub dumpable: AtomicU8,
+    /// Signals queued with info, for RLIMIT_SIGPENDING.
+    pub(crate) queued: AtomicU64,
+    /// membarrier(2) registrations.
+    pub membarrier: AtomicU32,
+}
+
+/// What a new process is made of.
+pub(crate) struct ProcessParts {
+    pub kernel: Arc<Kernel>,
+    pub pid: Pid,
+    pub id: ObjectId,
+    pub started: u64,
+    pub ppid: Pid,
+    pub pgid: Pid,
+    pub session: Arc<dyn Session>,
+    pub exit_signal: u8,
+    pub creds: Arc<Creds>,
+    pub limits: Limits,
+    pub actions: Actions,
+    pub space: Option<Arc<Space>>,
+    pub has_subreaper: bool,
+    pub personality: u32,
+    pub oom_score_adj: i16,
+    pub placement: Placement,
+}
+
+impl Process {
+    pub(crate) fn new(parts: ProcessParts) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            kernel: parts.kernel,
+            me: me.clone(),
+            pid: parts.pid,
+            id: parts.id,
+            started: parts.started,
+            shared: SpinLock::new(
+                rank::PROCESS,
+                Shared {
+                    threads: Vec::new(),
+                    children: Children::new(),
+                    pending: Pending::new(),
+                    actions: parts.actions,
+                    job: JobState::Running,
+                    exiting: None,
+                    execing: None,
+                    ended: Usage::default(),
+                    children_usage: Usage::default(),
+                    zombie: None,
+                },
+            ),
+            ppid: AtomicU32::new(parts.ppid.0),
+            pgid: AtomicU32::new(parts.pgid.0),
+            exit_signal: AtomicU8::new(parts.exit_signal),
+            parent_death_signal: AtomicU8::new(0),
+            subreaper: AtomicBool::new(false),
+            has_subreaper: AtomicBool::new(parts.has_subreaper),
+            execed: AtomicBool::new(false),
+            session: SpinLock::new(rank::PROCESS_FS, parts.session),
+            creds: RwSpinLock::new(rank::PROCESS_FS, parts.creds),
+            limits: SpinLock::new(rank::PROCESS_FS, parts.limits),
+            space: SpinLock::new(rank::PROCESS_FS, parts.space),
+            child_waiters: WaitList::new(),
+            itimers: IntervalTimers::new(me.clone()),
+            posix_timers: PosixTimers::new(me.clone()),
+            placement: SpinLock::new(rank::PROCESS_FS, parts.placement),
+            personality: AtomicU32::new(parts.personality),
+            oom_score_adj: AtomicI16::new(parts.oom_score_adj),
+            dumpable: AtomicU8::new(1),
+            queued: AtomicU64::new(0),
+            membarrier: AtomicU32::new(0),
+        })
+    }
+
+    /// Its kernel.
+    pub const fn kernel(&self) -> &Arc<Kernel> {
+        &self.kernel
+    }
+
+    /// A counted reference to itself; `None` only while it is dropped.
+    pub fn arc(&self) -> Option<Arc<Self>> {
+        self.me.upgrade()
+    }
+
+    /// Its number.
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Its name in the machine.
+    pub const fn id(&self) -> ObjectId {
+        self.id
+    }
+
+    /// Its parent.
+    pub fn ppid(&self) -> Pid {
+        Pid(self.ppid.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_ppid(&self, ppid: Pid) {
+        self.ppid.store(ppid.0, Ordering::Relaxed);
+    }
+
+    /// Its group, as far as this kernel knows; the session has the truth.
+    pub fn pgid(&self) -> Pid {
+        Pid(self.pgid.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_pgid(&self, pgid: Pid) {
+        self.pgid.store(pgid.0, Ordering::Relaxed);
+    }
+
+    /// Its session.
+    pub fn session(&self) -> Arc<dyn Session> {
+        self.session.lock().clone()
+    }
+
+    pub(crate) fn set_session(&self, session: Arc<dyn Session>) {
+        *self.session.lock() = session;
+    }
+
+    /// Who it is among others.
+    pub fn ids(&self) -> Ids {
+        let creds = self.creds();
+        Ids {
+            pid: self.pid,
+            ppid: self.ppid(),
+            pgid: self.pgid(),
+            sid: self.session().sid(),
+            uid: creds.uid,
+            euid: creds.euid,
+        }
+    }
+
+    /// Its credentials.
+    pub fn creds(&self) -> Arc<Creds> {
+        self.creds.read().clone()
+    }
+
+    /// Changes its credentials: all threads have the same here. (On Linux each has its own, and libc keeps them equal.)
+    ///
+    /// # Errors
+    /// What `change` says; then nothing is changed.
+    pub fn change_creds<R>(&self, change: impl FnOnce(&mut Creds) -> Result<R>) -> Result<R> {
+        let (result, users) = {
+            let mut creds = self.creds.write();
+            let mut new = (**creds).clone();
+            let result = change(&mut new)?;
+            let users = (creds.users() != new.users()).then(|| new.users());
+            *creds = Arc::new(new);
+            (result, users)
+        };
+        if let Some(users) = users {
+            self.session().notice(crate::session::Notice::Users(self.pid, users));
+        }
+        Ok(result)
+    }
+
+    /// Does something with its limits.
+    pub fn limits<R>(&self, f: impl FnOnce(&mut Limits) -> R) -> R {
+        f(&mut self.limits.lock())
+    }
+
+    /// Its address space; `None` for a zombie.
+    pub fn space(&self) -> Option<Arc<Space>> {
+        self.space.lock().clone()
+    }
+
+    pub(crate) fn set_space(&self, space: Option<Arc<Space>>) -> Option<Arc<Space>> {
+        core::mem::replace(&mut *self.space.lock(), space)
+    }
+
+    /// Its threads.
+    pub fn threads(&self) -> Vec<Arc<Task>> {
+        self.shared.lock().threads.clone()
+    }
+
+    /// How many threads it has.
+    pub fn thread_count(&self) -> usize {
+        self.shared.lock().threads.len()
+    }
+
+    /// A thread of it.
+    pub fn thread(&self, tid: Pid) -> Option<Arc<Task>> {
+        self.shared.lock().threads.iter().find(|t| t.tid() == tid).cloned()
+    }
+
+    /// The thread that stands for the process: the first one, while it lives.
+    pub fn leader(&self) -> Option<Arc<Task>> {
+        let shared = self.shared.lock();
+        shared.threads.iter().find(|t| t.tid() == self.pid).or_else(|| shared.threads.first()).cloned()
+    }
+
+    /// Whether it has exited and waits to be reaped.
+    pub fn zombie(&self) -> Option<(Status, Usage)> {
+        self.shared.lock().zombie
+    }
+
+    /// Whether job control has stopped it.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.shared.lock().job, JobState::Stopped(_))
+    }
+
+    /// What it used; `children` adds what those did that were waited for.
+    pub fn usage(&self) -> (Usage, Usage) {
+        let mut shared = self.shared.lock();
+        let shared = &mut *shared;
+        let mut own = shared.ended;
+        for task in &shared.threads {
+            own.add(&task.times.usage());
+        }
+        (own, shared.children_usage)
+    }
+
+    /// CPU time of all its threads, ns.
+    pub fn cpu_time(&self) -> u64 {
+        let shared = self.shared.lock();
+        shared.ended.user + shared.ended.system + shared.threads.iter().map(|t| t.times.total()).sum::<u64>()
+    }
+
+    /// Where its next execve goes: `/proc/self/cob/placement`.
+    pub fn placement(&self) -> Placement {
+        *self.placement.lock()
+    }
+
+    /// Says where its next execve goes.
+    pub fn set_placement(&self, placement: Placement) {
+        *self.placement.lock() = placement;
+    }
+
+    /// Whether signals that would end it are thrown away unless it has a handler: pid 1.
+    pub fn is_init(&self) -> bool {
+        self.pid == Pid::INIT
+    }
+
+    /// Does something with its signal actions.
+    pub fn actions<R>(&self, f: impl FnOnce(&mut Actions) -> R) -> R {
+        f(&mut self.shared.lock().actions)
+    }
+}
+
+impl core::fmt::Debug for Process {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Process({})", self.pid)
+    }
+}

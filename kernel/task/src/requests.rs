@@ -1,0 +1,115 @@
+//! What others ask of a process that is here.
+
+use core::sync::atomic::Ordering;
+
+use base::{Errno, Error, Result, TryResult, wait::done};
+
+use crate::{
+    cluster::{ProcessRef, ProcessReply, ProcessRequest},
+    ids::Pid,
+    process::Process,
+    session::Sender,
+};
+
+impl Process {
+    /// Whether `from` may look at or change this process as prlimit(2) and setpriority(2) have it.
+    fn check_owner(&self, from: &Sender, effective_too: bool) -> Result<()> {
+        let creds = self.creds();
+        let same = from.euid == creds.uid || (effective_too && from.euid == creds.euid);
+        if from.privileged || same { Ok(()) } else { Err(Error::new(Errno::EPERM, "not the owner of that process")) }
+    }
+}
+
+impl ProcessRef for Process {
+    fn pid(&self) -> Pid {
+        Self::pid(self)
+    }
+
+    fn request(&self, request: ProcessRequest) -> TryResult<ProcessReply> {
+        match request {
+            ProcessRequest::Signal { info, from, thread } => {
+                let signal = info.map_or(crate::signal::Signal::HUP, |i| i.signal);
+                self.check_signal(&from, signal)?;
+                let thread = match thread {
+                    Some(tid) => Some(self.thread(tid).ok_or(Error::new(Errno::ESRCH, "no such thread"))?),
+                    None => None,
+                };
+                match (info, thread) {
+                    (None, _) => {}
+                    (Some(info), Some(task)) => self.signal_thread(&task, info)?,
+                    (Some(info), None) => self.signal(info)?,
+                }
+                done(ProcessReply::Done)
+            }
+            ProcessRequest::Ids => done(ProcessReply::Ids(self.ids())),
+            ProcessRequest::Nice => {
+                let nice = self.leader().map_or(0, |t| t.sched.nice());
+                done(ProcessReply::Nice((20 - nice) as u8))
+            }
+            ProcessRequest::SetNice { nice, from } => {
+                self.check_owner(&from, true)?;
+                for task in self.threads() {
+                    // Only those who may can raise it; RLIMIT_NICE lets a process go down to 20 - limit.
+                    let floor = 20 - self.limits(|l| l.soft(crate::limits::Resource::Nice)).min(40) as i8;
+                    if nice < task.sched.nice() && nice < floor && !from.privileged {
+                        return Err(Error::new(Errno::EACCES, "may not raise the priority"));
+                    }
+                    task.sched.set_nice(nice);
+                    self.kernel().sched.changed(&task);
+                }
+                done(ProcessReply::Done)
+            }
+            ProcessRequest::Limit { resource, new, from } => {
+                if from.pid != self.pid() {
+                    self.check_owner(&from, false)?;
+                }
+                let old = self.limits(|l| match new {
+                    Some(new) => l.set(resource, new, from.privileged),
+                    None => Ok(l.get(resource)),
+                })?;
+                if new.is_some() {
+                    self.apply_memory_limits();
+                }
+                done(ProcessReply::Limit(old))
+            }
+            ProcessRequest::Reparent(to) => {
+                self.reparent(to);
+                let pid = self.pid();
+                self.session().notice(crate::session::Notice::Reparent { pid, ppid: to });
+                done(ProcessReply::Done)
+            }
+            ProcessRequest::SetGroup(pgid) => {
+                self.set_pgid(pgid);
+                done(ProcessReply::Done)
+            }
+            ProcessRequest::Reap => {
+                self.kernel().reap(self.pid());
+                done(ProcessReply::Done)
+            }
+        }
+    }
+}
+
+impl Process {
+    /// Tells the address space what it may grow to.
+    pub fn apply_memory_limits(&self) {
+        use crate::limits::Resource;
+        if let Some(space) = self.space() {
+            let locked_free = self.creds().can(crate::creds::cap::IPC_LOCK);
+            let limits = self.limits(|l| mm::Limits {
+                address_space: l.soft(Resource::AddressSpace),
+                data: l.soft(Resource::Data),
+                stack: l.soft(Resource::Stack),
+                locked: if locked_free { u64::MAX } else { l.soft(Resource::Memlock) },
+            });
+            space.set_limits(limits);
+        }
+    }
+
+    /// Marks the process as one that has called execve: its parent may not move it to another group any more.
+    pub(crate) fn note_exec(&self) {
+        if !self.execed.swap(true, Ordering::Relaxed) {
+            self.session().notice(crate::session::Notice::Exec(self.pid()));
+        }
+    }
+}
