@@ -243,6 +243,11 @@ coded!(
                 6_u8.put(to);
                 put(parent, to);
             }
+            ProcessRequest::SetGroup(pgid) => {
+                7_u8.put(to);
+                put(pgid, to);
+            }
+            ProcessRequest::Reap => 8_u8.put(to),
         }
     },
     |from| {
@@ -257,6 +262,8 @@ coded!(
                 from: get(from)?,
             },
             6 => ProcessRequest::Reparent(get(from)?),
+            7 => ProcessRequest::SetGroup(get(from)?),
+            8 => ProcessRequest::Reap,
             _ => return Err(Short),
         }
     }
@@ -354,6 +361,10 @@ coded!(
                 put(caller, to);
             }
             Request::Terminal => 11_u8.put(to),
+            Request::IsOrphaned(pgid) => {
+                12_u8.put(to);
+                put(pgid, to);
+            }
         }
     },
     |from| {
@@ -373,6 +384,7 @@ coded!(
             9 => Request::TakeTerminal { caller: get(from)?, terminal: Coded::get(from)? },
             10 => Request::DropTerminal { caller: get(from)? },
             11 => Request::Terminal,
+            12 => Request::IsOrphaned(get(from)?),
             _ => return Err(Short),
         }
     }
@@ -392,6 +404,10 @@ coded!(
                 Coded::put(terminal, to);
             }
             Reply::Stopped => 4_u8.put(to),
+            Reply::Orphaned(yes) => {
+                5_u8.put(to);
+                yes.put(to);
+            }
         }
     },
     |from| {
@@ -400,6 +416,7 @@ coded!(
             2 => Reply::Group(get(from)?),
             3 => Reply::Terminal(<Option<ObjectId> as Coded>::get(from)?),
             4 => Reply::Stopped,
+            5 => Reply::Orphaned(bool::get(from)?),
             _ => return Err(Short),
         }
     }
