@@ -245,6 +245,30 @@ fn user() {
         c.set_result(0);
     }
     log::info!("null syscall {} ps", (hal::time::now() - t) / 1000);
+    // the clock, read by the program: call __vdso_clock_gettime(1, 0x500000), then a system call
+    let (data, image) = hal::vdso::make().unwrap().unwrap();
+    space.map(UserAddr(0x60_0000), MapFrame::Static(data), Prot::READ).unwrap();
+    space.map(UserAddr(0x60_1000), MapFrame::Static(image[0]), Prot::READ | Prot::EXEC).unwrap();
+    let f = Frame::alloc(true).unwrap();
+    space.map(UserAddr(0x50_0000), MapFrame::Own(f), Prot::READ | Prot::WRITE).unwrap();
+    let f = Frame::alloc(true).unwrap();
+    // mov edi,1; mov esi,0x500000; mov eax,ENTRY; call rax; syscall
+    let mut elf = [0; 4096];
+    elf.copy_from_slice(hal_x86_64::vdso_image());
+    let entry = elf.windows(8).position(|w| w == [0xb8, 0x21, 0, 0, 0, 0xba, 0xd2, 0]).unwrap() as u32 + 0x60_1000;
+    let mut code = alloc::vec![0xbfu8, 1, 0, 0, 0, 0xbe, 0, 0, 0x50, 0, 0xb8];
+    code.extend_from_slice(&entry.to_le_bytes());
+    code.extend_from_slice(&[0xff, 0xd0, 0x0f, 0x05]);
+    f.write(0, &code);
+    space.map(UserAddr(0x41_0000), MapFrame::Own(f), Prot::READ | Prot::EXEC).unwrap();
+    let mut t = UserContext::new(UserAddr(0x41_0000), UserAddr(0x50_1000));
+    let before = hal::time::now();
+    while t.run() == Exit::Irq {}
+    let (s, ns) = (hal::user::read_u64(UserAddr(0x50_0000)), hal::user::read_u64(UserAddr(0x50_0008)));
+    let seen = s.unwrap() * 1_000_000_000 + ns.unwrap();
+    assert!(before <= seen && seen <= hal::time::now(), "{before} {seen}");
+    log::info!("vdso: {before} <= {seen}");
+    space.unmap(UserAddr(0x50_0000)..UserAddr(0x50_1000), &mut space.batch());
     c.set_ip(UserAddr(0x400100));
     log::info!("fault {:x?}", c.run());
     let f = Frame::alloc(true).unwrap();

@@ -137,6 +137,11 @@ pub unsafe trait Platform: Sized + 'static {
     /// the past fires at once.
     fn set_deadline(at: Option<u64>);
 
+    /// Nanoseconds per tick of the counter that programs can read, times 2^32.
+    fn counter_scale() -> u64;
+    /// The image of the vDSO, whole pages; empty if there is none. It finds the clock's page right in front of itself.
+    fn vdso_image() -> &'static [u8];
+
     // ---- Early console and log ----
 
     /// Writes bytes to this kernel's log sink. Callable at any time, in any context, even before `init`.

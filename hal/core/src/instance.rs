@@ -19,6 +19,8 @@ pub(crate) struct Instance {
     pub frames: Frames,
     pub handlers: Once<Box<dyn Handlers>>,
     pub skew: AtomicI64,
+    /// What programs read the time from.
+    pub clock: crate::vdso::Clock,
     cpus: [CpuState; MAX_CPUS],
 }
 
@@ -62,6 +64,7 @@ impl Instance {
             frames,
             handlers: Once::new(),
             skew: AtomicI64::new(0),
+            clock: crate::vdso::Clock::new(),
             cpus: [const { CpuState::new() }; MAX_CPUS],
         }
     }

@@ -36,4 +36,5 @@ pub mod thread;
 pub mod time;
 pub mod user;
 pub mod usermode;
+pub mod vdso;
 pub mod window;

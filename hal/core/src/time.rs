@@ -28,7 +28,9 @@ pub fn set_deadline(at: Option<u64>) {
 pub fn step_forward(seen: u64) -> u64 {
     let behind = seen.saturating_sub(now());
     if behind > 0 {
-        instance().skew.fetch_add(i64::try_from(behind).unwrap_or(0), Relaxed);
+        let step = i64::try_from(behind).unwrap_or(0);
+        let i = instance();
+        i.clock.update(i.skew.fetch_add(step, Relaxed).wrapping_add(step));
     }
     behind
 }

@@ -120,6 +120,14 @@ unsafe impl Platform for Host {
         with(|c| c.cpu().deadline.store(at.unwrap_or(u64::MAX), SeqCst));
     }
 
+    fn counter_scale() -> u64 {
+        1 << 32
+    }
+
+    fn vdso_image() -> &'static [u8] {
+        &[]
+    }
+
     fn log_write(bytes: &[u8]) {
         if let Some(c) = current() {
             lock(&c.kernel().log).extend_from_slice(bytes);

@@ -31,6 +31,11 @@ pub fn tsc_hz() -> u64 {
     TSC_HZ.load(Ordering::Relaxed)
 }
 
+/// Nanoseconds per tick, times 2^32.
+pub fn scale() -> u64 {
+    SCALE.load(Ordering::Relaxed)
+}
+
 /// What a peer is told when it is started, so that all kernels of a machine count the same nanoseconds.
 pub fn rates() -> (u64, u64) {
     (TSC_HZ.load(Ordering::Relaxed), TIMER_SCALE.load(Ordering::Relaxed))

@@ -27,11 +27,13 @@ mod signal;
 mod smp;
 mod trap;
 mod user;
+mod vdso;
 
 pub use hal_api::RawBoot;
 pub use platform::Machine;
 pub use smp::TRAMPOLINE;
 pub use user::User;
+pub use vdso::image as vdso_image;
 
 /// One turn of a spin loop. Not `pause`: under emulation that leaves the CPU loop and costs microseconds.
 #[inline]

@@ -115,6 +115,14 @@ unsafe impl Platform for Machine {
         clock::set_deadline(at);
     }
 
+    fn counter_scale() -> u64 {
+        clock::scale()
+    }
+
+    fn vdso_image() -> &'static [u8] {
+        crate::vdso::image()
+    }
+
     fn log_write(bytes: &[u8]) {
         console::write(bytes);
     }
