@@ -45,11 +45,12 @@ pub fn breathe() {
     P::breathe();
 }
 
-/// Waits for an interrupt with interrupts on; returns with them off after one was handled.
+/// Waits for an interrupt with interrupts on; returns with them off after one was handled. Other CPUs do not wake this one to flush its TLB:
+/// it flushes before it returns.
 #[track_caller]
 pub fn idle_wait() {
     crate::sync::assert_no_lock("idle");
-    P::idle_wait();
+    crate::space::idle(P::idle_wait);
 }
 
 /// Makes another CPU of this kernel call [`Handlers::kick`](crate::boot::Handlers::kick) soon.

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicI64, AtomicPtr, AtomicU64};
+use core::sync::atomic::{AtomicI64, AtomicPtr, AtomicU8, AtomicU64};
 
 use hal_api::{BootInfo, MAX_CPUS, Platform};
 
@@ -35,6 +35,8 @@ pub(crate) struct CpuState {
     pub request: crate::space::Request,
     /// The user address space that is active here; holds a reference.
     pub space: crate::space::ActiveSpace,
+    /// Whether this CPU idles and so need not be told to flush; see `space::idle`.
+    pub idle: AtomicU8,
     frames: UnsafeCell<LocalFrames>,
     #[cfg(any(feature = "checks", debug_assertions))]
     pub held: Held,
@@ -50,6 +52,7 @@ impl CpuState {
             inbox: AtomicU64::new(0),
             request: crate::space::Request::new(),
             space: AtomicPtr::new(core::ptr::null_mut()),
+            idle: AtomicU8::new(0),
             frames: UnsafeCell::new(LocalFrames::new()),
             #[cfg(any(feature = "checks", debug_assertions))]
             held: Held::new(),

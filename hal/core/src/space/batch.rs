@@ -148,6 +148,17 @@ fn flush_there(cpus: u64, from: UserAddr, pages: usize) {
     while left != 0 {
         let slot = left.trailing_zeros() as usize;
         left &= left - 1;
+        if instance
+            .cpu(slot)
+            .idle
+            .compare_exchange(IDLE, STALE, Ordering::SeqCst, Ordering::SeqCst)
+            .unwrap_or_else(|s| s)
+            != AWAKE
+        {
+            // It flushes before it does anything with user memory.
+            request.pending.fetch_and(!(1 << slot), Ordering::Relaxed);
+            continue;
+        }
         instance.cpu(slot).inbox.fetch_or(1 << me, Ordering::SeqCst);
         P::send_ipi(slot, Ipi::Shootdown);
     }
@@ -155,6 +166,23 @@ fn flush_there(cpus: u64, from: UserAddr, pages: usize) {
         // Two CPUs may ask each other.
         serve();
         P::relax();
+    }
+}
+
+/// In `CpuState::idle`: the CPU may use user memory at any time.
+const AWAKE: u8 = 0;
+/// It waits for interrupts, whose handlers do not touch user memory.
+const IDLE: u8 = 1;
+/// It waits, and has to flush when it wakes.
+const STALE: u8 = 2;
+
+/// Waits by `wait` without being woken for flushes. Page tables that this CPU may still walk are kept by its reference to the space.
+pub(crate) fn idle(wait: fn()) {
+    let cpu = instance().this_cpu();
+    cpu.idle.store(IDLE, Ordering::SeqCst);
+    wait();
+    if cpu.idle.swap(AWAKE, Ordering::SeqCst) == STALE {
+        P::flush_all();
     }
 }
 

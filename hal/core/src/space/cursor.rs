@@ -128,10 +128,13 @@ impl Page<'_> {
         }
     }
 
-    /// Changes what programs may do.
+    /// Changes what programs may do. A frame that is never freed does not become writable.
     pub fn set_prot(&mut self, prot: Prot, batch: &mut TlbBatch<'_>) {
-        let set = !Format::HARDWARE_AD && prot.contains(Prot::WRITE);
-        if self.update(|l| Leaf { prot, dirty: l.dirty || set, ..l }) {
+        let change = |l: Leaf| {
+            let prot = if l.kind == LeafKind::Static { prot - Prot::WRITE } else { prot };
+            Leaf { prot, dirty: l.dirty || (!Format::HARDWARE_AD && prot.contains(Prot::WRITE)), ..l }
+        };
+        if self.update(change) {
             batch.page(self.va);
         }
     }

@@ -7,7 +7,7 @@ mod table;
 mod tests;
 
 pub use batch::TlbBatch;
-pub(crate) use batch::{Request, serve};
+pub(crate) use batch::{Request, idle, serve};
 pub use cursor::{Cursor, Page};
 pub use hal_api::Prot;
 
@@ -31,6 +31,8 @@ type Format = <P as Platform>::Format;
 pub enum MapError {
     /// No frame for a page table.
     OutOfFrames(MapFrame),
+    /// A frame that is never freed is never writable either.
+    ReadOnly(MapFrame),
     /// Something is mapped there.
     Occupied(MapFrame),
     /// Not a page border in the user half.
@@ -83,6 +85,9 @@ impl AddressSpace {
         if !va.is_aligned() || va.0 >= crate::addr::USER_TOP {
             return Err(MapError::BadAddress(frame));
         }
+        if prot.contains(Prot::WRITE) && matches!(frame, MapFrame::Static(_)) {
+            return Err(MapError::ReadOnly(frame));
+        }
         let mut tables = self.0.tables.lock();
         let Ok(table) = tables.leaf_table(va) else { return Err(MapError::OutOfFrames(frame)) };
         let slot = table.slot(va);
@@ -99,6 +104,9 @@ impl AddressSpace {
     pub fn replace(&self, va: UserAddr, frame: MapFrame, prot: Prot, batch: &mut TlbBatch<'_>) -> Result<(), MapError> {
         if !va.is_aligned() || va.0 >= crate::addr::USER_TOP {
             return Err(MapError::BadAddress(frame));
+        }
+        if prot.contains(Prot::WRITE) && matches!(frame, MapFrame::Static(_)) {
+            return Err(MapError::ReadOnly(frame));
         }
         let mut tables = self.0.tables.lock();
         let Ok(table) = tables.leaf_table(va) else { return Err(MapError::OutOfFrames(frame)) };
@@ -137,7 +145,7 @@ impl AddressSpace {
         all
     }
 
-    /// Changes what programs may do with the pages of the range that are mapped.
+    /// Changes what programs may do with the pages of the range that are mapped. Frames that are never freed do not become writable.
     pub fn protect(&self, range: Range<UserAddr>, prot: Prot, batch: &mut TlbBatch<'_>) {
         let mut cursor = self.cursor(range);
         while let Some(mut page) = cursor.next() {

@@ -354,3 +354,44 @@ fn a_space_outlives_its_owner_on_a_cpu() {
         assert_eq!(stats().free, free);
     });
 }
+
+#[test]
+fn an_idle_cpu_is_not_woken_to_flush() {
+    with_machine(2, 32 << 20, |machine| {
+        let space = AddressSpace::new().unwrap();
+        let frame = Frame::alloc(true).unwrap();
+        space.map(A, MapFrame::Own(frame.clone()), Prot::READ).unwrap();
+        let state = AtomicU64::new(0);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                machine.enter(0, 1, || {
+                    space.activate();
+                    state.store(1, Ordering::SeqCst);
+                    crate::cpu::idle_wait();
+                    assert_eq!(state.load(Ordering::SeqCst), 2, "nothing but the kick wakes it");
+                    super::deactivate();
+                });
+            });
+            let idles = || crate::instance::instance().cpu(1).idle.load(Ordering::SeqCst) != 0;
+            while state.load(Ordering::SeqCst) == 0 || !idles() {
+                std::thread::yield_now();
+            }
+            space.unmap(A..page(1), &mut space.batch());
+            assert_eq!(frame.ref_count(), 1);
+            state.store(2, Ordering::SeqCst);
+            crate::cpu::kick(1);
+        });
+    });
+}
+
+#[test]
+fn static_frames_are_never_writable() {
+    on_kernel(|| {
+        let space = AddressSpace::new().unwrap();
+        let page = MapFrame::Static(StaticFrame::leak(Frame::alloc(true).unwrap()));
+        let Err(MapError::ReadOnly(page)) = space.map(A, page, Prot::READ | Prot::WRITE) else { panic!("mapped") };
+        space.map(A, page, Prot::READ).unwrap();
+        space.protect(A..A + 1, Prot::READ | Prot::WRITE, &mut space.batch());
+        assert_eq!(space.query(A).unwrap().prot, Prot::READ);
+    });
+}
