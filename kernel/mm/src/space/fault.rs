@@ -117,7 +117,7 @@ impl Space {
             // Occupied cannot be: this space's lock is held. If it were, the next fault would settle it.
             Ok(()) | Err(MapError::Occupied(_)) => Ok(Fault::Resolved),
             Err(MapError::OutOfFrames(_)) => Ok(Fault::NoMemory),
-            Err(MapError::BadAddress(_)) => Err(Violation::NotMapped),
+            Err(MapError::BadAddress(_) | MapError::ReadOnly(_)) => Err(Violation::NotMapped),
         }
     }
 
