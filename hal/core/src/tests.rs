@@ -353,3 +353,72 @@ fn a_panic_on_a_simulated_cpu_reaches_the_test() {
     let machine = Machine::simulated(&MachineConfig::default());
     machine.simulate(100, |_| panic!("on purpose"));
 }
+
+#[test]
+fn a_kernel_is_fenced_and_started_again() {
+    use crate::cpuref::{BootToken, CpuRef, FenceToken, Fenced};
+    let kernel = KernelConfig { cpus: 1, memory: 1 << 20 };
+    let machine =
+        Arc::new(Machine::simulated(&MachineConfig { kernels: alloc::vec![kernel; 2], archive: Vec::new(), seed: 3 }));
+    machine.hold(1);
+    let starts = Arc::new(Mutex::new(Vec::new()));
+    let (log, here) = (starts.clone(), Arc::downgrade(&machine));
+    let outcome = machine.simulate(100_000, move |k| {
+        let info = here.upgrade().unwrap().boot_info(k);
+        crate::boot::init(info).unwrap();
+        log.lock().unwrap().push((k, info.incarnation));
+        if k == 1 {
+            loop {
+                crate::cpu::breathe();
+            }
+        }
+        let peer = CpuRef::new(1).unwrap();
+        for n in 1..=3 {
+            peer.start(&BootToken::for_boot(), crate::addr::PhysAddr(0), 0).unwrap();
+            assert!(peer.start(&BootToken::for_boot(), crate::addr::PhysAddr(0), 0).is_err(), "it runs");
+            while log.lock().unwrap().last() != Some(&(1, n)) {
+                crate::cpu::breathe();
+            }
+            assert_eq!(peer.fence(&FenceToken::for_fence()), Fenced::Reset);
+        }
+        crate::cpu::power_off(true);
+    });
+    assert_eq!(outcome, Outcome::PoweredOff(true));
+    assert_eq!(*starts.lock().unwrap(), [(0, 1), (1, 1), (1, 2), (1, 3)]);
+}
+
+#[test]
+fn simulated_cpus_interleave_at_locks() {
+    let config =
+        MachineConfig { kernels: alloc::vec![KernelConfig { cpus: 3, memory: 1 << 20 }], archive: Vec::new(), seed: 9 };
+    let machine = Arc::new(Machine::simulated(&config));
+    let info = machine.boot_info(0);
+    static ORDER: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    static LOCK: SpinLock<usize> = SpinLock::new(HIGH, 0);
+    fn work(slot: usize) -> ! {
+        for _ in 0..20 {
+            let mut n = LOCK.lock();
+            *n += 1;
+            ORDER.lock().unwrap().push(slot);
+            let all = *n == 60;
+            drop(n);
+            if all {
+                crate::cpu::power_off(true);
+            }
+        }
+        loop {
+            crate::cpu::idle_wait();
+        }
+    }
+    let outcome = machine.simulate(100_000, move |_| {
+        crate::boot::init(info).unwrap();
+        for slot in 1..3 {
+            crate::cpu::start(slot, work).unwrap();
+        }
+        work(0);
+    });
+    assert_eq!(outcome, Outcome::PoweredOff(true));
+    let order = ORDER.lock().unwrap();
+    let changes = order.windows(2).filter(|w| w[0] != w[1]).count();
+    assert!(order.len() == 60 && changes > 3, "{changes} changes in {order:?}");
+}

@@ -96,6 +96,9 @@ pub(crate) fn deliver(c: &Identity) -> bool {
 
 /// A point where another CPU may run.
 pub(crate) fn let_go() {
+    if std::thread::panicking() {
+        return;
+    }
     let Some(c) = current() else { return };
     match &c.machine.driver {
         Some(driver) => {
@@ -103,6 +106,18 @@ pub(crate) fn let_go() {
             my_gate().wait();
         }
         None => std::thread::yield_now(),
+    }
+}
+
+/// A place where another CPU may get in between: before a lock is taken, before user memory is touched. Of a simulated machine the seed decides
+/// whether one does; interrupts are not let in.
+pub fn preemption_point() {
+    // A thread that unwinds plays the CPU of the one that waits for it.
+    if !std::thread::panicking()
+        && CURRENT
+            .with(|c| c.borrow().as_ref().is_some_and(|c| c.machine.driver.is_some() && c.machine.random() % 8 == 0))
+    {
+        let_go();
     }
 }
 

@@ -13,6 +13,7 @@ mod platform;
 mod script;
 mod walk;
 
+pub use cpu::preemption_point;
 pub use machine::{KernelConfig, Machine, MachineConfig, Outcome, program_here};
 pub use platform::Host;
 pub use script::{HostUser, Program, UserCpu};

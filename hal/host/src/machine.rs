@@ -83,6 +83,10 @@ pub(crate) struct KernelSim {
     pub cpus: Vec<CpuSim>,
     pub log: Mutex<Vec<u8>>,
     pub stopped: AtomicBool,
+    /// Not started at power-on.
+    held: AtomicBool,
+    /// Counts the starts, from 1.
+    pub incarnation: AtomicU32,
 }
 
 pub(crate) struct CpuSim {
@@ -148,6 +152,12 @@ impl Shared {
         }
     }
 
+    /// The kernel that has a CPU, by hardware id.
+    pub fn kernel_of(&self, hardware: u32) -> Option<usize> {
+        let has = |k: &KernelSim| hardware.checked_sub(k.first_cpu).is_some_and(|s| (s as usize) < k.cpus.len());
+        self.kernels.iter().position(has)
+    }
+
     fn next_deadline(&self) -> Option<u64> {
         let all = self.kernels.iter().filter(|k| !k.stopped.load(SeqCst)).flat_map(|k| &k.cpus);
         all.map(|c| c.deadline.load(SeqCst)).min().filter(|&d| d != u64::MAX)
@@ -209,6 +219,8 @@ impl Machine {
                     .collect(),
                 log: Mutex::new(Vec::new()),
                 stopped: AtomicBool::new(false),
+                held: AtomicBool::new(false),
+                incarnation: AtomicU32::new(1),
             });
             // A hole after each kernel, so that running over the end is noticed by the frame allocator's checks.
             at += k.memory + (1 << 20);
@@ -247,7 +259,7 @@ impl Machine {
     /// What kernel `index` is, for `hal::boot::init`.
     pub fn boot_info(&self, index: usize) -> BootInfo {
         let k = &self.0.kernels[index];
-        let mut info = BootInfo::new(index as u16, 1);
+        let mut info = BootInfo::new(index as u16, k.incarnation.load(SeqCst));
         let porch = 17 * PAGE_SIZE as u64;
         info.owned[0] = k.range;
         info.n_owned = 1;
@@ -307,26 +319,30 @@ impl Machine {
         lock(&self.0.kernels[kernel].cpus[slot].lines).push_back(line);
     }
 
-    /// Runs the machine: `main(kernel, slot)` on every CPU that exists at power-on (slot 0 of each kernel), others as they are started. The seed
+    /// Leaves a kernel off at power-on: a peer starts it (`CpuRef::start`).
+    pub fn hold(&self, kernel: usize) {
+        self.0.kernels[kernel].held.store(true, SeqCst);
+        self.0.kernels[kernel].incarnation.store(0, SeqCst);
+    }
+
+    /// Runs the machine: `main(kernel)` on slot 0 of each kernel that is not held, other CPUs and kernels as they are started. The seed
     /// decides which CPU goes on at every point where the running one lets go. The same seed gives the same run.
     ///
     /// # Panics
     /// If anything on the machine panics; the message has the seed's run to blame.
-    pub fn simulate(&self, turns: u64, main: impl Fn(usize) + Send + Sync + Clone + 'static) -> Outcome {
+    pub fn simulate(&self, turns: u64, main: impl Fn(usize) + Send + Sync + 'static) -> Outcome {
         let Some(driver) = &self.0.driver else { panic!("made by Machine::new: enter it instead") };
-        for kernel in 0..self.0.kernels.len() {
+        let main: Main = Arc::new(main);
+        *lock(&driver.main) = Some(main.clone());
+        for kernel in (0..self.0.kernels.len()).filter(|&k| !self.0.kernels[k].held.load(SeqCst)) {
             let main = main.clone();
-            self.spawn_cpu(kernel, 0, Box::new(move || main(kernel)));
+            start_cpu(&self.identity(kernel, 0), Box::new(move || main(kernel)));
         }
         let outcome = driver.run(self, turns);
         if let Some(why) = lock(&self.0.panic).take() {
             panic!("{why}");
         }
         outcome
-    }
-
-    fn spawn_cpu(&self, kernel: usize, slot: usize, body: Box<dyn FnOnce() + Send>) {
-        start_cpu(&self.identity(kernel, slot), body);
     }
 }
 
@@ -355,6 +371,33 @@ pub(crate) fn start_cpu(id: &Identity, body: Box<dyn FnOnce() + Send>) {
     if let Some(d) = &id.machine.driver {
         d.add(id, co);
     }
+}
+
+/// What a kernel does on its boot CPU.
+type Main = Arc<dyn Fn(usize) + Send + Sync>;
+
+/// Starts a kernel that is off or was fenced: a new incarnation on slot 0. What its old threads hold is lost, as on a real machine.
+pub(crate) fn start_kernel(machine: &Arc<Shared>, kernel: usize) -> Result<(), &'static str> {
+    let Some(driver) = &machine.driver else { return Err("kernels of a free machine are entered, not started") };
+    let Some(main) = lock(&driver.main).clone() else { return Err("the machine does not run yet") };
+    let k = &machine.kernels[kernel];
+    if !k.held.swap(false, SeqCst) && !k.stopped.load(SeqCst) {
+        return Err("that kernel runs");
+    }
+    k.instance.store(std::ptr::null_mut(), SeqCst);
+    for cpu in &k.cpus {
+        cpu.pending.store(0, SeqCst);
+        cpu.deadline.store(u64::MAX, SeqCst);
+        cpu.root.store(0, SeqCst);
+        lock(&cpu.lines).clear();
+    }
+    for slot in 0..k.cpus.len() {
+        lock(&driver.turns)[Driver::number(machine, kernel, slot)] = Turn::Absent;
+    }
+    k.incarnation.fetch_add(1, SeqCst);
+    k.stopped.store(false, SeqCst);
+    start_cpu(&Identity { machine: machine.clone(), kernel, slot: 0 }, Box::new(move || main(kernel)));
+    Ok(())
 }
 
 /// What a CPU unwinds with when the machine is switched off.
@@ -395,6 +438,7 @@ pub(crate) struct Driver {
     gate: Arc<Gate>,
     turns: Mutex<Vec<Turn>>,
     mains: Mutex<Vec<Coroutine>>,
+    main: Mutex<Option<Main>>,
 }
 
 impl Driver {
@@ -403,6 +447,7 @@ impl Driver {
             gate: Gate::new(),
             turns: Mutex::new((0..cpus).map(|_| Turn::Absent).collect()),
             mains: Mutex::new(Vec::new()),
+            main: Mutex::new(None),
         }
     }
 
@@ -501,6 +546,7 @@ impl Drop for Machine {
             drop(mains);
             set_current(before);
             lock(&d.turns).clear();
+            *lock(&d.main) = None;
         }
         lock(&self.0.programs).clear();
     }

@@ -10,7 +10,7 @@ use hal_api::{
 
 use crate::coroutine::{Coroutine, my_gate};
 use crate::cpu::{self, current, deliver, with};
-use crate::machine::{PoweredOff, lock, start_cpu};
+use crate::machine::{PoweredOff, lock, start_cpu, start_kernel};
 use crate::script::HostUser;
 use crate::walk::{pieces, translate};
 
@@ -170,6 +170,7 @@ unsafe impl Platform for Host {
     fn sync_code(_at: NonNull<u8>, _len: usize) {}
 
     unsafe fn user_read(to: *mut u8, at: UserAddr, len: usize) -> usize {
+        cpu::preemption_point();
         with(|c| {
             // SAFETY: `p` is valid for `n` bytes of the arena, `to` for `len`.
             pieces(c, at, len, Prot::READ, |p, off, n| unsafe { to.add(off).copy_from(p, n) })
@@ -177,6 +178,7 @@ unsafe impl Platform for Host {
     }
 
     unsafe fn user_write(at: UserAddr, from: *const u8, len: usize) -> usize {
+        cpu::preemption_point();
         with(|c| {
             // SAFETY: `p` is valid for `n` bytes of the arena, `from` for `len`.
             pieces(c, at, len, Prot::WRITE, |p, off, n| unsafe { p.copy_from(from.add(off), n) })
@@ -184,6 +186,7 @@ unsafe impl Platform for Host {
     }
 
     fn user_zero(at: UserAddr, len: usize) -> usize {
+        cpu::preemption_point();
         with(|c| {
             // SAFETY: `p` is valid for `n` bytes of the arena.
             pieces(c, at, len, Prot::WRITE, |p, _, n| unsafe { p.write_bytes(0, n) })
@@ -191,12 +194,14 @@ unsafe impl Platform for Host {
     }
 
     fn user_load_u32(at: UserAddr) -> Result<u32, NotMapped> {
+        cpu::preemption_point();
         let p = with(|c| translate(c, at, Prot::READ)).ok_or(NotMapped)?;
         // SAFETY: an aligned word of the arena.
         Ok(unsafe { &*p.cast::<AtomicU32>() }.load(SeqCst))
     }
 
     fn user_cas_u32(at: UserAddr, expected: u32, new: u32) -> Result<u32, NotMapped> {
+        cpu::preemption_point();
         let p = with(|c| translate(c, at, Prot::WRITE)).ok_or(NotMapped)?;
         // SAFETY: an aligned word of the arena.
         let word = unsafe { &*p.cast::<AtomicU32>() };
@@ -262,22 +267,20 @@ unsafe impl Platform for Host {
         });
     }
 
-    unsafe fn start_peer(_hardware: u32, _page: PhysAddr, _arg: u64) -> Result<(), Refused> {
-        Err(Refused("simulated kernels are started by the machine"))
+    unsafe fn start_peer(hardware: u32, _page: PhysAddr, _arg: u64) -> Result<(), Refused> {
+        with(|c| {
+            let kernel = c.machine.kernel_of(hardware).ok_or(Refused("no such CPU"))?;
+            start_kernel(&c.machine, kernel).map_err(Refused)
+        })
     }
 
     unsafe fn fence_peer(hardware: u32) -> Fenced {
-        with(|c| {
-            let of = |k: &&crate::machine::KernelSim| {
-                hardware.checked_sub(k.first_cpu).is_some_and(|s| (s as usize) < k.cpus.len())
-            };
-            match c.machine.kernels.iter().find(of) {
-                Some(k) => {
-                    k.stopped.store(true, SeqCst);
-                    Fenced::Reset
-                }
-                None => Fenced::Lost,
+        with(|c| match c.machine.kernel_of(hardware) {
+            Some(k) => {
+                c.machine.kernels[k].stopped.store(true, SeqCst);
+                Fenced::Reset
             }
+            None => Fenced::Lost,
         })
     }
 

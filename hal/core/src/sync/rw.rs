@@ -50,6 +50,8 @@ impl<T: ?Sized> RwSpinLock<T> {
     pub fn read(&self) -> RwReadGuard<'_, T> {
         #[cfg(any(feature = "checks", debug_assertions))]
         super::checks::push(self.rank, false);
+        #[cfg(not(target_os = "none"))]
+        hal_host::preemption_point();
         let mut turn = 0;
         loop {
             let s = self.state.load(Ordering::Relaxed);
@@ -68,6 +70,8 @@ impl<T: ?Sized> RwSpinLock<T> {
     pub fn write(&self) -> RwWriteGuard<'_, T> {
         #[cfg(any(feature = "checks", debug_assertions))]
         super::checks::push(self.rank, false);
+        #[cfg(not(target_os = "none"))]
+        hal_host::preemption_point();
         let mut turn = 0;
         loop {
             let s = self.state.load(Ordering::Relaxed);

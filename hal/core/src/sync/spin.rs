@@ -71,6 +71,8 @@ impl<T: ?Sized> SpinLock<T> {
     fn take(&self, _again: bool) -> SpinGuard<'_, T> {
         #[cfg(any(feature = "checks", debug_assertions))]
         super::checks::push(self.rank, _again);
+        #[cfg(not(target_os = "none"))]
+        hal_host::preemption_point();
         if self.taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.contend();
         }
