@@ -29,6 +29,8 @@ pub mod cap {
     pub const SETPCAP: u8 = 8;
     /// Lock memory.
     pub const IPC_LOCK: u8 = 14;
+    /// Look into any process.
+    pub const SYS_PTRACE: u8 = 19;
     /// Raw I/O.
     pub const SYS_RAWIO: u8 = 17;
     /// chroot(2).

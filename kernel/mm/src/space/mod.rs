@@ -162,6 +162,11 @@ impl Space {
         self.table.is_active()
     }
 
+    /// Whether every page of `[start, end)` is mapped.
+    pub fn covers(&self, start: u64, end: u64) -> bool {
+        self.inner.lock().vmas.covers(start & !(PAGE - 1)..end)
+    }
+
     /// Sets the limits: at `exec`, and by `setrlimit`.
     pub fn set_limits(&self, limits: Limits) {
         self.inner.lock().limits = limits;

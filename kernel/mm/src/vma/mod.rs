@@ -45,7 +45,7 @@ bitflags::bitflags! {
 pub struct FileLabel {
     /// Its path when it was mapped.
     pub path: Vec<u8>,
-    /// `st_dev`.
+    /// `st_dev`: major number in the upper half, minor in the lower.
     pub device: u64,
     /// `st_ino`.
     pub inode: u64,

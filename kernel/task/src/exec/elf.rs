@@ -11,6 +11,7 @@ use elf::{
     file::{Class, FileHeader, parse_ident},
     segment::{ProgramHeader, SegmentTable},
 };
+use linux_abi::Isa;
 use mm::Prot;
 
 const PAGE: u64 = hal::addr::PAGE_SIZE as u64;
@@ -21,44 +22,9 @@ pub const HEADER_SIZE: usize = 56;
 /// Longest path of an interpreter.
 const PATH_MAX: u64 = 4096;
 
-/// The instruction set a program is made for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Isa {
-    /// `EM_X86_64`.
-    X86_64,
-    /// `EM_AARCH64`.
-    Aarch64,
-    /// `EM_RISCV`, 64 bits.
-    Riscv64,
-}
-
-impl Isa {
-    const fn of(machine: u16) -> Option<Self> {
-        match machine {
-            abi::EM_X86_64 => Some(Self::X86_64),
-            abi::EM_AARCH64 => Some(Self::Aarch64),
-            abi::EM_RISCV => Some(Self::Riscv64),
-            _ => None,
-        }
-    }
-
-    /// Its ELF machine number.
-    pub const fn machine(self) -> u16 {
-        match self {
-            Self::X86_64 => abi::EM_X86_64,
-            Self::Aarch64 => abi::EM_AARCH64,
-            Self::Riscv64 => abi::EM_RISCV,
-        }
-    }
-
-    /// The name that `uname -m` uses, which is also `AT_PLATFORM`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86_64",
-            Self::Aarch64 => "aarch64",
-            Self::Riscv64 => "riscv64",
-        }
-    }
+/// The instruction set with this ELF machine number.
+fn isa(machine: u16) -> Option<Isa> {
+    Isa::ALL.into_iter().find(|isa| isa.elf_machine() == machine)
 }
 
 /// The fixed header, checked: what is needed to read the program headers.
@@ -136,7 +102,7 @@ pub fn head(bytes: &[u8]) -> Result<Head> {
         abi::ET_DYN => true,
         _ => return Err(refuse("neither a program nor a shared object")),
     };
-    let isa = Isa::of(header.e_machine).ok_or(refuse("unknown machine"))?;
+    let isa = isa(header.e_machine).ok_or(refuse("unknown machine"))?;
     let len = usize::from(header.e_phnum) * HEADER_SIZE;
     if usize::from(header.e_phentsize) != HEADER_SIZE || header.e_phnum == 0 || len > HEADERS_MAX {
         return Err(refuse("bad program header table"));
@@ -226,8 +192,9 @@ impl Image {
 pub(super) mod tests {
     use alloc::vec::Vec;
 
-    use super::{HEADER_SIZE, Isa, head, image};
+    use super::{HEADER_SIZE, head, image};
     use base::Errno;
+    use linux_abi::Isa;
 
     pub(crate) fn program(kind: u16, machine: u16, segments: &[(u32, u32, u64, u64, u64, u64)]) -> Vec<u8> {
         let mut out = Vec::from([0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);

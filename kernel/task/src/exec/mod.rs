@@ -18,9 +18,9 @@ mod tests;
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
 use base::{Errno, Error, Result, Try, wait::Op};
+use linux_abi::Isa;
 use mm::{FileLabel, Label, Limits, Memory, MemoryObject, PageWait, Program, Prot, Space};
 
-pub use elf::Isa;
 pub use stack::Strings;
 use stack::at;
 
@@ -162,7 +162,7 @@ pub fn load(request: Request<'_>, loader: &dyn Loader) -> Result<Loaded> {
             }
         }
     };
-    if head.isa.machine() != hal::cpu::ELF_MACHINE {
+    if head.isa.elf_machine() != hal::cpu::ELF_MACHINE {
         log::info!("exec: a program for {} cannot run on this kernel", head.isa.name());
         return Err(not_executable("a program for another instruction set"));
     }

@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use base::{Errno, Error, Result};
 use hal::addr::{PAGE_SIZE, USER_TOP, UserAddr};
+use linux_abi::Isa;
 use mm::{
     Label, MapRequest, Place, Prot, Space, VmaFlags, What,
     space::{STACK_GAP, Stopped},
@@ -79,7 +80,7 @@ pub fn read_image(file: &ExecFile, head: elf::Head, loader: &dyn Loader) -> Resu
 }
 
 /// Reads an interpreter, which must be one for the same ISA.
-pub fn read_interpreter(file: &ExecFile, isa: elf::Isa, loader: &dyn Loader) -> Result<elf::Image> {
+pub fn read_interpreter(file: &ExecFile, isa: Isa, loader: &dyn Loader) -> Result<elf::Image> {
     let bad = || Error::new(Errno::ELIBBAD, "the interpreter is not a program");
     let mut bytes = [0; 64];
     if read_at(&file.object, 0, &mut bytes, loader)? < bytes.len() {

@@ -4,9 +4,10 @@ use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec, vec::Vec};
 
 use base::{Errno, Error, KernelId, Result, id::ObjectIds, wait::Op};
 use hal::{addr::UserAddr, testing::on_kernel};
+use linux_abi::Isa;
 use mm::{FileLabel, Label, Limits, MappedPage, Memory, MemoryObject, PageCache, PageWait, Prot};
 
-use super::{ExecFile, Identity, Isa, Loaded, Loader, Request, Strings, elf::tests::program, isa, load, stack::at};
+use super::{ExecFile, Identity, Loaded, Loader, Request, Strings, elf::tests::program, isa, load, stack::at};
 
 struct Files(BTreeMap<&'static str, ExecFile>);
 
