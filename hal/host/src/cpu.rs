@@ -79,8 +79,8 @@ pub(crate) fn deliver(c: &Identity) -> bool {
     if pending & DOORBELL != 0 {
         up.doorbell();
     }
-    loop {
-        let Some(line) = cpu.lines.lock().ok().and_then(|mut l| l.pop_front()) else { break };
+    let next = || crate::machine::lock(&cpu.lines).pop_front();
+    while let Some(line) = next() {
         any = true;
         up.irq(line);
     }

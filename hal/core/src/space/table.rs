@@ -86,10 +86,11 @@ impl Table {
         while groups != 0 {
             let start = groups.trailing_zeros() as usize * GROUP;
             groups &= groups - 1;
-            for i in start.max(low)..=(start + GROUP - 1).min(high) {
-                let entry = entries[i].load(Ordering::Acquire);
+            let from = start.max(low);
+            for (slot, i) in entries[from..=(start + GROUP - 1).min(high)].iter().zip(from as u64..) {
+                let entry = slot.load(Ordering::Acquire);
                 if entry != 0 {
-                    f(&entries[i], UserAddr(base + ((i as u64) << PAGE_SHIFT)), entry)?;
+                    f(slot, UserAddr(base + (i << PAGE_SHIFT)), entry)?;
                 }
             }
         }
