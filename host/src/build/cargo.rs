@@ -1,0 +1,154 @@
+//! Cargo for the kernel's target, for programs of the guest, and for the host.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::root::Root;
+
+/// The bare-metal target of kernels.
+pub const KERNEL_TARGET: &str = "x86_64-unknown-none";
+/// The target of programs for the guest.
+const PROGRAM_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Who builds for the bare-metal target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Toolchain {
+    /// Debian's Rust with its sources: the core libraries are built too.
+    Debian,
+    /// rustup's Rust with a ready target.
+    Rustup,
+}
+
+impl Toolchain {
+    /// What this host has; Debian's first, for it has the same version everywhere.
+    pub fn find() -> Option<Self> {
+        let debian = ["/usr/bin/cargo", "/usr/bin/rustc", "/usr/lib/rustlib/src/rust/library/core/Cargo.toml"];
+        if debian.iter().all(|path| Path::new(path).exists()) {
+            return Some(Self::Debian);
+        }
+        let output = Command::new("rustc").args(["--print", "target-libdir", "--target", KERNEL_TARGET]).output();
+        let folder = output.ok().and_then(|output| String::from_utf8(output.stdout).ok())?;
+        Path::new(folder.trim()).is_dir().then_some(Self::Rustup)
+    }
+
+    /// `cargo COMMAND` for the bare-metal target, output below `target`.
+    pub fn cargo(self, root: &Root, command: &str, target: &Path) -> Command {
+        let mut cargo = match self {
+            Self::Debian => {
+                let mut cargo = Command::new("/usr/bin/cargo");
+                // Building the core libraries is not a stable feature of cargo; the compiler itself is a stable one.
+                cargo.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
+                cargo
+                    .arg(command)
+                    .args(["-Zbuild-std=core,alloc,compiler_builtins", "-Zbuild-std-features=compiler-builtins-mem"]);
+                cargo
+            }
+            Self::Rustup => {
+                let mut cargo = Command::new(host_cargo());
+                cargo.arg(command);
+                cargo
+            }
+        };
+        // A cargo that runs this command leaves its own settings behind.
+        cargo.env_remove("CARGO").env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("RUSTDOC");
+        cargo.current_dir(root.path()).args(["--locked", "--target", KERNEL_TARGET]).arg("--target-dir").arg(target);
+        cargo
+    }
+}
+
+/// The cargo for host programs: the first on the path.
+pub fn host_cargo() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|dir| dir.join("cargo")).find(|cargo| cargo.is_file()).unwrap_or("cargo".into())
+}
+
+/// The kernel image, with symbols.
+pub fn kernel(root: &Root, profile: &str) -> Result<PathBuf> {
+    let Some(toolchain) = Toolchain::find() else {
+        bail!("no Rust that can build for {KERNEL_TARGET}; `./cob doctor` says what to install");
+    };
+    let mut cargo = toolchain.cargo(root, "build", &root.target().join("kernel"));
+    cargo.args(["-p", "boot", "--bin", "cob", "--profile", profile]);
+    let mut found = executables(cargo).context("building the kernel")?;
+    found.pop().map(|program| program.path).context("cargo built no kernel")
+}
+
+/// A program that was built.
+pub struct Program {
+    /// Its package's folder, relative to the top.
+    pub folder: PathBuf,
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// The static programs for the guest: everything in `user/`, `bench/` and `tests/abi/`.
+pub fn programs(root: &Root) -> Result<Vec<Program>> {
+    let mut cargo = Command::new(host_cargo());
+    cargo.env_remove("CARGO").env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").current_dir(root.path());
+    // Static at a fixed address: the guest needs no C library in its tree.
+    cargo.env(
+        "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+        "-Ctarget-feature=+crt-static -Crelocation-model=static",
+    );
+    cargo.args(["build", "--locked", "--bins", "--profile", "user", "--target", PROGRAM_TARGET, "--target-dir"]);
+    cargo.arg(root.target().join("programs"));
+    let mut some = false;
+    for folder in ["user", "bench", "tests"] {
+        let Ok(entries) = fs::read_dir(root.join(folder)) else { continue };
+        for entry in entries {
+            let manifest = entry?.path().join("Cargo.toml");
+            let Ok(text) = fs::read_to_string(&manifest) else { continue };
+            if folder == "tests" && !text.contains("\nguest = true") {
+                continue;
+            }
+            let name = text.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+            cargo.arg("-p").arg(name.with_context(|| format!("no name in {}", manifest.display()))?);
+            some = true;
+        }
+    }
+    if !some {
+        return Ok(Vec::new());
+    }
+    let mut programs = executables(cargo).context("building the programs for the guest")?;
+    for program in &mut programs {
+        if let Ok(folder) = program.folder.strip_prefix(root.path().canonicalize()?) {
+            program.folder = folder.to_owned();
+        }
+    }
+    programs.sort_by(|a, b| (&a.folder, &a.name).cmp(&(&b.folder, &b.name)));
+    Ok(programs)
+}
+
+/// Runs a cargo build and collects the executables that it made or found fresh.
+fn executables(mut cargo: Command) -> Result<Vec<Program>> {
+    cargo.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = cargo.spawn().with_context(|| format!("starting {}", cargo.get_program().display()))?;
+    let mut found = Vec::new();
+    for line in BufReader::new(child.stdout.take().context("cargo's output")?).lines() {
+        let message: Value = serde_json::from_str(&line?).unwrap_or_default();
+        let text = |pointer: &str| message.pointer(pointer).and_then(Value::as_str);
+        if let (Some(path), Some(name), Some(manifest)) =
+            (text("/executable"), text("/target/name"), text("/manifest_path"))
+        {
+            let folder = Path::new(manifest).parent().unwrap_or(Path::new("")).to_owned();
+            found.push(Program { folder, name: name.to_owned(), path: path.into() });
+        }
+    }
+    ensure!(child.wait()?.success(), "cargo failed; its messages are above");
+    Ok(found)
+}
+
+/// The image without symbols and debug information.
+pub fn strip(kernel: &Path, folder: &Path) -> Result<Vec<u8>> {
+    let out = folder.join("stripped");
+    let status = Command::new("strip").arg("-o").arg(&out).arg(kernel).status().context("starting strip (binutils)")?;
+    ensure!(status.success(), "strip failed on {}", kernel.display());
+    fs::read(&out).with_context(|| format!("reading {}", out.display()))
+}

@@ -1,0 +1,142 @@
+//! The `cob` command: builds the system, runs it, looks into it and tests it. `./cob` (a shell script) makes sure of the tools,
+//! builds this and hands over; `README.md` and `docs/machines.md` describe what it does for people.
+#![forbid(unsafe_code)]
+
+mod build;
+mod doctor;
+mod exec;
+mod inspect;
+mod machine;
+mod root;
+mod run;
+mod signals;
+mod terminal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::machine::Put;
+use crate::root::Root;
+
+/// The command did not do what was asked because the *system* died; no program in it can exit with this and a reason on stderr.
+const SYSTEM_DIED: u8 = 125;
+
+/// Cob: many kernels, one system.
+#[derive(Parser)]
+#[command(name = "cob", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build, boot, and give a console; Ctrl-A x leaves. Without a terminal: run the commands on stdin.
+    Run(Boot),
+    /// Boot, run a shell command, pass stdin, stdout, stderr and the exit status.
+    Exec {
+        #[command(flatten)]
+        boot: Boot,
+        /// Give up after this many seconds (exit status 124).
+        #[arg(long, value_name = "SECONDS")]
+        timeout: Option<f64>,
+        /// The command, for `sh -c`.
+        command: String,
+    },
+    /// Build everything that a machine needs and say where it is.
+    Build {
+        /// Build the kernel with its checks on.
+        #[arg(long)]
+        checked: bool,
+    },
+    /// Attach gdb, with symbols, to the newest running machine. While gdb holds it, no kernel counts as dead.
+    Gdb {
+        /// A run as `cob log --list` names it; the newest if absent.
+        #[arg(long)]
+        run: Option<String>,
+        /// Arguments for gdb.
+        #[arg(trailing_var_arg = true)]
+        args: Vec<String>,
+    },
+    /// Print the logs of all kernels of a run, merged by time.
+    Log {
+        /// A run as `--list` names it; the newest if absent.
+        run: Option<String>,
+        /// Name the runs that are kept.
+        #[arg(long)]
+        list: bool,
+    },
+    /// Show which tools were found and what is missing.
+    Doctor,
+    /// Work with machine descriptions.
+    Plan {
+        #[command(subcommand)]
+        action: PlanAction,
+    },
+}
+
+#[derive(Subcommand)]
+enum PlanAction {
+    /// Check machine descriptions; says for every error the line and what to change.
+    Check {
+        /// The TOML files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// What `run` and `exec` have in common.
+#[derive(Args, Clone, Default)]
+pub struct Boot {
+    /// A machine of `machines/`, or the path of a description.
+    #[arg(short, long, value_name = "MACHINE")]
+    machine: Option<String>,
+    /// Put a host file or directory into the tree, with its modes (default: `/root/NAME`).
+    #[arg(long, value_name = "HOSTPATH[:PATH]")]
+    put: Vec<Put>,
+    /// Use the emulator's deterministic clock: one instruction, one nanosecond (default machine: uni).
+    #[arg(long)]
+    icount: bool,
+    /// Build the kernel with its checks on.
+    #[arg(long)]
+    checked: bool,
+    /// One more argument for QEMU.
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    qemu_arg: Vec<String>,
+    /// One more word for the kernels' command line.
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    kernel_arg: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("cob: {error:#}");
+            match error.downcast_ref::<machine::Died>() {
+                Some(_) => ExitCode::from(SYSTEM_DIED),
+                None => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    let root = Root::find()?;
+    match command {
+        Command::Run(boot) => run::run(&root, &boot),
+        Command::Exec { boot, timeout, command } => exec::exec(&root, &boot, timeout, &command),
+        Command::Build { checked } => {
+            let built = build::everything(&root, checked)?;
+            println!("kernel   {}\narchive  {}", built.kernel.display(), built.archive.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Gdb { run, args } => inspect::gdb(&root, run.as_deref(), &args),
+        Command::Log { run, list } => inspect::log(&root, run.as_deref(), list),
+        Command::Doctor => doctor::doctor(&root),
+        Command::Plan { action: PlanAction::Check { files } } => inspect::check_plans(&files),
+    }
+}
