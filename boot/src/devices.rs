@@ -70,6 +70,15 @@ impl Devices {
         }
         found
     }
+
+    /// Serves an interrupt line or vector.
+    pub fn interrupt(&self, line: u32) {
+        if let Some(serial) = &self.serial
+            && serial.line.line() == line
+        {
+            serial.uart.lock().interrupt(|_| {});
+        }
+    }
 }
 
 fn agent(base: u64) -> Option<Agent> {

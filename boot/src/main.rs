@@ -11,6 +11,8 @@ mod facts;
 #[cfg(target_os = "none")]
 mod image;
 #[cfg(target_os = "none")]
+mod kernel;
+#[cfg(target_os = "none")]
 mod peers;
 #[cfg(all(target_os = "none", feature = "selftest"))]
 mod selftest;

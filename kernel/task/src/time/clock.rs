@@ -45,7 +45,9 @@ impl Clocks {
 
     /// Sets the time of day, ns since 1970.
     pub fn set_realtime(&self, ns: i64) {
-        self.offset.store(ns.wrapping_sub(hal::time::now() as i64), Relaxed);
+        let offset = ns.wrapping_sub(hal::time::now() as i64);
+        self.offset.store(offset, Relaxed);
+        hal::vdso::set_wall(offset as u64);
     }
 
     /// What a clock shows, ns.
