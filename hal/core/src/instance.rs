@@ -29,6 +29,8 @@ pub(crate) struct Instance {
 pub(crate) struct CpuState {
     /// The thread that was left by the last switch on this CPU and is not yet released.
     pub left: AtomicPtr<crate::thread::Thread>,
+    /// The thread that was last switched to on this CPU; null before the first switch.
+    pub current: AtomicPtr<crate::thread::Thread>,
     /// Which CPUs have asked this one to flush.
     pub inbox: AtomicU64,
     /// What this CPU asks others to flush.
@@ -49,6 +51,7 @@ impl CpuState {
     const fn new() -> Self {
         Self {
             left: AtomicPtr::new(core::ptr::null_mut()),
+            current: AtomicPtr::new(core::ptr::null_mut()),
             inbox: AtomicU64::new(0),
             request: crate::space::Request::new(),
             space: AtomicPtr::new(core::ptr::null_mut()),

@@ -199,6 +199,41 @@ fn threads_take_turns() {
 }
 
 #[test]
+fn a_thread_that_never_ran_drops_what_it_would_have_done() {
+    on_kernel(|| {
+        let held = Arc::new(());
+        let other = held.clone();
+        let thread = Thread::new(Box::new(move || drop(other))).unwrap();
+        assert_eq!(Arc::strong_count(&held), 2);
+        // A parked thread may move.
+        drop(Arc::<Thread>::from(thread));
+        assert_eq!(Arc::strong_count(&held), 1);
+    });
+}
+
+#[test]
+#[should_panic(expected = "does not run here")]
+fn only_the_running_thread_can_be_left() {
+    on_kernel(|| {
+        let main = Arc::new(Thread::current());
+        let (back, slot) = (main.clone(), Arc::new(Once::<Arc<Thread>>::new()));
+        let me = slot.clone();
+        let thread = Arc::<Thread>::from(
+            Thread::new(Box::new(move || {
+                loop {
+                    switch(me.get().unwrap(), &back);
+                }
+            }))
+            .unwrap(),
+        );
+        assert!(slot.set(thread.clone()).is_ok());
+        switch(&main, &thread);
+        let third = Thread::new(Box::new(|| {})).unwrap();
+        switch(&thread, &third);
+    });
+}
+
+#[test]
 #[should_panic(expected = "switch while 1 lock(s)")]
 fn no_sleep_under_a_lock() {
     on_kernel(|| {

@@ -1,8 +1,9 @@
 //! Kernel threads: a stack, a suspended context, and the switch between two of them.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use hal_api::Platform;
 
@@ -36,41 +37,55 @@ const RUNNING: u8 = 1;
 /// What a thread does; it must not return (it switches away for the last time).
 type Entry = Box<dyn FnOnce() + Send>;
 
+/// What a thread will do, until it starts. Shared with the start of its stack, because a parked thread may move.
+struct Start(AtomicPtr<Entry>);
+
+impl Start {
+    fn take(&self) -> Option<Box<Entry>> {
+        let entry = self.0.swap(core::ptr::null_mut(), Ordering::AcqRel);
+        // SAFETY: not null only as `Box::into_raw` made it, and swapped out once.
+        (!entry.is_null()).then(|| unsafe { Box::from_raw(entry) })
+    }
+}
+
+impl Drop for Start {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
 /// A kernel thread that can be switched to.
 ///
 /// Dropping a parked thread frees its stack; what lives on that stack is forgotten, not dropped.
 pub struct Thread {
     state: AtomicU8,
-    context: UnsafeCell<P_Context>,
-    entry: UnsafeCell<Option<Entry>>,
+    context: UnsafeCell<Context>,
+    start: Option<Arc<Start>>,
     /// None for a thread that was running already (boot and idle threads).
-    _stack: Option<KernelStack>,
+    stack: Option<KernelStack>,
 }
 
-#[allow(non_camel_case_types)]
-type P_Context = <P as Platform>::Context;
+type Context = <P as Platform>::Context;
 
-// SAFETY: `context` is touched only by `switch`, for the two threads whose `state` it holds; `entry` only by the thread itself when it starts.
+// SAFETY: `context` is touched only by `switch`, for the two threads whose `state` it holds.
 unsafe impl Sync for Thread {}
-// SAFETY: everything in it is Send.
+// SAFETY: everything in it is Send, and it is not tied to its address.
 unsafe impl Send for Thread {}
 
 impl Thread {
     /// A thread that runs `entry` when it is first switched to. `entry` must not return.
     pub fn new(entry: Entry) -> Result<Box<Self>, OutOfFrames> {
         let stack = KernelStack::new()?;
-        let mut thread = Box::new(Self {
+        let start = Arc::new(Start(AtomicPtr::new(Box::into_raw(Box::new(entry)))));
+        let arg = Arc::into_raw(start.clone()) as usize;
+        // SAFETY: the stack lives in the same thread and is dropped after the context (order of fields).
+        let context = unsafe { P::context_new(stack.0, begin, arg) };
+        Ok(Box::new(Self {
             state: AtomicU8::new(PARKED),
-            context: UnsafeCell::new(P::context_current()),
-            entry: UnsafeCell::new(Some(entry)),
-            _stack: None,
-        });
-        let arg = core::ptr::from_ref(&*thread) as usize;
-        // SAFETY: the stack lives in the same thread and is dropped after the context (order of fields); the address of a boxed thread does not
-        // change.
-        thread.context = UnsafeCell::new(unsafe { P::context_new(stack.0, start, arg) });
-        thread._stack = Some(stack);
-        Ok(thread)
+            context: UnsafeCell::new(context),
+            start: Some(start),
+            stack: Some(stack),
+        }))
     }
 
     /// The thread that runs now on a CPU that hal started (boot, idle).
@@ -78,8 +93,8 @@ impl Thread {
         Box::new(Self {
             state: AtomicU8::new(RUNNING),
             context: UnsafeCell::new(P::context_current()),
-            entry: UnsafeCell::new(None),
-            _stack: None,
+            start: None,
+            stack: None,
         })
     }
 
@@ -95,20 +110,22 @@ impl Thread {
 /// The caller keeps both alive: `next` while it runs, `prev` until it is parked (its owner can ask [`Thread::is_running`]; `drop` waits).
 ///
 /// # Panics
-/// With checks: if this CPU holds a lock.
+/// If `prev` is not the thread that was last switched to on this CPU. With checks: if this CPU holds a lock.
 #[track_caller]
 pub fn switch(prev: &Thread, next: &Thread) {
     crate::sync::assert_no_lock("switch");
     if core::ptr::eq(prev, next) {
         return;
     }
-    debug_assert!(prev.is_running(), "switch from a thread that does not run");
     let mut turn = 0;
+    let cpu = instance().this_cpu();
+    let current = cpu.current.load(Ordering::Relaxed).cast_const();
+    assert!(core::ptr::eq(current, prev) || current.is_null(), "switch from a thread that does not run here");
     // Whoever moves `next` to RUNNING is the only one to continue it.
     while next.state.compare_exchange(PARKED, RUNNING, Ordering::Acquire, Ordering::Relaxed).is_err() {
         crate::sync::spin(&mut turn);
     }
-    let cpu = instance().this_cpu();
+    cpu.current.store(core::ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
     cpu.left.store(core::ptr::from_ref(prev).cast_mut(), Ordering::Relaxed);
     // SAFETY: `prev` runs this code; `next` was parked and is ours now.
     unsafe { P::switch(prev.context.get(), next.context.get()) };
@@ -118,19 +135,19 @@ pub fn switch(prev: &Thread, next: &Thread) {
 /// First thing on the stack of the thread that was switched to: the one that was left is off its stack now.
 fn arrived() {
     let cpu = instance().this_cpu();
-    let left = cpu.left.swap(core::ptr::null_mut(), Ordering::Relaxed);
-    // SAFETY: `switch` stored a live thread on this CPU, and its owner cannot drop it before it is PARKED (`drop` waits).
-    if let Some(left) = unsafe { left.as_ref() } {
+    // SAFETY: `switch` stored a live thread on this CPU, and its owner cannot drop it before this is done (`drop` waits).
+    if let Some(left) = unsafe { cpu.left.load(Ordering::Relaxed).as_ref() } {
         left.state.store(PARKED, Ordering::Release);
+        cpu.left.store(core::ptr::null_mut(), Ordering::Release);
     }
 }
 
-fn start(arg: usize) -> ! {
+fn begin(arg: usize) -> ! {
     arrived();
-    // SAFETY: `arg` is the address of the thread that runs this, which its owner keeps while it runs.
-    let thread = unsafe { &*(arg as *const Thread) };
-    // SAFETY: only the thread itself takes its entry, once.
-    let entry = unsafe { (*thread.entry.get()).take() };
+    // SAFETY: `new` made `arg` from an `Arc` for us alone; this runs once.
+    let start = unsafe { Arc::from_raw(arg as *const Start) };
+    let entry = start.take();
+    drop(start);
     if let Some(entry) = entry {
         entry();
     }
@@ -139,12 +156,22 @@ fn start(arg: usize) -> ! {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        if self._stack.is_some() {
-            let mut turn = 0;
-            // Whoever drops a thread that has just ended may be faster than the CPU that leaves its stack.
-            while self.is_running() {
-                crate::sync::spin(&mut turn);
-            }
+        let Some(instance) = crate::instance::try_instance() else { return };
+        let mut turn = 0;
+        // Whoever drops a thread that has just ended may be faster than the CPU that leaves its stack.
+        let me = core::ptr::from_ref(self).cast_mut();
+        while (self.stack.is_some() && self.is_running())
+            || (0..instance.info.n_cpus).any(|s| instance.cpu(s).left.load(Ordering::Acquire) == me)
+        {
+            crate::sync::spin(&mut turn);
+        }
+        if let Some(start) = &self.start
+            && let Some(entry) = start.take()
+        {
+            // It never ran, so the reference of its stack is still there.
+            drop(entry);
+            // SAFETY: made by `into_raw` in `new`, and given up by nobody else.
+            unsafe { Arc::decrement_strong_count(Arc::as_ptr(start)) };
         }
     }
 }
