@@ -78,7 +78,7 @@ proptest! {
         let mut out = Vec::new();
         for step in steps {
             if let Some((at, value, kind)) = words.next() {
-                let value = match kind { 0 => value, 1 => value % 4096, _ => value << 32 | value % 256 };
+                let value = match kind { 0 => value, 1 => value % 4096, _ => (value << 32) | (value % 256) };
                 memory.store64(at * 8 % (OVERHEAD + lines * LINE), value);
             }
             match step {
@@ -91,10 +91,10 @@ proptest! {
                 Step::Pop => {
                     if let Ok(true) = consumer.pop(&mut out) {
                         prop_assert!(out.len() <= lines * LINE);
-                        if let Ok((header, body)) = wire::Header::parse(&out) {
-                            if let Some(spec) = wire::spec_of(header.kind) {
-                                let _ = (spec.check)(&header, body);
-                            }
+                        if let Ok((header, body)) = wire::Header::parse(&out)
+                            && let Some(spec) = wire::spec_of(header.kind)
+                        {
+                            let _ = (spec.check)(&header, body);
                         }
                     }
                 }

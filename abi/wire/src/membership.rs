@@ -56,6 +56,8 @@ crate::messages! {
         v1 {
             /// Returned in the answer.
             nonce: u64,
+            /// The epoch of the sender's view.
+            epoch: u32,
         }
     }
 

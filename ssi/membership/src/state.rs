@@ -447,10 +447,10 @@ impl Membership {
     }
 
     /// A member says that a view is in force. It holds for whoever accepted it, whoever proposed it; and a view that is in force was
-    /// accepted by all its members, so an outsider enters it even if it has accepted a later one since.
+    /// accepted by all its members, so this kernel enters it even if it has accepted a later one since.
     fn installed(&mut self, now: u64, view: View, actions: &mut impl Actions) {
         let accepted = self.prepared && view == self.accepted;
-        let before = self.phase == Phase::Outside && view.epoch < self.accepted.epoch;
+        let before = view.epoch < self.accepted.epoch;
         if (accepted || before) && view.contains(self.me) && view.epoch > self.view.epoch {
             self.enter(view, actions);
             self.propose(now, actions);
@@ -478,7 +478,7 @@ impl Membership {
             match finding {
                 Finding::Probe(peer) => {
                     self.nonce += 1;
-                    actions.send(peer, Message::Probe { nonce: self.nonce });
+                    actions.send(peer, Message::Probe { nonce: self.nonce, epoch: self.view.epoch });
                 }
                 Finding::Dead(peer) => self.conclude(now, peer, false, actions),
             }
@@ -487,6 +487,14 @@ impl Membership {
             return;
         }
         self.next_again = now + self.config.again;
+        // Who may propose must know of the dead; where messages get lost it is told again.
+        if let Some(coordinator) = self.coordinator().filter(|k| *k != self.me) {
+            for &kernel in self.newest.members.iter().filter(|k| self.is_dead(**k)) {
+                if let Some(outcome) = self.outcome(kernel.index) {
+                    actions.send(coordinator, Message::Dead { kernel, outcome });
+                }
+            }
+        }
         if self.phase == Phase::Outside {
             // Also while accepting: the proposer may be dead, and nobody tells an outsider.
             self.ask_to_enter(now, actions);
@@ -656,6 +664,13 @@ impl Membership {
         self.propose(now, actions);
     }
 
+    /// A member that is behind is told what is in force: its Install got lost.
+    fn teach(&self, peer: KernelId, epoch: u32, actions: &mut impl Actions) {
+        if epoch < self.view.epoch && self.view.contains(peer) {
+            actions.send(peer, Message::Install { view: self.view.clone() });
+        }
+    }
+
     // -- messages --------------------------------------------------------------------------------------------------
 
     fn received(&mut self, now: u64, from: KernelId, message: Message, actions: &mut impl Actions) {
@@ -672,8 +687,11 @@ impl Membership {
             self.heard_again(from, actions);
         }
         match message {
-            Message::Probe { nonce } => actions.send(from, Message::ProbeReply { nonce }),
-            Message::ProbeReply { .. } => {}
+            Message::Probe { nonce, epoch } => {
+                actions.send(from, Message::ProbeReply { nonce, epoch: self.view.epoch });
+                self.teach(from, epoch, actions);
+            }
+            Message::ProbeReply { epoch, .. } => self.teach(from, epoch, actions),
             Message::Join { kernel } => self.join(now, kernel, actions),
             Message::Refused { kernel, .. } => {
                 if kernel == self.me && self.phase == Phase::Outside {

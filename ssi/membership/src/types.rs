@@ -43,11 +43,15 @@ pub enum Message {
     Probe {
         /// Returned in the answer.
         nonce: u64,
+        /// The sender's epoch: who has a newer view says so.
+        epoch: u32,
     },
     /// I am.
     ProbeReply {
         /// The probe's.
         nonce: u64,
+        /// The answerer's epoch.
+        epoch: u32,
     },
     /// This kernel wants to be a member.
     Join {

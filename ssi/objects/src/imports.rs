@@ -73,6 +73,8 @@ impl Imports {
     pub fn relocated(&mut self, object: ObjectId, home: KernelId) {
         if let Some(held) = self.objects.get_mut(&object) {
             held.home = home;
+            // The old home may have died after it sent the object on: the new one says so, so it lives.
+            held.dead = false;
         }
     }
 
@@ -96,6 +98,11 @@ impl Imports {
     /// Received and not given back, for the simulator's conservation check.
     pub fn received(&self, object: ObjectId) -> u32 {
         self.objects.get(&object).map_or(0, |held| held.received)
+    }
+
+    /// The objects that are held.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectId> + '_ {
+        self.objects.keys().copied()
     }
 
     /// How many objects are held.
@@ -127,6 +134,16 @@ mod tests {
         imports.relocated(X, B);
         assert_eq!(imports.drop_proxy(X), Some(GiveBack { home: B, count: 2 }));
         assert_eq!(imports.receive(X, B), Receipt::New, "a grant that was on its way makes a new proxy");
+    }
+
+    #[test]
+    fn what_left_a_kernel_before_it_died_lives() {
+        let mut imports = Imports::new();
+        imports.receive(X, A);
+        assert_eq!(imports.peer_down(A), [X]);
+        imports.relocated(X, B);
+        assert_eq!(imports.home(X), Some(B));
+        assert_eq!(imports.drop_proxy(X), Some(GiveBack { home: B, count: 1 }));
     }
 
     #[test]

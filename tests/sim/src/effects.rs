@@ -116,7 +116,7 @@ impl World {
             return Err(format!("{me} and {} both fence {victim}", other.id));
         }
         let announced = target.stopped || target.membership.phase() == membership::Phase::Leaving;
-        if !announced && !target.hung && target.pause < 1200 * MS {
+        if !announced && !target.hung && target.pause < 1000 * MS {
             return Err(format!("{me} fences {victim}, which is well (longest pause {} ms)", target.pause / MS));
         }
         if let Some(at) = self.find(me) {

@@ -1,6 +1,6 @@
 //! How a service's state machine joins the simulation.
 
-use std::{any::Any, fmt::Debug, rc::Rc};
+use std::{any::Any, collections::BTreeSet, fmt::Debug, rc::Rc};
 
 use base::KernelId;
 use membership::View;
@@ -31,6 +31,8 @@ pub struct Context<'a> {
     pub view: &'a View,
     /// Chance.
     pub rng: &'a mut Rng,
+    /// Kernels whose links are closed: they are dead.
+    pub closed: &'a BTreeSet<KernelId>,
     /// What is sent.
     pub sent: Vec<(KernelId, Lane, Rc<dyn Body>)>,
     /// Kernels that did not answer in time.
@@ -40,9 +42,17 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Sends a message of this service. It arrives unless the peer dies; in order within its lane.
+    /// Sends a message of this service. It arrives unless the peer dies; in order within its lane. Nothing if the peer is known
+    /// to be dead (see [`Context::closed`]).
     pub fn send(&mut self, to: KernelId, lane: Lane, body: impl Body) {
-        self.sent.push((to, lane, Rc::new(body)));
+        if !self.closed.contains(&to) {
+            self.sent.push((to, lane, Rc::new(body)));
+        }
+    }
+
+    /// The other members that are not known to be dead.
+    pub fn peers(&self) -> Vec<KernelId> {
+        self.view.members.iter().copied().filter(|k| *k != self.me && !self.closed.contains(k)).collect()
     }
 
     /// Asks to be called at this time.

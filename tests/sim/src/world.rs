@@ -155,7 +155,6 @@ pub struct World {
     pub(crate) epochs: BTreeMap<u32, Vec<KernelId>>,
     pub(crate) deaths: BTreeSet<KernelId>,
     cut: BTreeSet<u16>,
-    operations: u32,
     faults: u32,
     next_fault: u64,
     print: bool,
@@ -183,7 +182,6 @@ impl World {
             epochs: BTreeMap::new(),
             deaths: BTreeSet::new(),
             cut: BTreeSet::new(),
-            operations: 0,
             faults: 0,
             next_fault: 0,
             print: trace,
@@ -400,6 +398,7 @@ impl World {
             now,
             view: node.membership.view(),
             rng: &mut self.rng,
+            closed: &node.closed,
             sent: Vec::new(),
             overdue: Vec::new(),
             wake: None,
@@ -455,17 +454,23 @@ impl World {
 
     fn operate(&mut self) -> Result<(), String> {
         let able: Vec<usize> = (0..self.nodes.len())
-            .filter(|at| self.nodes[*at].runs() && self.nodes[*at].membership.phase() == Phase::Member)
+            .filter(|at| {
+                let node = &self.nodes[*at];
+                node.runs() && node.paused_until <= self.now && node.membership.phase() == Phase::Member
+            })
             .collect();
-        self.operations += 1;
-        let Some(at) = self.rng.pick(&able).filter(|at| self.nodes[*at].paused_until <= self.now) else {
+        let Some(at) = self.rng.pick(&able) else {
+            // Somebody wakes up or joins, or the last ones parked themselves.
+            if self.now < self.plan.busy + 10_000 * MS {
+                self.schedule(self.now + 50 * MS, Item::Operate);
+            }
             return Ok(());
         };
         self.report.operations += 1;
-        let service = self.rng.below(self.suites.len() as u64) as usize;
-        if service >= self.suites.len() {
+        if self.suites.is_empty() {
             return Ok(());
         }
+        let service = self.rng.below(self.suites.len() as u64) as usize;
         self.service(at, service, |part, context| part.operate(context))
     }
 
@@ -604,7 +609,12 @@ impl World {
             }
         }
         for service in 0..self.suites.len() {
-            let parts: Vec<_> = self.nodes.iter().filter(|n| n.is_live()).map(|n| (n.id, &*n.parts[service])).collect();
+            let parts: Vec<_> = self
+                .nodes
+                .iter()
+                .filter(|n| n.runs() && n.membership.phase() == Phase::Member)
+                .map(|n| (n.id, &*n.parts[service]))
+                .collect();
             let suite = &mut self.suites[service];
             suite.finish(&parts).map_err(|e| format!("{}: {e}", suite.name()))?;
         }

@@ -6,5 +6,5 @@ use crate::Suite;
 
 /// Every service.
 pub fn all() -> Vec<Box<dyn Suite>> {
-    vec![Box::new(counter::Counters::default())]
+    vec![Box::new(counter::Counters)]
 }
