@@ -218,7 +218,8 @@ impl PageWait for Cx {
             return Err(crate::wait::INTERRUPTED);
         }
         if self.kernel().memory.make_room() {
-            self.relax();
+            // Whoever was chosen to end needs the CPU for it.
+            self.yield_now();
             return Ok(());
         }
         if self.task.is_dying() {

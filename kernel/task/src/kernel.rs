@@ -113,7 +113,7 @@ pub struct Counters {
 impl Kernel {
     /// A kernel without tasks. `memory` and `objects` are its own.
     pub fn new(facts: Facts, memory: Arc<Memory>, objects: Arc<ObjectIds>, abi: &'static dyn Abi) -> Arc<Self> {
-        Arc::new(Self {
+        let kernel = Arc::new(Self {
             names: SpinLock::new(
                 rank::PROCESS_FS,
                 HostNames { host: String::from("cob"), domain: String::from("(none)") },
@@ -132,7 +132,9 @@ impl Kernel {
             abi,
             hooks: Once::new(),
             counters: Counters::default(),
-        })
+        });
+        kernel.memory.set_killer(crate::oom::OomKiller::of(&kernel));
+        kernel
     }
 
     /// This run of this kernel.

@@ -23,6 +23,7 @@ pub mod ids;
 pub mod image;
 pub mod kernel;
 pub mod limits;
+mod oom;
 pub mod process;
 mod requests;
 pub mod run;
