@@ -152,10 +152,10 @@ pub fn run(facts: &crate::facts::Facts, epoch: u64, archive: &[u8]) {
 /// Pages are zeroed and copied whole, and nothing beyond them.
 fn pages() {
     let run = hal::frame::FrameRun::alloc(2).unwrap();
-    run.write(0, &[0xa5; 0x4000]);
+    run.write(0, &alloc::vec![0xa5; 0x4000]);
     let frames: alloc::vec::Vec<_> = run.into_frames().collect();
     let at = |f: &hal::frame::Frame| {
-        let mut b = [0; 0x1000];
+        let mut b = alloc::vec![0; 0x1000];
         f.read(0, &mut b);
         b
     };

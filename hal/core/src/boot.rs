@@ -49,8 +49,7 @@ pub fn init(info: BootInfo) -> Result<(), &'static str> {
     unsafe { P::init(&info, &Up) };
     // SAFETY: the same.
     let frames = unsafe { Frames::new(info.free()) }.ok_or("no memory for frames")?;
-    let instance = Box::leak(Box::new(Instance::new(info, frames)));
-    P::set_instance(core::ptr::from_ref(instance).cast());
+    P::set_instance(core::ptr::from_ref(Instance::leak(&info, frames)).cast());
     Ok(())
 }
 

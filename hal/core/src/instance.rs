@@ -64,14 +64,20 @@ impl CpuState {
 }
 
 impl Instance {
-    pub fn new(info: BootInfo, frames: Frames) -> Self {
-        Self {
-            info,
-            frames,
-            handlers: Once::new(),
-            skew: AtomicI64::new(0),
-            clock: crate::vdso::Clock::new(),
-            cpus: [const { CpuState::new() }; MAX_CPUS],
+    /// Made in place and for ever: it is bigger than a boot stack likes.
+    pub fn leak(info: &BootInfo, frames: Frames) -> &'static Self {
+        let place = Box::leak(Box::<Self>::new_uninit());
+        let this = place.as_mut_ptr();
+        // SAFETY: every field is written once, then all of it is initialised.
+        unsafe {
+            (&raw mut (*this).info).write(*info);
+            (&raw mut (*this).frames).write(frames);
+            (&raw mut (*this).handlers).write(Once::new());
+            (&raw mut (*this).skew).write(AtomicI64::new(0));
+            for slot in 0..MAX_CPUS {
+                (&raw mut (*this).cpus[slot]).write(CpuState::new());
+            }
+            place.assume_init_ref()
         }
     }
 
