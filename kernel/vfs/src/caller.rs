@@ -1,11 +1,13 @@
 //! On whose behalf something is done. Plain data: it crosses links as it is.
 
-use alloc::{boxed::Box, vec::Vec};
+use alloc::{boxed::Box, sync::Arc};
 
 use base::{
-    Error, Result,
+    Errno, Error, Result,
     wait::{Op, Try, TryResult},
 };
+
+use crate::types::{Access, FileKind, SetAttr, Stat};
 
 /// The caller of an operation.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -15,7 +17,7 @@ pub struct Caller {
     /// Group for files (`fsgid`).
     pub gid: u32,
     /// Supplementary groups.
-    pub groups: Vec<u32>,
+    pub groups: Arc<[u32]>,
     /// Effective capabilities, capabilities(7).
     pub capabilities: u64,
     /// File mode creation mask.
@@ -66,6 +68,64 @@ impl Caller {
     /// Whether `gid` is its group for files or a supplementary one.
     pub fn in_group(&self, gid: u32) -> bool {
         self.gid == gid || self.groups.contains(&gid)
+    }
+
+    /// Owner, or CAP_FOWNER.
+    pub const fn owns(&self, stat: &Stat) -> bool {
+        self.uid == stat.uid || self.can(cap::FOWNER)
+    }
+
+    /// Whether attributes may be changed like this, and what else changes with it (set-id bits); chmod(2), chown(2), utimensat(2).
+    ///
+    /// # Errors
+    /// `EPERM`, `EACCES`.
+    pub fn check_change(&self, stat: &Stat, change: &mut SetAttr) -> Result<()> {
+        const NOT_OWNER: Error = Error::new(Errno::EPERM, "not the owner");
+        if let Some(mode) = &mut change.mode {
+            if !self.owns(stat) {
+                return Err(NOT_OWNER);
+            }
+            *mode &= 0o7777;
+            if !self.in_group(change.gid.unwrap_or(stat.gid)) && !self.can(cap::FSETID) {
+                *mode &= !0o2000;
+            }
+        }
+        if let Some(uid) = change.uid
+            && !self.can(cap::CHOWN)
+            && !(self.uid == stat.uid && uid == stat.uid)
+        {
+            return Err(NOT_OWNER);
+        }
+        if let Some(gid) = change.gid
+            && !self.can(cap::CHOWN)
+            && !(self.uid == stat.uid && (gid == stat.gid || self.in_group(gid)))
+        {
+            return Err(NOT_OWNER);
+        }
+        if (change.uid.is_some() || change.gid.is_some()) && stat.kind != FileKind::Directory {
+            let now = change.mode.unwrap_or(stat.mode);
+            let kept = now & !0o4000 & if now & 0o010 != 0 { !0o2000 } else { !0 };
+            if kept != now {
+                change.mode = Some(kept);
+            }
+        }
+        if (change.accessed.is_some() || change.modified.is_some()) && !self.owns(stat) {
+            if !change.times_are_now {
+                return Err(NOT_OWNER);
+            }
+            stat.check(self, Access::WRITE)?;
+        }
+        Ok(())
+    }
+
+    /// Permission bits and group of something new in `dir`: umask, and set-group-id directories.
+    pub const fn new_mode(&self, dir: &Stat, mode: u32, is_directory: bool) -> (u32, u32) {
+        let mode = mode & !self.umask & 0o7777;
+        if dir.mode & 0o2000 != 0 {
+            (if is_directory { mode | 0o2000 } else { mode }, dir.gid)
+        } else {
+            (mode, self.gid)
+        }
     }
 }
 

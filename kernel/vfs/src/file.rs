@@ -11,7 +11,7 @@ use base::{
 use mm::MemoryObject;
 
 use crate::{
-    Caller, DirSink, Inode, Ioctl, IoctlReply,
+    Caller, DirSink, Inode, Ioctl, IoctlReply, Place,
     types::{OpenFlags, SetAttr, Stat, StatFs, Status},
 };
 
@@ -120,6 +120,10 @@ pub trait OpenFile: Send + Sync {
 
     /// The file behind it, if it has a place in a file system.
     fn inode(&self) -> Option<Arc<dyn Inode>> {
+        None
+    }
+    /// Where in the tree it was opened, for fchdir(2), `*at` calls and `/proc/PID/fd`.
+    fn place(&self) -> Option<Place> {
         None
     }
     /// What mmap(2) maps.

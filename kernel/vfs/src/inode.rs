@@ -2,11 +2,14 @@
 
 use alloc::{sync::Arc, vec::Vec};
 
-use base::{Errno, ObjectId, wait::TryResult};
+use base::{
+    Errno, ObjectId,
+    wait::{Try, TryResult, done},
+};
 
 use crate::{
-    Caller, OpenFile,
-    types::{Device, FileKind, OpenFlags, SetAttr, Stat, StatFs, Status},
+    Caller, OpenFile, Place,
+    types::{Access, Device, FileKind, OpenFlags, SetAttr, Stat, StatFs, Status},
 };
 
 /// What is made in a directory.
@@ -63,8 +66,22 @@ bitflags::bitflags! {
     }
 }
 
-/// See the module. Names are single components, without `/`, never `.` or `..`. Permissions of the directory were checked by the walk; what only the
-/// file system can check atomically (sticky bit, existence) it checks itself.
+impl NewNode {
+    /// What it will be.
+    pub const fn kind(&self) -> FileKind {
+        match self {
+            Self::Regular => FileKind::Regular,
+            Self::Directory => FileKind::Directory,
+            Self::Symlink(_) => FileKind::Symlink,
+            Self::Fifo => FileKind::Fifo,
+            Self::Socket => FileKind::Socket,
+            Self::Device(kind, _) => *kind,
+        }
+    }
+}
+
+/// See the module. Names are single components, without `/`, never `.` or `..`, 255 bytes at most. Every operation checks permissions itself, where the
+/// file is at home, so a walk through a remote tree costs one message a component.
 pub trait Inode: Send + Sync {
     /// Its name in the machine.
     fn id(&self) -> ObjectId;
@@ -75,12 +92,28 @@ pub trait Inode: Send + Sync {
     /// chmod, chown, utimensat, truncate.
     fn set_attr(&self, caller: &Caller, change: SetAttr) -> TryResult<()>;
 
-    /// The entry with this name.
-    fn lookup(&self, name: &[u8]) -> TryResult<Arc<dyn Inode>> {
-        let _ = name;
+    /// access(2).
+    ///
+    /// # Errors
+    /// `EACCES`.
+    fn access(&self, caller: &Caller, access: Access) -> TryResult<()> {
+        match self.stat()? {
+            Try::Done(stat) => done(stat.check(caller, access)?),
+            _ => Err(Errno::EIO.into()),
+        }
+    }
+
+    /// If the caller may search this directory and names found in it may be kept: a number that changes whenever a name does.
+    fn names_version(&self, caller: &Caller) -> Option<u64> {
+        let _ = caller;
+        None
+    }
+    /// The entry with this name; the caller needs search permission.
+    fn lookup(&self, caller: &Caller, name: &[u8]) -> TryResult<Arc<dyn Inode>> {
+        let _ = (caller, name);
         Err(Errno::ENOTDIR.into())
     }
-    /// Makes an entry; owner and group from the caller, `mode` already masked.
+    /// Makes an entry; owner and group from the caller, the umask is applied here.
     fn create(&self, caller: &Caller, name: &[u8], node: NewNode, mode: u32) -> TryResult<Arc<dyn Inode>> {
         let _ = (caller, name, node, mode);
         Err(Errno::ENOTDIR.into())
@@ -113,18 +146,31 @@ pub trait Inode: Send + Sync {
         Err(Errno::ENOTDIR.into())
     }
     /// The target of a symbolic link.
-    fn read_link(&self) -> TryResult<Vec<u8>> {
+    fn read_link(&self, caller: &Caller) -> TryResult<Vec<u8>> {
+        let _ = caller;
         Err(Errno::EINVAL.into())
     }
     /// For links that are not a path but a place (`/proc/PID/fd/N`, `/proc/PID/exe`): where they lead.
-    fn follow(&self, caller: &Caller) -> TryResult<Option<Arc<dyn Inode>>> {
+    fn follow(&self, caller: &Caller) -> TryResult<Option<Place>> {
         let _ = caller;
-        base::wait::done(None)
+        done(None)
     }
-    /// Opens it. Permissions were checked.
-    fn open(self: Arc<Self>, caller: &Caller, flags: OpenFlags, status: Status) -> TryResult<Arc<dyn OpenFile>>;
+    /// Opens it, found at `place`. Checks permission for `READ` and `WRITE` unless `CREATED` is set, and cuts a regular file under `TRUNCATE`. A FIFO answers
+    /// `Started` until there is somebody at the other end.
+    fn open(
+        self: Arc<Self>,
+        caller: &Caller,
+        flags: OpenFlags,
+        status: Status,
+        place: Place,
+    ) -> TryResult<Arc<dyn OpenFile>>;
     /// The file system.
     fn stat_fs(&self) -> TryResult<StatFs>;
     /// For the file system that knows the concrete type.
     fn as_any(&self) -> &dyn core::any::Any;
+}
+
+/// Whether two are the same file.
+pub fn same(a: &Arc<dyn Inode>, b: &Arc<dyn Inode>) -> bool {
+    core::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b)) || a.id() == b.id()
 }

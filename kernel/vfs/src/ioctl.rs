@@ -91,6 +91,10 @@ pub enum Ioctl {
     Drain,
     /// TCXONC: stop (`true`) or start output.
     Suspend(bool),
+    /// TCXONC: send STOP (`true`) or START.
+    SuspendInput(bool),
+    /// TCSBRK, TCSBRKP.
+    Break,
     /// TIOCGPTN.
     PtyNumber,
     /// TIOCSPTLCK.
@@ -98,13 +102,15 @@ pub enum Ioctl {
     /// TIOCGPTLCK.
     PtyLocked,
     /// TIOCGPTPEER; the answer is a file.
-    PtyPeer,
+    PtyPeer(crate::OpenFlags, crate::Status),
     /// TIOCPKT.
     PacketMode(bool),
     /// TIOCEXCL, TIOCNXCL.
     Exclusive(bool),
     /// TIOCSTI.
     Insert(u8),
+    /// TIOCVHANGUP.
+    HangUp,
     /// BLKGETSIZE64.
     BlockBytes,
     /// One that is not known to anybody; kept for the log.

@@ -147,6 +147,10 @@ bitflags::bitflags! {
         const TMPFILE = 1 << 9;
         /// Large files are allowed (always, here); kept for `F_GETFL`.
         const LARGE = 1 << 10;
+        /// The file was made by this very open: its permission bits do not count.
+        const CREATED = 1 << 11;
+        /// For execve(2): execute permission, and nobody may have it open for writing.
+        const EXECUTE = 1 << 12;
     }
 }
 
@@ -169,7 +173,73 @@ bitflags::bitflags! {
     }
 }
 
+impl Device {
+    /// A device number.
+    pub const fn new(major: u32, minor: u32) -> Self {
+        Self { major, minor }
+    }
+
+    /// As `st_dev` and `st_rdev` hold it (`makedev(3)`).
+    pub const fn raw(self) -> u64 {
+        let (major, minor) = (self.major as u64, self.minor as u64);
+        (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & !0xff) << 12) | ((major & !0xfff) << 32)
+    }
+
+    /// From a `dev_t`.
+    pub const fn from_raw(raw: u64) -> Self {
+        Self {
+            major: (((raw >> 8) & 0xfff) | ((raw >> 32) & !0xfff)) as u32,
+            minor: ((raw & 0xff) | ((raw >> 12) & !0xff)) as u32,
+        }
+    }
+}
+
+impl FileKind {
+    /// The `S_IFMT` bits of `st_mode`.
+    pub const fn mode_bits(self) -> u32 {
+        (self as u32) << 12
+    }
+
+    /// The kind that the `S_IFMT` bits of a mode name.
+    pub const fn from_mode(mode: u32) -> Option<Self> {
+        match (mode >> 12) & 15 {
+            1 => Some(Self::Fifo),
+            2 => Some(Self::Char),
+            4 => Some(Self::Directory),
+            6 => Some(Self::Block),
+            8 => Some(Self::Regular),
+            10 => Some(Self::Symlink),
+            12 => Some(Self::Socket),
+            _ => None,
+        }
+    }
+}
+
 impl Stat {
+    /// As [`Stat::permits`], as a result.
+    ///
+    /// # Errors
+    /// `EACCES`.
+    #[inline]
+    pub fn check(&self, caller: &crate::Caller, access: Access) -> base::Result<()> {
+        if self.permits(caller, access) {
+            Ok(())
+        } else {
+            Err(base::Error::new(base::Errno::EACCES, "permission denied"))
+        }
+    }
+
+    /// Whether the caller may take a name of `self` out of `dir`, whose write permission was checked: the sticky bit.
+    ///
+    /// # Errors
+    /// `EPERM`.
+    pub fn check_sticky(&self, dir: &Self, caller: &crate::Caller) -> base::Result<()> {
+        if dir.mode & 0o1000 != 0 && caller.uid != dir.uid && !caller.owns(self) {
+            return Err(base::Error::new(base::Errno::EPERM, "sticky directory"));
+        }
+        Ok(())
+    }
+
     /// Whether the caller may access the file so, by permission bits and capabilities (path_resolution(7)).
     pub fn permits(&self, caller: &crate::Caller, access: Access) -> bool {
         use crate::caller::cap;
@@ -190,5 +260,19 @@ impl Stat {
         }
         let reading = Access::READ | if directory { Access::EXECUTE } else { Access::empty() };
         caller.can(cap::DAC_READ_SEARCH) && reading.contains(access)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Device;
+
+    #[test]
+    fn device_numbers_go_both_ways() {
+        assert_eq!(Device::new(5, 1).raw(), 0x501);
+        for (major, minor) in [(0, 0), (1, 3), (136, 700), (0xfff, 0xfffff), (0x12345, 0x1234567)] {
+            let d = Device::new(major, minor);
+            assert_eq!(Device::from_raw(d.raw()), d);
+        }
     }
 }

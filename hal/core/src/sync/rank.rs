@@ -64,6 +64,8 @@ ranks! {
     DIRECTORY = 320;
     /// A file or other inode.
     INODE = 330;
+    /// The names in a directory (and what `/proc` knows of one).
+    INODE_NAMES = 335;
     /// The pages of a memory object.
     PAGES = 420;
     /// An address space's list of mappings.

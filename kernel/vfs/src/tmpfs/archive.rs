@@ -1,0 +1,112 @@
+//! The base tree: a cpio "newc" archive in memory, the same for all kernels of a machine.
+
+use alloc::{sync::Arc, vec::Vec};
+use core::sync::atomic::Ordering;
+
+use base::{Errno, Error, Result, TryResult, wait::done};
+use hal::frame::Frame;
+use mm::{PageCache, PageSource, SourcePage};
+
+use super::{Content, PAGE, TmpInode, Tmpfs};
+use crate::{
+    Device, Vfs,
+    inode::NewNode,
+    types::{FileKind, Time},
+};
+
+/// One file's bytes in the archive.
+struct Piece(&'static [u8]);
+
+impl PageSource for Piece {
+    fn page(&self, index: u64) -> TryResult<SourcePage> {
+        let start = usize::try_from(index).ok().and_then(|i| i.checked_mul(PAGE as usize)).unwrap_or(usize::MAX);
+        let Some(bytes) = self.0.get(start..).filter(|b| !b.is_empty()) else { return done(SourcePage::Hole) };
+        let bytes = bytes.get(..PAGE as usize).unwrap_or(bytes);
+        let no_memory = |_| Error::new(Errno::ENOMEM, "no frame for a page of the archive");
+        let frame = Frame::alloc(bytes.len() < PAGE as usize).map_err(no_memory)?;
+        frame.write(0, bytes);
+        done(SourcePage::Filled(frame))
+    }
+}
+
+/// A tree with what is in the archive. The bytes stay where they are; pages are copied when they are first used.
+///
+/// # Errors
+/// `EINVAL` if an entry makes no sense.
+pub fn load(vfs: &Arc<Vfs>, archive: &'static [u8]) -> Result<Arc<TmpInode>> {
+    let root = Tmpfs::new(vfs, 0o755, 0);
+    let mut links: Vec<(u32, Arc<TmpInode>)> = Vec::new();
+    for entry in cpio_reader::iter_files(archive) {
+        let path = entry.name().trim_start_matches("./").trim_matches('/');
+        let mode = entry.mode().bits();
+        if path.is_empty() || path == "." {
+            continue;
+        }
+        let kind = FileKind::from_mode(mode).ok_or(Error::new(Errno::EINVAL, "an entry of unknown type"))?;
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let dir = directory(&root, dir)?;
+        // Later entries win over earlier ones, but a directory keeps what is in it.
+        if let Some(old) = dir.get(name.as_bytes()) {
+            if kind == FileKind::Directory && old.kind == FileKind::Directory {
+                stamp(&old, &entry, mode);
+                continue;
+            }
+            let _changes = dir.fs.changes.lock();
+            dir.dir()?.remove(name.as_bytes(), &old);
+        }
+        if kind == FileKind::Regular
+            && entry.nlink() > 1
+            && let Some((_, first)) = links.iter().find(|(ino, _)| *ino == entry.ino() && entry.file().is_empty())
+        {
+            let _changes = dir.fs.changes.lock();
+            dir.insert(name.as_bytes(), first)?;
+            first.touch_links(1);
+            continue;
+        }
+        let node = if kind == FileKind::Regular && !entry.file().is_empty() {
+            let cache =
+                PageCache::of_source(vfs.env().memory(), Arc::new(Piece(entry.file())), entry.file().len() as u64);
+            let node = TmpInode::new(&root.fs, Content::Regular(cache), kind, mode & 0o7777, (0, 0));
+            node.base.store(true, Ordering::Relaxed);
+            let _changes = dir.fs.changes.lock();
+            dir.insert(name.as_bytes(), &node)?;
+            node
+        } else {
+            let device = Device::new(entry.rdevmajor().unwrap_or(0), entry.rdevminor().unwrap_or(0));
+            let what = match kind {
+                FileKind::Regular => NewNode::Regular,
+                FileKind::Directory => NewNode::Directory,
+                FileKind::Symlink => NewNode::Symlink(entry.file().into()),
+                FileKind::Fifo => NewNode::Fifo,
+                FileKind::Socket => NewNode::Socket,
+                FileKind::Char | FileKind::Block => NewNode::Device(kind, device),
+            };
+            dir.add(name.as_bytes(), what, mode & 0o7777)?
+        };
+        stamp(&node, &entry, mode);
+        if entry.nlink() > 1 && kind == FileKind::Regular {
+            links.push((entry.ino(), node));
+        }
+    }
+    Ok(root)
+}
+
+fn stamp(node: &TmpInode, entry: &cpio_reader::Entry<'_>, mode: u32) {
+    let at = Time(i64::try_from(entry.mtime()).unwrap_or(0).saturating_mul(1_000_000_000));
+    let mut meta = node.meta.lock();
+    meta.mode = mode & 0o7777;
+    (meta.uid, meta.gid) = (entry.uid(), entry.gid());
+    (meta.accessed, meta.modified, meta.changed) = (at, at, at);
+}
+
+/// The directory at `path`, made where it is missing.
+fn directory(root: &Arc<TmpInode>, path: &str) -> Result<Arc<TmpInode>> {
+    let mut here = root.clone();
+    for name in path.split('/').filter(|n| !n.is_empty()) {
+        here = match here.get(name.as_bytes()) {
+            Some(next) => next,
+            None => here.add(name.as_bytes(), NewNode::Directory, 0o755)?,
+        };
+    }
+    Ok(here)
+}

@@ -1,0 +1,674 @@
+//! Files in memory: `/tmp`, `/dev`, and the root, whose base tree comes from the archive ([`archive`]).
+//!
+//! Content lies in [`mm::PageCache`]s, so `mmap` shares its pages. A file of the archive is a cache over the archive: its pages are had when they are
+//! first used, dropped when memory is short, and what is written stays in the cache. So there is no second layer, no copy-up and no whiteout: what is
+//! taken away from the tree is gone from the tree.
+
+pub mod archive;
+mod dir;
+mod file;
+#[cfg(test)]
+mod tests;
+
+use alloc::{
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+use core::{
+    any::Any,
+    sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+};
+
+use base::{Errno, Error, ObjectId, Result, TryResult, wait::done};
+use hal::sync::{SpinLock, rank};
+use mm::{MemoryObject, PageCache};
+
+use crate::{
+    Caller, Device, Inode, OpenFile, Place, Vfs,
+    caller::cap,
+    inode::{NewNode, RenameFlags},
+    local::LocalFile,
+    mounts::FsType,
+    pipe::Pipe,
+    types::{Access, FileKind, OpenFlags, SetAttr, Stat, StatFs, Status, Time},
+};
+use dir::Dir;
+
+/// `TMPFS_MAGIC`.
+const MAGIC: u64 = 0x0102_1994;
+const PAGE: u64 = 4096;
+
+/// One file system.
+pub struct Tmpfs {
+    vfs: Weak<Vfs>,
+    env: Arc<dyn crate::Env>,
+    device: Device,
+    next_ino: AtomicU64,
+    /// All changes of names are made one after the other.
+    changes: SpinLock<()>,
+    /// How many inodes there are.
+    files: AtomicI64,
+    /// The most bytes of file content; 0 is no limit.
+    max_bytes: u64,
+}
+
+struct Meta {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    links: u32,
+    accessed: Time,
+    modified: Time,
+    changed: Time,
+}
+
+enum Content {
+    Regular(Arc<PageCache>),
+    Directory(Dir),
+    Symlink(Vec<u8>),
+    Fifo(Arc<Pipe>),
+    Socket(SpinLock<Option<Weak<dyn Any + Send + Sync>>>),
+    Device(Device),
+}
+
+/// One file.
+pub struct TmpInode {
+    me: Weak<Self>,
+    fs: Arc<Tmpfs>,
+    id: ObjectId,
+    ino: u64,
+    kind: FileKind,
+    born: Time,
+    meta: SpinLock<Meta>,
+    content: Content,
+    /// Opens for writing, less opens for execution: `ETXTBSY`.
+    writers: AtomicI64,
+    /// It is an unchanged file of the archive.
+    base: AtomicBool,
+}
+
+impl Tmpfs {
+    /// An empty file system whose root belongs to root.
+    pub fn new(vfs: &Arc<Vfs>, mode: u32, max_bytes: u64) -> Arc<TmpInode> {
+        let fs = Arc::new(Self {
+            vfs: Arc::downgrade(vfs),
+            env: vfs.env().clone(),
+            device: vfs.new_device(),
+            next_ino: AtomicU64::new(1),
+            changes: SpinLock::new(rank::DIRECTORY, ()),
+            files: AtomicI64::new(0),
+            max_bytes,
+        });
+        TmpInode::new(&fs, Content::Directory(Dir::new(Weak::new())), FileKind::Directory, mode, (0, 0))
+    }
+
+    fn now(&self) -> Time {
+        Time(self.env.realtime())
+    }
+}
+
+impl Drop for TmpInode {
+    fn drop(&mut self) {
+        self.fs.files.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl TmpInode {
+    fn new(fs: &Arc<Tmpfs>, content: Content, kind: FileKind, mode: u32, owner: (u32, u32)) -> Arc<Self> {
+        let now = fs.now();
+        fs.files.fetch_add(1, Ordering::Relaxed);
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            fs: fs.clone(),
+            id: fs.env.new_id(),
+            ino: fs.next_ino.fetch_add(1, Ordering::Relaxed),
+            kind,
+            born: now,
+            meta: SpinLock::new(
+                rank::INODE,
+                Meta {
+                    mode,
+                    uid: owner.0,
+                    gid: owner.1,
+                    links: if kind == FileKind::Directory { 2 } else { 1 },
+                    accessed: now,
+                    modified: now,
+                    changed: now,
+                },
+            ),
+            content,
+            writers: AtomicI64::new(0),
+            base: AtomicBool::new(false),
+        })
+    }
+
+    fn make(&self, what: NewNode, mode: u32, owner: (u32, u32)) -> Arc<Self> {
+        let kind = what.kind();
+        let content = match what {
+            NewNode::Regular => Content::Regular(PageCache::new(self.fs.env.memory(), 0)),
+            NewNode::Directory => Content::Directory(Dir::new(self.me.clone())),
+            NewNode::Symlink(target) => Content::Symlink(target),
+            NewNode::Fifo => Content::Fifo(Pipe::new()),
+            NewNode::Socket => Content::Socket(SpinLock::new(rank::EVENT, None)),
+            NewNode::Device(_, device) => Content::Device(device),
+        };
+        Self::new(&self.fs, content, kind, mode, owner)
+    }
+
+    /// Makes an entry without asking anybody; for the kernel's own set-up.
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENOTDIR`.
+    pub fn add(&self, name: &[u8], what: NewNode, mode: u32) -> Result<Arc<Self>> {
+        let _changes = self.fs.changes.lock();
+        let node = self.make(what, mode, (0, 0));
+        self.insert(name, &node)?;
+        Ok(node)
+    }
+
+    /// The entry with this name, if it is there.
+    pub fn get(&self, name: &[u8]) -> Option<Arc<Self>> {
+        match &self.content {
+            Content::Directory(dir) => dir.get(name),
+            _ => None,
+        }
+    }
+
+    fn dir(&self) -> Result<&Dir> {
+        match &self.content {
+            Content::Directory(dir) => Ok(dir),
+            _ => Err(Error::new(Errno::ENOTDIR, "not a directory")),
+        }
+    }
+
+    /// Puts an entry in, with `changes` held.
+    fn insert(&self, name: &[u8], node: &Arc<Self>) -> Result<()> {
+        let dir = self.dir()?;
+        dir.insert(name, node.clone())?;
+        if node.kind == FileKind::Directory {
+            self.meta.lock().links += 1;
+        }
+        self.touch();
+        Ok(())
+    }
+
+    /// Content changed just now.
+    fn touch(&self) {
+        let now = self.fs.now();
+        let mut meta = self.meta.lock();
+        meta.modified = now;
+        meta.changed = now;
+    }
+
+    fn touch_links(&self, change: i32) {
+        let now = self.fs.now();
+        let mut meta = self.meta.lock();
+        meta.links = meta.links.saturating_add_signed(change);
+        meta.changed = now;
+    }
+
+    fn stat_now(&self) -> Stat {
+        let meta = self.meta.lock();
+        let (size, held) = match &self.content {
+            Content::Regular(cache) => (cache.size(), None),
+            Content::Symlink(target) => (target.len() as u64, Some(0)),
+            Content::Directory(dir) => (dir.len() as u64 * 20 + 40, Some(0)),
+            _ => (0, Some(0)),
+        };
+        let stat = Stat {
+            device: self.fs.device,
+            inode: self.ino,
+            kind: self.kind,
+            mode: meta.mode,
+            links: meta.links,
+            uid: meta.uid,
+            gid: meta.gid,
+            rdev: if let Content::Device(device) = self.content { device } else { Device::default() },
+            size,
+            block_size: PAGE as u32,
+            blocks: held.unwrap_or(0),
+            accessed: meta.accessed,
+            modified: meta.modified,
+            changed: meta.changed,
+            born: self.born,
+        };
+        drop(meta);
+        match &self.content {
+            // A file of the archive fills what it says, whatever of it is in memory now.
+            Content::Regular(_) if self.base.load(Ordering::Relaxed) => {
+                Stat { blocks: size.div_ceil(PAGE) * (PAGE / 512), ..stat }
+            }
+            Content::Regular(cache) => Stat { blocks: cache.held() / 512, ..stat },
+            _ => stat,
+        }
+    }
+
+    fn may(&self, caller: &Caller, access: Access) -> Result<()> {
+        let mode = self.meta.lock().mode;
+        // Most files grant to everybody what most callers want.
+        let wanted = u32::from(access.bits());
+        if mode & wanted == wanted && (mode >> 3) & wanted == wanted && (mode >> 6) & wanted == wanted {
+            return Ok(());
+        }
+        self.stat_now().check(caller, access)
+    }
+
+    /// For a change of names in this directory.
+    fn may_change(&self, caller: &Caller) -> Result<()> {
+        self.may(caller, Access::WRITE | Access::EXECUTE)?;
+        if self.dir()?.is_dead() { Err(Error::new(Errno::ENOENT, "the directory was removed")) } else { Ok(()) }
+    }
+
+    /// Whether it is a file of the archive that nobody changed: a replica elsewhere has the same bytes.
+    pub fn is_base(&self) -> bool {
+        self.base.load(Ordering::Relaxed)
+    }
+
+    /// The socket bound to this name.
+    pub fn socket(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        match &self.content {
+            Content::Socket(slot) => slot.lock().as_ref().and_then(Weak::upgrade),
+            _ => None,
+        }
+    }
+
+    /// Binds a socket to this name.
+    pub fn set_socket(&self, socket: Weak<dyn Any + Send + Sync>) {
+        if let Content::Socket(slot) = &self.content {
+            *slot.lock() = Some(socket);
+        }
+    }
+
+    fn of(inode: &Arc<dyn Inode>, fs: &Arc<Tmpfs>) -> Result<Arc<Self>> {
+        match inode.as_any().downcast_ref::<Self>() {
+            Some(node) if Arc::ptr_eq(&node.fs, fs) => node.me.upgrade().ok_or(Errno::ENOENT.into()),
+            _ => Err(Error::new(Errno::EXDEV, "another file system")),
+        }
+    }
+
+    fn set_size(&self, caller: &Caller, size: u64) -> TryResult<()> {
+        let Content::Regular(cache) = &self.content else {
+            return Err(if self.kind == FileKind::Directory { Errno::EISDIR } else { Errno::EINVAL }.into());
+        };
+        if i64::try_from(size).is_err() {
+            return Err(Errno::EINVAL.into());
+        }
+        if size > cache.size() && size > caller.file_size_limit {
+            return Err(Error::new(Errno::EFBIG, "beyond RLIMIT_FSIZE"));
+        }
+        let tried = cache.resize(size)?;
+        self.base.store(false, Ordering::Relaxed);
+        self.written(caller);
+        Ok(tried)
+    }
+
+    /// Content was written by `caller`.
+    fn written(&self, caller: &Caller) {
+        let now = self.fs.now();
+        let mut meta = self.meta.lock();
+        meta.modified = now;
+        meta.changed = now;
+        if meta.mode & 0o6000 != 0 && !caller.can(cap::FSETID) {
+            meta.mode &= if meta.mode & 0o010 != 0 { !0o6000 } else { !0o4000 };
+        }
+    }
+}
+
+impl Inode for TmpInode {
+    fn id(&self) -> ObjectId {
+        self.id
+    }
+
+    fn kind(&self) -> FileKind {
+        self.kind
+    }
+
+    fn stat(&self) -> TryResult<Stat> {
+        done(self.stat_now())
+    }
+
+    fn access(&self, caller: &Caller, access: Access) -> TryResult<()> {
+        done(self.may(caller, access)?)
+    }
+
+    fn set_attr(&self, caller: &Caller, mut change: SetAttr) -> TryResult<()> {
+        caller.check_change(&self.stat_now(), &mut change)?;
+        if let Some(size) = change.size {
+            self.may(caller, Access::WRITE)?;
+            match self.set_size(caller, size)? {
+                base::Try::Done(()) => {}
+                other => return Ok(other),
+            }
+        }
+        let now = self.fs.now();
+        let mut meta = self.meta.lock();
+        meta.mode = change.mode.unwrap_or(meta.mode);
+        meta.uid = change.uid.unwrap_or(meta.uid);
+        meta.gid = change.gid.unwrap_or(meta.gid);
+        meta.accessed = change.accessed.map_or(meta.accessed, |t| if change.times_are_now { now } else { t });
+        meta.modified = change.modified.map_or(meta.modified, |t| if change.times_are_now { now } else { t });
+        meta.changed = now;
+        done(())
+    }
+
+    #[inline]
+    fn names_version(&self, caller: &Caller) -> Option<u64> {
+        match &self.content {
+            Content::Directory(dir) if self.may(caller, Access::EXECUTE).is_ok() => Some(dir.version()),
+            _ => None,
+        }
+    }
+
+    fn lookup(&self, caller: &Caller, name: &[u8]) -> TryResult<Arc<dyn Inode>> {
+        let dir = self.dir()?;
+        self.may(caller, Access::EXECUTE)?;
+        match dir.get(name) {
+            Some(node) => done(node),
+            None => Err(Error::new(Errno::ENOENT, "no such file")),
+        }
+    }
+
+    fn create(&self, caller: &Caller, name: &[u8], what: NewNode, mode: u32) -> TryResult<Arc<dyn Inode>> {
+        let dir = self.dir()?;
+        if dir.get(name).is_some() {
+            self.may(caller, Access::EXECUTE)?;
+            return Err(Errno::EEXIST.into());
+        }
+        self.may_change(caller)?;
+        if let NewNode::Device(..) = what
+            && !caller.can(cap::MKNOD)
+        {
+            return Err(Errno::EPERM.into());
+        }
+        let is_dir = what.kind() == FileKind::Directory;
+        let (mut mode, gid) = caller.new_mode(&self.stat_now(), mode, is_dir);
+        if what.kind() == FileKind::Symlink {
+            mode = 0o777;
+        }
+        let node = self.make(what, mode, (caller.uid, gid));
+        let _changes = self.fs.changes.lock();
+        if dir.is_dead() {
+            return Err(Errno::ENOENT.into());
+        }
+        self.insert(name, &node)?;
+        done(node)
+    }
+
+    fn create_unnamed(&self, caller: &Caller, mode: u32) -> TryResult<Arc<dyn Inode>> {
+        self.may_change(caller)?;
+        let (mode, gid) = caller.new_mode(&self.stat_now(), mode, false);
+        let node = self.make(NewNode::Regular, mode, (caller.uid, gid));
+        node.meta.lock().links = 0;
+        done(node)
+    }
+
+    fn link(&self, caller: &Caller, name: &[u8], target: &Arc<dyn Inode>) -> TryResult<()> {
+        let target = Self::of(target, &self.fs)?;
+        self.may_change(caller)?;
+        if target.kind == FileKind::Directory {
+            return Err(Errno::EPERM.into());
+        }
+        let _changes = self.fs.changes.lock();
+        self.insert(name, &target)?;
+        target.touch_links(1);
+        done(())
+    }
+
+    fn unlink(&self, caller: &Caller, name: &[u8], directory: bool) -> TryResult<()> {
+        let dir = self.dir()?;
+        let no_entry = || self.may(caller, Access::EXECUTE).err().unwrap_or(Errno::ENOENT.into());
+        let node = dir.get(name).ok_or_else(no_entry)?;
+        self.may_change(caller)?;
+        node.stat_now().check_sticky(&self.stat_now(), caller)?;
+        let changes = self.fs.changes.lock();
+        match (&node.content, directory) {
+            (Content::Directory(_), false) => return Err(Errno::EISDIR.into()),
+            (Content::Directory(inner), true) => inner.kill()?,
+            (_, true) => return Err(Errno::ENOTDIR.into()),
+            _ => {}
+        }
+        if !dir.remove(name, &node) {
+            return Err(Errno::ENOENT.into());
+        }
+        if directory {
+            self.meta.lock().links -= 1;
+            node.meta.lock().links = 0;
+        } else {
+            node.touch_links(-1);
+        }
+        self.touch();
+        drop(changes);
+        done(())
+    }
+
+    fn rename(
+        &self,
+        caller: &Caller,
+        name: &[u8],
+        to: &Arc<dyn Inode>,
+        new_name: &[u8],
+        flags: RenameFlags,
+    ) -> TryResult<()> {
+        let to = Self::of(to, &self.fs)?;
+        self.may_change(caller)?;
+        to.may_change(caller)?;
+        let changes = self.fs.changes.lock();
+        let (from_dir, to_dir) = (self.dir()?, to.dir()?);
+        let node = from_dir.get(name).ok_or(Errno::ENOENT)?;
+        let there = to_dir.get(new_name);
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        if to_dir.is_dead() {
+            return Err(Errno::ENOENT.into());
+        }
+        node.stat_now().check_sticky(&self.stat_now(), caller)?;
+        if let Some(there) = &there {
+            if flags.contains(RenameFlags::NO_REPLACE) {
+                return Err(Errno::EEXIST.into());
+            }
+            there.stat_now().check_sticky(&to.stat_now(), caller)?;
+        } else if exchange {
+            return Err(Errno::ENOENT.into());
+        }
+        let inside = Error::new(Errno::EINVAL, "a directory cannot move into itself");
+        if node.contains(&to) {
+            return Err(inside);
+        }
+        let is_dir = |n: &Arc<Self>| n.kind == FileKind::Directory;
+        if exchange {
+            let Some(there) = there else { return Err(Errno::ENOENT.into()) };
+            if there.contains(self) {
+                return Err(inside);
+            }
+            from_dir.put(name, there.clone());
+            to_dir.put(new_name, node.clone());
+            if !core::ptr::eq(self, Arc::as_ptr(&to)) && is_dir(&node) != is_dir(&there) {
+                let (gains, loses) = if is_dir(&node) { (&*to, self) } else { (self, &*to) };
+                gains.meta.lock().links += 1;
+                loses.meta.lock().links -= 1;
+            }
+            for (n, parent) in [(&node, to.me.clone()), (&there, self.me.clone())] {
+                if let Content::Directory(dir) = &n.content {
+                    dir.set_parent(parent);
+                }
+                n.touch_links(0);
+            }
+        } else {
+            if let Some(there) = &there {
+                match (&there.content, is_dir(&node)) {
+                    (Content::Directory(_), false) => return Err(Errno::EISDIR.into()),
+                    (Content::Directory(dir), true) => dir.kill()?,
+                    (_, true) => return Err(Errno::ENOTDIR.into()),
+                    _ => {}
+                }
+                if is_dir(there) {
+                    there.meta.lock().links = 0;
+                    to.meta.lock().links -= 1;
+                } else {
+                    there.touch_links(-1);
+                }
+            }
+            from_dir.remove(name, &node);
+            to_dir.put(new_name, node.clone());
+            if let Content::Directory(dir) = &node.content {
+                dir.set_parent(to.me.clone());
+                self.meta.lock().links -= 1;
+                to.meta.lock().links += 1;
+            }
+            node.touch_links(0);
+        }
+        self.touch();
+        to.touch();
+        drop(changes);
+        done(())
+    }
+
+    fn read_link(&self, _: &Caller) -> TryResult<Vec<u8>> {
+        match &self.content {
+            Content::Symlink(target) => done(target.clone()),
+            _ => Err(Errno::EINVAL.into()),
+        }
+    }
+
+    fn open(
+        self: Arc<Self>,
+        caller: &Caller,
+        flags: OpenFlags,
+        status: Status,
+        place: Place,
+    ) -> TryResult<Arc<dyn OpenFile>> {
+        if !flags.contains(OpenFlags::CREATED) {
+            let mut want = Access::empty();
+            want.set(Access::READ, flags.contains(OpenFlags::READ));
+            want.set(Access::WRITE, flags.intersects(OpenFlags::WRITE | OpenFlags::TRUNCATE));
+            want.set(Access::EXECUTE, flags.contains(OpenFlags::EXECUTE));
+            self.may(caller, want)?;
+        }
+        match &self.content {
+            Content::Regular(_) => {
+                self.hold(flags)?;
+                let file = LocalFile::new(self.fs.env.new_id(), self.clone(), place, flags, status);
+                if flags.contains(OpenFlags::TRUNCATE) && !flags.contains(OpenFlags::CREATED) {
+                    let root = Caller { file_size_limit: u64::MAX, ..caller.clone() };
+                    match self.set_size(&root, 0)? {
+                        base::Try::Done(()) => {}
+                        base::Try::WouldBlock => return Ok(base::Try::WouldBlock),
+                        started @ base::Try::Started(_) => return Ok(started.map(move |()| file as Arc<dyn OpenFile>)),
+                    }
+                }
+                done(file)
+            }
+            Content::Directory(_) => done(LocalFile::new(self.fs.env.new_id(), self.clone(), place, flags, status)),
+            Content::Fifo(pipe) => pipe.open_fifo(self.fs.env.new_id(), flags, status, place),
+            Content::Device(device) => {
+                let vfs = self.fs.vfs.upgrade().ok_or(Errno::ENXIO)?;
+                vfs.devices.find(self.kind, *device)?.open(*device, caller, flags, status, place)
+            }
+            Content::Socket(_) => Err(Errno::ENXIO.into()),
+            Content::Symlink(_) => Err(Errno::ELOOP.into()),
+        }
+    }
+
+    fn stat_fs(&self) -> TryResult<StatFs> {
+        let memory = hal::frame::stats();
+        let total = if self.fs.max_bytes == 0 { memory.total as u64 / 2 } else { self.fs.max_bytes / PAGE };
+        let files = self.fs.files.load(Ordering::Relaxed).unsigned_abs();
+        done(StatFs {
+            magic: MAGIC,
+            block_size: PAGE,
+            blocks: total,
+            free: total.min(memory.free as u64),
+            files: memory.total as u64,
+            free_files: (memory.total as u64).saturating_sub(files),
+            name_max: 255,
+            flags: 0,
+        })
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl TmpInode {
+    /// Whether `other` is this directory or lies below it; with `changes` held.
+    fn contains(&self, other: &Self) -> bool {
+        if self.kind != FileKind::Directory {
+            return false;
+        }
+        if core::ptr::eq(self, other) {
+            return true;
+        }
+        let mut at = other.dir().ok().and_then(Dir::parent);
+        while let Some(node) = at {
+            if core::ptr::eq(self, Arc::as_ptr(&node)) {
+                return true;
+            }
+            at = node.dir().ok().and_then(Dir::parent);
+        }
+        false
+    }
+
+    /// Counts an open; `ETXTBSY` between writers and running programs.
+    fn hold(&self, flags: OpenFlags) -> Result<()> {
+        let step = if flags.contains(OpenFlags::EXECUTE) {
+            -1
+        } else if flags.contains(OpenFlags::WRITE) {
+            1
+        } else {
+            return Ok(());
+        };
+        let update = |n: i64| (n == 0 || (n > 0) == (step > 0)).then_some(n + step);
+        match self.writers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::new(Errno::ETXTBSY, "a running program")),
+        }
+    }
+}
+
+/// `tmpfs` for mount(2).
+#[derive(Debug)]
+pub struct TmpfsType(pub &'static str);
+
+impl FsType for TmpfsType {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn mount(&self, vfs: &Arc<Vfs>, _: &str, options: &str) -> Result<Arc<dyn Inode>> {
+        let (mut mode, mut size, mut owner) = (0o1777, 0, (0, 0));
+        for option in options.split(',').filter(|o| !o.is_empty()) {
+            let bad = || Error::new(Errno::EINVAL, "unknown option of tmpfs");
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            match key {
+                "mode" => mode = u32::from_str_radix(value, 8).map_err(|_| bad())? & 0o7777,
+                "size" => size = parse_size(value).ok_or_else(bad)?,
+                "uid" => owner.0 = value.parse().map_err(|_| bad())?,
+                "gid" => owner.1 = value.parse().map_err(|_| bad())?,
+                "nr_inodes" | "nr_blocks" | "huge" | "rw" | "ro" => {}
+                _ => return Err(bad()),
+            }
+        }
+        let root = Tmpfs::new(vfs, mode, size);
+        {
+            let mut meta = root.meta.lock();
+            (meta.uid, meta.gid) = owner;
+        }
+        Ok(root)
+    }
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let (digits, unit) = match text.char_indices().last()? {
+        (at, c) if c.is_ascii_alphabetic() || c == '%' => (text.get(..at)?, c),
+        _ => (text, ' '),
+    };
+    let n: u64 = digits.parse().ok()?;
+    match unit {
+        'k' | 'K' => n.checked_mul(1 << 10),
+        'm' | 'M' => n.checked_mul(1 << 20),
+        'g' | 'G' => n.checked_mul(1 << 30),
+        '%' => Some(hal::frame::stats().total as u64 * PAGE / 100 * n.min(100)),
+        ' ' => Some(n),
+        _ => None,
+    }
+}

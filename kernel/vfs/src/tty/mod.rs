@@ -1,0 +1,2 @@
+//! Terminals.
+pub mod pty;
