@@ -150,6 +150,11 @@ impl PageCache {
         Ok(())
     }
 
+    /// How many mappings there are in all spaces.
+    pub fn mappings(&self) -> usize {
+        self.inner.lock().mappers.len()
+    }
+
     fn new_frame(&self, zero: bool) -> Result<Frame> {
         let frame = self.memory.frame(zero)?;
         self.adopt(&frame);

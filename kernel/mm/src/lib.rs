@@ -4,6 +4,7 @@
 //! * [`cache`]: pages by index: the content of tmpfs and shared memory, and the page cache of files.
 //! * [`vma`]: which mapping is where (pure data).
 //! * [`space`]: the address space of a process: faults, `mmap` and its family, `fork`.
+//! * [`sysv`]: System V segments.
 //! * [`user`]: the running program's memory as system calls use it.
 //! * [`memory`]: frames of this kernel with a reserve, reclaiming, counters.
 #![no_std]
@@ -14,6 +15,7 @@ pub mod cache;
 pub mod memory;
 pub mod object;
 pub mod space;
+pub mod sysv;
 pub mod transfer;
 pub mod user;
 pub mod vdso;

@@ -13,7 +13,7 @@ use hal::{
     sync::{Once, SpinLock, rank},
 };
 
-use crate::object::ObjectKind;
+use crate::{object::ObjectKind, sysv::Segments};
 
 /// What a frame is used for; kept in its tag, so that whoever unmaps it knows which counter to lower.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,6 +113,7 @@ pub struct Memory {
     next_cache: AtomicUsize,
     killer: Once<Arc<dyn Killer>>,
     zero: StaticFrame,
+    segments: Segments,
     vdso: Once<crate::vdso::Vdso>,
 }
 
@@ -140,6 +141,7 @@ impl Memory {
             next_cache: AtomicUsize::new(0),
             killer: Once::new(),
             zero,
+            segments: Segments::new(),
             vdso: Once::new(),
         }))
     }
@@ -152,6 +154,11 @@ impl Memory {
     /// The frame of zeros, mapped read-only where a program has read memory that it never wrote.
     pub const fn zero_frame(&self) -> StaticFrame {
         self.zero
+    }
+
+    /// The System V segments of this kernel.
+    pub const fn segments(&self) -> &Segments {
+        &self.segments
     }
 
     /// The vDSO, once boot has built it.

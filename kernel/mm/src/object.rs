@@ -184,6 +184,11 @@ impl Mappers {
         self.shared_writable > 0
     }
 
+    /// How many mappings there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
     /// Whether nobody maps it.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()

@@ -31,6 +31,8 @@ pub mod cap {
     pub const IPC_LOCK: u8 = 14;
     /// Look into any process.
     pub const SYS_PTRACE: u8 = 19;
+    /// Use any System V object.
+    pub const IPC_OWNER: u8 = 15;
     /// Raw I/O.
     pub const SYS_RAWIO: u8 = 17;
     /// chroot(2).

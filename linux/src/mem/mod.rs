@@ -3,12 +3,14 @@
 //! * `map.rs`: `mmap`, `munmap`, `mprotect`, `mremap`, `brk`.
 //! * `advise.rs`: `madvise`, `msync`, `mincore`, `mlock` and its family.
 //! * `policy.rs`: NUMA policies; each kernel is a node, and a process has memory of one kernel.
+//! * `shm.rs`: System V segments.
 //! * `other.rs`: `process_vm_readv`, `process_vm_writev`.
 
 pub mod advise;
 pub mod map;
 pub mod other;
 pub mod policy;
+pub mod shm;
 
 use base::{Errno, Error};
 

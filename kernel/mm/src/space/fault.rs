@@ -85,18 +85,20 @@ impl Space {
     #[inline]
     pub fn fault(&self, addr: UserAddr, access: Access) -> Result<Fault, Violation> {
         let mut inner = self.inner.lock();
-        if inner.vmas.find(addr.0).is_none() {
-            self.grow_stack(&mut inner, addr.0)?;
+        if let Some(vma) = inner.vmas.find(addr.0) {
+            return self.fault_in(vma, addr, access);
         }
+        self.grow_stack(&mut inner, addr.0)?;
         let vma = inner.vmas.find(addr.0).ok_or(Violation::NotMapped)?;
-        if !allowed(vma.prot, access) {
-            return Err(Violation::NotAllowed);
-        }
-        self.fault_in(vma, page_of(addr.0), access)
+        self.fault_in(vma, addr, access)
     }
 
     /// The same when the mapping is known.
-    pub(super) fn fault_in(&self, vma: &Vma, page: UserAddr, access: Access) -> Result<Fault, Violation> {
+    fn fault_in(&self, vma: &Vma, addr: UserAddr, access: Access) -> Result<Fault, Violation> {
+        if !allowed(vma.prot, access) {
+            return Err(Violation::NotAllowed);
+        }
+        let page = page_of(addr.0);
         match &vma.content {
             Content::Anonymous => self.fault_anonymous(vma, page, access),
             Content::Object { .. } => self.fault_object(vma, page, access),

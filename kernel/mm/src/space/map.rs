@@ -1,9 +1,9 @@
 //! `mmap(2)`, `munmap(2)`, `mprotect(2)`, `mremap(2)`, `brk(2)`.
 
-use alloc::sync::Arc;
+use alloc::{sync::Arc, vec::Vec};
 use core::ops::Range;
 
-use base::{Errno, Error, Result};
+use base::{Errno, Error, ObjectId, Result};
 use hal::{
     addr::{USER_TOP, UserAddr},
     frame::{MapFrame, StaticFrame},
@@ -209,6 +209,35 @@ impl Space {
         Ok(())
     }
 
+    /// Unmaps the System V segment that is attached at `at`; its object.
+    ///
+    /// # Errors
+    /// `EINVAL` if none is.
+    pub fn detach_segment(&self, at: u64) -> Result<ObjectId> {
+        let mut inner = self.inner.lock();
+        let none = invalid("no segment is attached there");
+        let first = inner.vmas.find(at).filter(|vma| vma.start == at && vma.flags.contains(VmaFlags::SYSV));
+        let (object, len) = match first.map(|vma| &vma.content) {
+            Some(Content::Object { hold, offset: 0 }) => (hold.object().id(), hold.object().size()),
+            _ => return Err(none),
+        };
+        // Parts of it may have been unmapped or replaced since.
+        let end = at.saturating_add(len).min(USER_TOP);
+        let parts: Vec<Range<u64>> = inner
+            .vmas
+            .overlapping(at..end)
+            .filter(|vma| vma.flags.contains(VmaFlags::SYSV))
+            .filter(|vma| {
+                vma.object_page(vma.start).is_some_and(|(o, i)| o.id() == object && vma.start == at + i * PAGE)
+            })
+            .map(|vma| vma.start..vma.end)
+            .collect();
+        for part in parts {
+            inner = self.unmap_locked(inner, part);
+        }
+        Ok(object)
+    }
+
     /// Takes mappings and pages out, chunk by chunk where there is much.
     pub(super) fn unmap_locked<'a>(
         &'a self,
@@ -222,8 +251,8 @@ impl Space {
         while at < range.end {
             let end = range.end.min(at.saturating_add(step) & !(PAGE - 1));
             let committed = inner.vmas.totals().committed;
-            // Holds on objects are dropped after the lock: an object's end may free many pages.
-            let mut gone = alloc::vec::Vec::new();
+            // A hold on an object may be its last; it goes after the pages are unmapped.
+            let mut gone = Vec::new();
             inner.vmas.remove(at..end, |vma| gone.push(vma));
             if !gone.is_empty() {
                 self.memory.uncommit(committed - inner.vmas.totals().committed);
