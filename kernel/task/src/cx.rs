@@ -109,6 +109,27 @@ impl Cx {
         self.regs.get_mut()
     }
 
+    /// On whose behalf files are used.
+    pub fn caller(&self) -> vfs::Caller {
+        let process = self.process();
+        let creds = process.creds();
+        let (ignored, mask) = (process.actions(|a| a.ignored()), self.task.mask());
+        let immune = |signal| ignored.has(signal) || mask.has(signal);
+        vfs::Caller {
+            uid: creds.fsuid,
+            gid: creds.fsgid,
+            groups: creds.groups.iter().copied().collect(),
+            capabilities: creds.effective,
+            umask: self.task.fs().umask(),
+            pid: process.pid().0,
+            pgid: process.pgid().0,
+            sid: process.session().sid().0,
+            immune_ttin: immune(crate::signal::Signal::TTIN),
+            immune_ttou: immune(crate::signal::Signal::TTOU),
+            file_size_limit: process.limits(|l| l.soft(crate::limits::Resource::FileSize)),
+        }
+    }
+
     /// Whom to wake when what this task waits for happens.
     pub fn waker(&self) -> Arc<dyn Wake> {
         self.task.clone()
@@ -197,9 +218,16 @@ impl Cx {
         self.resumed.get().unwrap_or_else(|| hal::time::now().saturating_add(ns))
     }
 
-    /// A system call ends.
-    pub(crate) fn call_ended(&self) {
+    /// What [`Cx::resume`] began is over.
+    pub fn resumed(&self) {
         self.resumed.set(None);
+    }
+}
+
+impl vfs::WaitOps for Cx {
+    fn wait(&self, op: &mut dyn vfs::caller::Waitable) -> Result<()> {
+        op.notify(self.waker());
+        self.wait_until(|| op.ready().then_some(()), crate::wait::Timeout::Never, Interrupted::Restart)
     }
 }
 

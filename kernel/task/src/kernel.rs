@@ -12,6 +12,7 @@ use crate::{
     cx::Cx,
     fs::{Descriptors, FsState},
     futex::Futexes,
+    process::Process,
     sched::Sched,
     table::Table,
     time::{Clocks, Timers},
@@ -34,9 +35,9 @@ pub struct Facts {
 
 /// The system-call layer, as the task layer calls it.
 pub trait Abi: Send + Sync {
-    /// A task asked for something. The result is put where the program looks for it: a value, or a negated errno. `None`: the registers are
-    /// as they should be already (execve, rt_sigreturn).
-    fn syscall(&self, cx: &Cx, nr: u64, args: [u64; 6]) -> Option<i64>;
+    /// A task asked for something. The result is put where the program looks for it: a value, or a negated errno. A call that sets the
+    /// registers (execve, rt_sigreturn) gives the result that is in them.
+    fn syscall(&self, cx: &Cx, nr: u64, args: [u64; 6]) -> i64;
     /// The number of restart_syscall(2) on this ISA.
     fn restart_nr(&self, isa: Isa) -> u64;
 }
@@ -85,6 +86,7 @@ pub struct Kernel {
     /// The host and domain name, uname(2).
     pub names: SpinLock<HostNames>,
     cluster: Once<Arc<dyn Cluster>>,
+    pub(crate) kernel_process: Once<Arc<Process>>,
     no_files: Arc<Descriptors>,
     no_fs: Arc<FsState>,
     abi: &'static dyn Abi,
@@ -127,6 +129,7 @@ impl Kernel {
             table: Table::new(),
             futexes: Futexes::new(),
             cluster: Once::new(),
+            kernel_process: Once::new(),
             no_files: Arc::new(Descriptors::new()),
             no_fs: Arc::new(FsState::new(None, None, 0o022)),
             abi,
@@ -189,6 +192,11 @@ impl Kernel {
 
     pub(crate) fn no_fs(&self) -> Arc<FsState> {
         self.no_fs.clone()
+    }
+
+    /// A task's scheduling parameters were changed by somebody: it is looked at again.
+    pub fn sched_changed(&self, task: &Arc<crate::task::Task>) {
+        self.sched.changed(task);
     }
 
     /// Counters for `/proc/stat`.

@@ -341,3 +341,30 @@ impl core::fmt::Debug for Process {
         write!(f, "Process({})", self.pid)
     }
 }
+
+impl Process {
+    /// Whether it has a child with this number.
+    pub fn has_child(&self, pid: Pid) -> bool {
+        self.shared.lock().children.get(pid).is_some()
+    }
+
+    /// Makes it the leader of a new session and group; it has left its old session.
+    pub fn lead_session(self: &Arc<Self>) {
+        use crate::{
+            children::{ChildChange, ChildEvent},
+            session::{Life, LocalSession, Member},
+        };
+        let leader = Member {
+            pgid: self.pid,
+            ppid: self.ppid(),
+            place: self.kernel.id(),
+            life: Life::Alive,
+            execed: self.execed.load(Ordering::Relaxed),
+            users: self.creds().users(),
+        };
+        self.set_pgid(self.pid);
+        let session = LocalSession::new(&self.kernel, self.pid, leader);
+        self.set_session(session);
+        self.kernel.child_event(self.ppid(), ChildEvent { pid: self.pid, change: ChildChange::Group(self.pid) });
+    }
+}

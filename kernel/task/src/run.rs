@@ -56,10 +56,9 @@ impl Cx {
                 let regs = self.regs_mut();
                 let (nr, args) = (regs.syscall_nr(), regs.syscall_args());
                 let abi = self.task().kernel().abi();
-                if let Some(result) = abi.syscall(self, nr, args) {
-                    self.regs_mut().set_result(result);
-                    call = Some(Call { nr });
-                }
+                let result = abi.syscall(self, nr, args);
+                self.regs_mut().set_result(result);
+                call = Some(Call { nr });
             }
             Exit::Fault(fault) => self.fault(&fault),
             Exit::Irq => {}

@@ -13,6 +13,9 @@ pub mod policy;
 pub mod shm;
 
 use base::{Errno, Error};
+use linux_abi::Call;
+
+use crate::entry::Handler;
 
 pub(crate) const PAGE: u64 = hal::addr::PAGE_SIZE as u64;
 
@@ -24,4 +27,30 @@ pub(crate) const fn invalid(why: &'static str) -> Error {
 /// Rounds a length up to pages.
 pub(crate) fn whole_pages(len: u64) -> Option<u64> {
     len.checked_next_multiple_of(PAGE)
+}
+
+/// The handler of a call of this family; none for others.
+pub const fn handler(call: Call) -> Option<Handler> {
+    let handler: Handler = match call {
+        Call::Mmap => map::mmap,
+        Call::Munmap => map::munmap,
+        Call::Mprotect => map::mprotect,
+        Call::Mremap => map::mremap,
+        Call::Brk => map::brk,
+        Call::Madvise => advise::madvise,
+        Call::Msync => advise::msync,
+        Call::Mincore => advise::mincore,
+        Call::Mlock => advise::mlock,
+        Call::Mlock2 => advise::mlock2,
+        Call::Munlock => advise::munlock,
+        Call::Mlockall => advise::mlockall,
+        Call::Munlockall => advise::munlockall,
+        Call::SetMempolicy => policy::set_mempolicy,
+        Call::Mbind => policy::mbind,
+        Call::GetMempolicy => policy::get_mempolicy,
+        Call::ProcessVmReadv => other::process_vm_readv,
+        Call::ProcessVmWritev => other::process_vm_writev,
+        _ => return None,
+    };
+    Some(handler)
 }

@@ -1,0 +1,23 @@
+//! Processes: how they come and go, who they are, what they may use.
+
+mod caps;
+mod control;
+mod groups;
+mod ids;
+mod life;
+mod limits;
+mod wait;
+
+pub use caps::{capget, capset};
+pub use control::{arch_prctl, membarrier, personality, prctl};
+pub use groups::{getpgid, getpgrp, getppid, getsid, setpgid, setsid};
+pub use ids::{
+    getegid, geteuid, getgid, getgroups, getresgid, getresuid, getuid, setfsgid, setfsuid, setgid, setgroups, setregid,
+    setresgid, setresuid, setreuid, setuid,
+};
+pub use life::{
+    clone, clone3, exit, exit_group, fork, get_robust_list, getpid, gettid, rseq, set_robust_list, set_tid_address,
+    thread, unshare, vfork,
+};
+pub use limits::{getrlimit, getrusage, prlimit64, setrlimit, times};
+pub use wait::{wait4, waitid};
