@@ -19,6 +19,7 @@ missing() {
     have ld.lld || echo lld
     have qemu-system-x86_64 || echo qemu-system-x86
     have setpriv || echo util-linux
+    have git || echo git
     if ! kernel_rust; then
         [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ] || echo rustc-web cargo-web
         [ -d /usr/lib/rustlib/src/rust/library/core ] || echo rust-web-src

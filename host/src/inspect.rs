@@ -7,8 +7,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-use crate::machine;
 use crate::root::Root;
+use crate::{build, machine};
 
 /// The run that is meant.
 fn find(root: &Root, name: Option<&str>, good: impl Fn(&Path) -> bool) -> Option<PathBuf> {
@@ -94,6 +94,16 @@ pub fn check_plans(files: &[PathBuf]) -> Result<ExitCode> {
         }
     }
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Becomes the protocol simulator.
+pub fn sim(root: &Root, args: &[String]) -> Result<ExitCode> {
+    let error = Command::new(build::host_cargo())
+        .current_dir(root.path())
+        .args(["run", "-q", "--locked", "--release", "-p", "cob-sim", "--"])
+        .args(args)
+        .exec();
+    Err(error).context("starting cargo")
 }
 
 #[cfg(test)]

@@ -6,11 +6,13 @@ mod build;
 mod doctor;
 mod exec;
 mod inspect;
+mod lint;
 mod machine;
 mod root;
 mod run;
 mod signals;
 mod terminal;
+mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,6 +71,26 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// Test everything that must hold; the last line counts.
+    Test {
+        /// What takes two minutes.
+        #[arg(long, conflicts_with = "long")]
+        quick: bool,
+        /// What takes a night.
+        #[arg(long)]
+        long: bool,
+        /// Only tests whose STAGE/NAME contains this.
+        filter: Option<String>,
+    },
+    /// Run the protocol simulator; `cob sim --help` tells its options.
+    #[command(disable_help_flag = true)]
+    Sim {
+        /// For the simulator.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Check the house rules that the compiler does not hold.
+    Lint,
     /// Show which tools were found and what is missing.
     Doctor,
     /// Work with machine descriptions.
@@ -136,6 +158,16 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Gdb { run, args } => inspect::gdb(&root, run.as_deref(), &args),
         Command::Log { run, list } => inspect::log(&root, run.as_deref(), list),
+        Command::Test { quick, long, filter } => {
+            let depth = match (quick, long) {
+                (true, _) => test::Depth::Quick,
+                (_, true) => test::Depth::Long,
+                _ => test::Depth::Normal,
+            };
+            test::test(&root, depth, filter)
+        }
+        Command::Sim { args } => inspect::sim(&root, &args),
+        Command::Lint => lint::lint(&root),
         Command::Doctor => doctor::doctor(&root),
         Command::Plan { action: PlanAction::Check { files } } => inspect::check_plans(&files),
     }

@@ -88,7 +88,7 @@ pub struct Program {
     pub path: PathBuf,
 }
 
-/// The static programs for the guest: everything in `user/`, `bench/` and `tests/abi/`.
+/// The static programs for the guest: everything in `user/` and `bench/`, and what in `tests/` says that it is for the guest.
 pub fn programs(root: &Root) -> Result<Vec<Program>> {
     let mut cargo = Command::new(host_cargo());
     cargo.env_remove("CARGO").env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").current_dir(root.path());

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-pub use cargo::{Toolchain, host_cargo};
+pub use cargo::{Program, Toolchain, host_cargo};
 
 use crate::root::Root;
 
@@ -48,6 +48,13 @@ pub fn everything(root: &Root, checked: bool) -> Result<Built> {
     write_if_changed(&built.archive, &archive)?;
     fs::write(&stamp, inputs).with_context(|| format!("writing {}", stamp.display()))?;
     Ok(built)
+}
+
+/// The ABI test programs, which run on this host as well as in the guest.
+pub fn guest_tests(root: &Root) -> Result<Vec<Program>> {
+    let mut programs = cargo::programs(root)?;
+    programs.retain(|program| program.folder.starts_with("tests"));
+    Ok(programs)
 }
 
 /// Leaves a file that has these bytes alone, so that its time tells when it changed.

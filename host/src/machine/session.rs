@@ -37,8 +37,6 @@ pub enum Output<'a> {
 
 /// Where a command's input comes from.
 pub enum Input<'a> {
-    /// There is none.
-    Nothing,
     /// Bytes.
     Memory(&'a [u8]),
     /// What is here first and then what a descriptor gives.
@@ -141,7 +139,6 @@ impl Session {
         let mut stdout = Sink { output: &mut stdout, pending: Vec::new(), closed: false };
         let mut stderr = Sink { output: &mut stderr, pending: Vec::new(), closed: false };
         let (first, source) = match &input {
-            Input::Nothing => (&[][..], None),
             Input::Memory(bytes) => (*bytes, None),
             Input::Fd(first, fd) => (first.as_slice(), Some(*fd)),
         };
@@ -437,12 +434,5 @@ fn shell_status(status: i32) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
-    #[test]
-    fn wait_statuses() {
-        assert_eq!(super::shell_status(0), 0);
-        assert_eq!(super::shell_status(3 << 8), 3);
-        assert_eq!(super::shell_status(9), 137);
-        assert_eq!(super::shell_status(11 | 0x80), 139);
-    }
-}
+#[path = "session_tests.rs"]
+mod tests;

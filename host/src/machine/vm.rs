@@ -159,6 +159,32 @@ impl Vm {
     }
 }
 
+#[cfg(test)]
+impl Vm {
+    /// A machine that is played: any process for the emulator.
+    pub fn around(child: Child, console: UnixStream, agent: UnixStream) -> Self {
+        let pid = Pid::from_raw(child.id() as i32).expect("a process id");
+        let folder = std::env::temp_dir().join(format!("cob-played-{}", child.id()));
+        Self {
+            pidfd: pidfd_open(pid, PidfdFlags::empty()).expect("a process"),
+            child,
+            exit: None,
+            logs: Logs::new(&folder, 1),
+            folder,
+            console,
+            agent,
+            kernels: 1,
+            panics: vec![None],
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The pipe to the process.
+    pub fn emulator_stdin(&mut self) -> Option<std::process::ChildStdin> {
+        self.child.stdin.take()
+    }
+}
+
 impl Drop for Vm {
     fn drop(&mut self) {
         self.kill();

@@ -1,0 +1,93 @@
+//! Programs that test the Linux ABI: each case is run on this host's Linux first, and must pass there, then in the system in every
+//! placement, unchanged.
+//!
+//! Such a program is a package `tests/NAME` with `guest = true` in `[package.metadata.cob]`. `NAME --list` prints its cases, one a
+//! line; `NAME CASE` runs one and exits with 0 if the kernel did what Linux does.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Report;
+use super::cases::{Case, Placement, quote};
+use crate::build;
+use crate::root::Root;
+
+/// A case of a program.
+pub struct Program {
+    /// `PROGRAM/CASE`.
+    pub name: String,
+    program: String,
+    case: String,
+}
+
+/// How long a case may take.
+const TIME: f64 = 20.0;
+
+impl Program {
+    /// The command for the guest.
+    pub fn case(&self) -> Case {
+        Case {
+            name: self.name.clone(),
+            run: format!("exec /usr/lib/cob/tests/{} {}", self.program, quote(&self.case)),
+            stdin: String::new(),
+            stdout: None,
+            has: Vec::new(),
+            stderr: None,
+            status: 0,
+            timeout: TIME,
+            linux: false,
+            placements: Placement::ALL.to_vec(),
+            kills: Vec::new(),
+            warnings: Vec::new(),
+            long: false,
+            quick: false,
+        }
+    }
+}
+
+/// Runs all cases here. Returns those that Linux passes: only they say something about the system.
+pub fn on_linux(root: &Root, report: &mut Report) -> Vec<Program> {
+    match run(root, report) {
+        Ok(programs) => programs,
+        Err(error) => {
+            report.record("programs", Err(format!("{error:#}")), Duration::ZERO);
+            Vec::new()
+        }
+    }
+}
+
+fn run(root: &Root, report: &mut Report) -> Result<Vec<Program>> {
+    let mut good = Vec::new();
+    for program in build::guest_tests(root)? {
+        for case in list(&program.path)? {
+            let name = format!("{}/{case}", program.name);
+            let mut passed = false;
+            // A filter that names the case in the system needs its verdict here too.
+            report.run(&name, || {
+                let output = Command::new("timeout")
+                    .arg(TIME.to_string())
+                    .arg(&program.path)
+                    .arg(&case)
+                    .stdin(Stdio::null())
+                    .output()
+                    .map_err(|error| error.to_string())?;
+                passed = output.status.success();
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                if passed { Ok(()) } else { Err(format!("Linux: {}\n{said}", output.status)) }
+            });
+            if passed {
+                good.push(Program { name, program: program.name.clone(), case });
+            }
+        }
+    }
+    Ok(good)
+}
+
+fn list(program: &Path) -> Result<Vec<String>> {
+    let output = Command::new(program).arg("--list").output().context("asking for the cases")?;
+    ensure!(output.status.success(), "{} --list failed", program.display());
+    Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
+}

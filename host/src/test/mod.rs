@@ -1,0 +1,140 @@
+//! `cob test`: everything that must hold, in stages. The last line is `N passed, N failed`, and the exit status says the same.
+
+mod abi;
+mod cases;
+mod stages;
+mod system;
+
+use std::io::{IsTerminal, Write, stdout};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::root::Root;
+
+/// How much is tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// In two minutes.
+    Quick,
+    /// What a change must pass.
+    Normal,
+    /// For a night.
+    Long,
+}
+
+/// The verdicts so far.
+pub struct Report {
+    passed: usize,
+    failed: Vec<String>,
+    filter: Option<String>,
+    stage: &'static str,
+    started: Instant,
+    live: bool,
+}
+
+/// Why something failed, in lines.
+pub type Verdict = Result<(), String>;
+
+impl Report {
+    fn new(filter: Option<String>) -> Self {
+        let live = stdout().is_terminal();
+        Self { passed: 0, failed: Vec::new(), filter, stage: "", started: Instant::now(), live }
+    }
+
+    fn stage(&mut self, name: &'static str) {
+        self.end_stage();
+        (self.stage, self.started) = (name, Instant::now());
+    }
+
+    fn end_stage(&mut self) {
+        if !self.stage.is_empty() {
+            self.progress("");
+            println!("-- {} done in {}", self.stage, time(self.started.elapsed()));
+        }
+        self.stage = "";
+    }
+
+    /// Whether this is to be run at all.
+    pub fn wants(&self, name: &str) -> bool {
+        self.filter.as_ref().is_none_or(|filter| self.full(name).contains(filter.as_str()))
+    }
+
+    fn full(&self, name: &str) -> String {
+        format!("{}/{name}", self.stage)
+    }
+
+    /// Shows what is being done, where a person looks on.
+    pub fn progress(&self, what: &str) {
+        if self.live {
+            print!("\r\x1b[K{what}");
+            // Nothing depends on it.
+            let _ = stdout().flush();
+        }
+    }
+
+    /// Runs one test, if it is wanted.
+    pub fn run(&mut self, name: &str, test: impl FnOnce() -> Verdict) {
+        if !self.wants(name) {
+            return;
+        }
+        self.progress(&format!("{} ...", self.full(name)));
+        let start = Instant::now();
+        let verdict = test();
+        self.record(name, verdict, start.elapsed());
+    }
+
+    /// Notes a verdict.
+    pub fn record(&mut self, name: &str, verdict: Verdict, took: Duration) {
+        let full = self.full(name);
+        self.progress("");
+        match verdict {
+            Ok(()) => {
+                self.passed += 1;
+                println!("ok    {full} ({})", time(took));
+            }
+            Err(why) => {
+                println!("FAIL  {full} ({})", time(took));
+                for line in why.lines() {
+                    println!("      {line}");
+                }
+                self.failed.push(full);
+            }
+        }
+    }
+
+    /// Counts tests that another program ran.
+    pub fn count(&mut self, passed: usize) {
+        self.passed += passed;
+    }
+}
+
+fn time(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+/// Runs the stages.
+pub fn test(root: &Root, depth: Depth, filter: Option<String>) -> Result<ExitCode> {
+    let started = Instant::now();
+    let mut report = Report::new(filter);
+    report.stage("static");
+    stages::statics(root, &mut report);
+    report.stage("unit");
+    stages::unit(root, &mut report, depth);
+    report.stage("sim");
+    stages::simulators(root, &mut report, depth);
+    report.stage("abi-linux");
+    let programs = abi::on_linux(root, &mut report);
+    report.stage("system");
+    system::all(root, &mut report, depth, &programs);
+    report.end_stage();
+    println!("all stages took {}", time(started.elapsed()));
+    for name in &report.failed {
+        println!("failed: {name}");
+    }
+    println!("{} passed, {} failed", report.passed, report.failed.len());
+    // Nothing that ran is no success.
+    let good = report.failed.is_empty() && report.passed > 0;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

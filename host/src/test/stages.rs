@@ -1,0 +1,132 @@
+//! The stages that need no machine: rules, unit tests, simulators.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::{Depth, Report, Verdict};
+use crate::build::{Toolchain, host_cargo};
+use crate::lint;
+use crate::root::Root;
+
+/// Packages that are only for bare metal: the host's cargo leaves them out.
+const BARE: [&str; 2] = ["boot", "hal_x86_64"];
+
+/// Runs a command; what it said is the reason if it fails.
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        return Ok(said(&output.stdout));
+    }
+    let all = format!("{}{}", said(&output.stdout), said(&output.stderr));
+    let lines: Vec<&str> = all.lines().collect();
+    let tail = lines.get(lines.len().saturating_sub(60)..).unwrap_or(&lines).join("\n");
+    Err(format!("{} ended with {}\n{tail}", command.get_program().display(), output.status))
+}
+
+fn cargo(root: &Root, args: &[&str]) -> Command {
+    let mut cargo = Command::new(host_cargo());
+    cargo.current_dir(root.path()).args(args).env_remove("CARGO").env_remove("RUSTFLAGS");
+    cargo
+}
+
+fn workspace(root: &Root, args: &[&str]) -> Command {
+    let mut cargo = cargo(root, args);
+    cargo.args(["--locked", "--workspace"]);
+    for package in BARE {
+        cargo.args(["--exclude", package]);
+    }
+    cargo
+}
+
+/// Format, lints of the compiler and of the house.
+pub fn statics(root: &Root, report: &mut Report) {
+    report.run("fmt", || run(&mut cargo(root, &["fmt", "--all", "--check"])).map(drop));
+    report.run("clippy-host", || {
+        run(workspace(root, &["clippy", "-q", "--all-targets"]).args(["--", "-D", "warnings"])).map(drop)
+    });
+    report.run("clippy-kernel", || kernel_clippy(root));
+    report.run("house", || {
+        let findings = lint::findings(root).map_err(|error| format!("{error:#}"))?;
+        let line = |f: &lint::Finding| format!("{}:{}: {}", f.file.display(), f.line, f.what);
+        if findings.is_empty() { Ok(()) } else { Err(findings.iter().map(line).collect::<Vec<_>>().join("\n")) }
+    });
+    report.run("machines", || machines(root));
+}
+
+fn kernel_clippy(root: &Root) -> Verdict {
+    let toolchain = Toolchain::find().ok_or("no Rust for bare metal; `./cob doctor` says what to install")?;
+    if toolchain == Toolchain::Debian && !Path::new("/usr/bin/cargo-clippy").exists() {
+        return Err("clippy of the kernel's Rust is missing: install rust-web-clippy".into());
+    }
+    let mut clippy = toolchain.cargo(root, "clippy", &root.target().join("kernel"));
+    // The first clippy on the path may be of another Rust.
+    clippy.env("PATH", format!("/usr/bin:{}", std::env::var("PATH").unwrap_or_default()));
+    run(clippy.args(["-q", "-p", "boot", "--profile", "checked", "--", "-D", "warnings"])).map(drop)
+}
+
+/// Every machine that comes with the system has a good plan.
+fn machines(root: &Root) -> Verdict {
+    for name in crate::machine::names(root) {
+        crate::machine::load(root, &name).map_err(|error| format!("{error:#}"))?;
+    }
+    Ok(())
+}
+
+/// The tests of all crates on the host, loom's too.
+pub fn unit(root: &Root, report: &mut Report, depth: Depth) {
+    let cases = match depth {
+        Depth::Quick => "64",
+        Depth::Normal => "256",
+        Depth::Long => "20000",
+    };
+    let mut passed = 0;
+    report.run("workspace", || {
+        let mut cargo = workspace(root, &["test", "--no-fail-fast"]);
+        let said = run(cargo.env("PROPTEST_CASES", cases).env("COB_ROOT", root.path()))?;
+        passed = said.lines().filter_map(passed_in).sum();
+        Ok(())
+    });
+    report.count(passed);
+    if depth != Depth::Quick && root.join("link/tests/loom.rs").is_file() {
+        report.run("loom", || {
+            let mut cargo = cargo(root, &["test", "--locked", "--release", "-p", "link", "--test", "loom"]);
+            let target = root.target().join("loom");
+            cargo.env("RUSTFLAGS", "--cfg loom").env("LOOM_MAX_PREEMPTIONS", "3").arg("--target-dir").arg(target);
+            run(&mut cargo).map(drop)
+        });
+    }
+}
+
+/// The number in `test result: ok. 12 passed; ...`.
+fn passed_in(line: &str) -> Option<usize> {
+    line.strip_prefix("test result: ok. ")?.split_once(" passed")?.0.parse().ok()
+}
+
+/// The simulators: every package `tests/*sim*` has a program that takes `--seeds N`.
+pub fn simulators(root: &Root, report: &mut Report, depth: Depth) {
+    let seeds = match depth {
+        Depth::Quick => "200",
+        Depth::Normal => "1000",
+        Depth::Long => "200000",
+    };
+    for name in ["sim", "system-sim"] {
+        let manifest = root.join("tests").join(name).join("Cargo.toml");
+        if !manifest.is_file() {
+            continue;
+        }
+        report.run(name, || {
+            let mut cargo = cargo(root, &["run", "-q", "--locked", "--release", "--manifest-path"]);
+            run(cargo.arg(manifest).args(["--", "--seeds", seeds])).map(drop)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn results_are_counted() {
+        assert_eq!(super::passed_in("test result: ok. 12 passed; 0 failed; 1 ignored"), Some(12));
+        assert_eq!(super::passed_in("test result: FAILED. 12 passed; 3 failed"), None);
+    }
+}

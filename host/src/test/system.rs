@@ -1,0 +1,265 @@
+//! System tests: many cases in one boot of a machine, each judged by output, exit status and the kernels' logs.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::abi::Program;
+use super::cases::{self, Case, Placement, Suite};
+use super::{Depth, Report, Verdict};
+use crate::Boot;
+use crate::exec::{OFF_TIME, with_mode};
+use crate::machine::{Command, Ended, Input, Machine, Output, Session, Vm};
+use crate::root::Root;
+
+/// How long a killed command may take to be gone.
+const KILL_TIME: Duration = Duration::from_secs(3);
+
+/// One thing to run in a machine.
+struct Job {
+    name: String,
+    case: Case,
+    placement: Placement,
+    /// What Linux made of it.
+    linux: Option<(Vec<u8>, u8)>,
+}
+
+/// Runs all suites and the ABI programs.
+pub fn all(root: &Root, report: &mut Report, depth: Depth, programs: &[Program]) {
+    let suites = match cases::read(root) {
+        Ok(suites) => suites,
+        Err(error) => return report.record("suites", Err(format!("{error:#}")), Duration::ZERO),
+    };
+    for suite in &suites {
+        let jobs = jobs_of(root, suite, depth, report);
+        run(root, report, suite, jobs);
+    }
+    let jobs = programs.iter().flat_map(|program| {
+        Placement::ALL.map(|placement| Job {
+            name: format!("{}@{}", program.name, placement.name()),
+            case: program.case(),
+            placement,
+            linux: None,
+        })
+    });
+    let jobs: Vec<Job> = jobs.filter(|job| report.wants(&format!("abi/{}", job.name))).collect();
+    let suite =
+        Suite { machine: String::from("duo"), kernel_args: Vec::new(), cases: Vec::new(), name: String::from("abi") };
+    run(root, report, &suite, jobs);
+}
+
+/// What of a suite is to be run now, with what Linux makes of it where that is asked.
+fn jobs_of(root: &Root, suite: &Suite, depth: Depth, report: &mut Report) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for case in &suite.cases {
+        let wanted = match depth {
+            Depth::Quick => case.quick,
+            Depth::Normal => !case.long,
+            Depth::Long => true,
+        };
+        if !wanted {
+            continue;
+        }
+        let mut linux = None;
+        for placement in &case.placements {
+            let name = format!("{}@{}", case.name, placement.name());
+            if !report.wants(&format!("{}/{name}", suite.name)) {
+                continue;
+            }
+            if case.linux && linux.is_none() {
+                match on_linux(root, case) {
+                    Ok(result) => linux = Some(result),
+                    Err(error) => {
+                        let name = format!("{}/{}@linux", suite.name, case.name);
+                        report.record(&name, Err(format!("{error:#}")), Duration::ZERO);
+                        break;
+                    }
+                }
+            }
+            jobs.push(Job { name, case: case.clone(), placement: *placement, linux: linux.clone() });
+        }
+    }
+    jobs
+}
+
+/// Boots as often as needed: once, and again after a case that ended a machine.
+fn run(root: &Root, report: &mut Report, suite: &Suite, jobs: Vec<Job>) {
+    if jobs.is_empty() {
+        return;
+    }
+    let boot = Boot {
+        machine: Some(suite.machine.clone()),
+        checked: true,
+        kernel_arg: suite.kernel_args.clone(),
+        ..Boot::default()
+    };
+    let machine = match Machine::prepare(root, &with_mode(&boot)) {
+        Ok(machine) => machine,
+        Err(error) => {
+            let why = format!("{error:#}");
+            return jobs.iter().for_each(|job| {
+                report.record(&format!("{}/{}", suite.name, job.name), Err(why.clone()), Duration::ZERO);
+            });
+        }
+    };
+    let mut session: Option<Session> = None;
+    for job in jobs {
+        let name = format!("{}/{}", suite.name, job.name);
+        report.progress(&name);
+        let start = Instant::now();
+        let (verdict, again) = match live(root, &machine, &mut session) {
+            Ok(session) => one(session, &job),
+            Err(error) => (Err(format!("{error:#}")), true),
+        };
+        report.record(&name, verdict, start.elapsed());
+        if again {
+            session = None;
+        }
+    }
+    if let Some(mut session) = session {
+        report.run(&format!("{}/power-off", suite.name), || {
+            session.power_off(OFF_TIME).map_err(|error| format!("{error:#}"))?;
+            clean(&mut session, &[], &[])
+        });
+    }
+}
+
+/// The running machine, or a fresh one.
+fn live<'s>(root: &Root, machine: &Machine, session: &'s mut Option<Session>) -> Result<&'s mut Session> {
+    if session.is_none() {
+        let mut fresh = Session::new(Vm::start(root, machine)?)?;
+        fresh.wait_ready(Duration::from_secs(60))?;
+        *session = Some(fresh);
+    }
+    session.as_mut().context("no machine")
+}
+
+/// Runs one job; the second value says that the machine cannot be used any more.
+fn one(session: &mut Session, job: &Job) -> (Verdict, bool) {
+    let case = &job.case;
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let deadline = Instant::now() + Duration::from_secs_f64(case.timeout);
+    let ended = session.run(Command {
+        line: &job.placement.place(&case.run),
+        input: Input::Memory(case.stdin.as_bytes()),
+        stdout: Output::Memory(&mut stdout),
+        stderr: Output::Memory(&mut stderr),
+        deadline: Some(deadline),
+    });
+    let logs = session.vm.folder().display().to_string();
+    let mut wrong = Vec::new();
+    let mut again = !case.kills.is_empty();
+    match ended {
+        Ok(Ended::Status(status)) => wrong.extend(judge(job, &stdout, &stderr, status)),
+        Ok(Ended::TimedOut) => {
+            wrong.push(format!("took longer than {} s", case.timeout));
+            wrong.push(format!("stdout so far: {:?}", String::from_utf8_lossy(&stdout)));
+            again |= !session.abandon(KILL_TIME).unwrap_or(false);
+        }
+        Ok(Ended::PoweredOff) => {
+            wrong.push("the machine was switched off".into());
+            again = true;
+        }
+        Ok(Ended::Interrupted(signal)) => {
+            // A person wants to stop: no report makes sense any more.
+            std::process::exit(128 + signal);
+        }
+        Err(error) => {
+            wrong.push(format!("{error:#}"));
+            again = true;
+        }
+    }
+    if let Err(why) = clean(session, &case.kills, &case.warnings) {
+        wrong.push(why);
+    }
+    if wrong.is_empty() {
+        return (Ok(()), again);
+    }
+    if !stderr.is_empty() {
+        wrong.push(format!("stderr: {}", String::from_utf8_lossy(&stderr)));
+    }
+    wrong.push(format!("logs: {logs}"));
+    (Err(wrong.join("\n")), again)
+}
+
+/// Compares with what was expected.
+fn judge(job: &Job, stdout: &[u8], stderr: &[u8], status: u8) -> Vec<String> {
+    let case = &job.case;
+    let mut wrong = Vec::new();
+    let (wanted, wanted_status) = match &job.linux {
+        Some((stdout, status)) => (Some(stdout.as_slice()), *status),
+        None => (case.stdout.as_ref().map(String::as_bytes), case.status),
+    };
+    if status != wanted_status {
+        wrong.push(format!("exit status {status}, expected {wanted_status}"));
+    }
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != stdout) {
+        wrong.push(format!("stdout   {:?}", String::from_utf8_lossy(stdout)));
+        wrong.push(format!("expected {:?}", String::from_utf8_lossy(wanted)));
+    }
+    let text = String::from_utf8_lossy(stdout);
+    for part in case.has.iter().filter(|part| !text.contains(part.as_str())) {
+        wrong.push(format!("stdout {text:?} lacks {part:?}"));
+    }
+    if let Some(wanted) = case.stderr.as_ref().filter(|wanted| wanted.as_bytes() != stderr) {
+        wrong.push(format!("stderr is not {wanted:?}"));
+    }
+    wrong
+}
+
+/// Whether the kernels have logged nothing that they should not. Forgets what it has seen.
+fn clean(session: &mut Session, kills: &[usize], allowed: &[String]) -> Verdict {
+    session.vm.read_logs();
+    let mut wrong: Vec<String> = std::mem::take(&mut session.vm.warnings);
+    wrong.retain(|line| !allowed.iter().any(|part| line.contains(part.as_str())));
+    for (kernel, panic) in session.vm.panics.iter_mut().enumerate() {
+        if let Some(line) = panic.take().filter(|_| !kills.contains(&kernel)) {
+            wrong.push(line);
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+}
+
+/// What the same script makes of the same busybox under this host's kernel.
+fn on_linux(root: &Root, case: &Case) -> Result<(Vec<u8>, u8)> {
+    let busybox = root.target().join("debian/busybox-static/bin/busybox");
+    let bin = applets(root, &busybox)?;
+    let home = root.target().join("linux-home");
+    let _ = std::fs::remove_dir_all(&home);
+    std::fs::create_dir_all(&home)?;
+    let mut child = Process::new("timeout")
+        .args([case.timeout.to_string().as_str(), bin.join("sh").to_string_lossy().as_ref(), "-c", &case.run])
+        .env_clear()
+        .env("PATH", &bin)
+        .env("HOME", &home)
+        .current_dir(&home)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("starting busybox here")?;
+    let mut stdin = child.stdin.take().context("a pipe")?;
+    let input = case.stdin.clone().into_bytes();
+    // The script may write before it has read everything, or not read at all.
+    let feeder = std::thread::spawn(move || {
+        let _ = std::io::Write::write_all(&mut stdin, &input);
+    });
+    let output = child.wait_with_output()?;
+    let _ = feeder.join();
+    let status = std::os::unix::process::ExitStatusExt::signal(&output.status).map(|signal| 128 + signal);
+    let status = status.or(output.status.code()).unwrap_or(255);
+    Ok((output.stdout, status as u8))
+}
+
+/// A folder with a link per applet.
+fn applets(root: &Root, busybox: &Path) -> Result<PathBuf> {
+    let bin = root.target().join("debian/applets");
+    if !bin.join("sh").exists() {
+        std::fs::create_dir_all(&bin)?;
+        let status = Process::new(busybox).args(["--install", "-s"]).arg(&bin).status()?;
+        anyhow::ensure!(status.success(), "busybox --install failed");
+    }
+    Ok(bin)
+}
