@@ -238,7 +238,7 @@ impl AddressSpace {
                 result = Err(OutOfFrames);
                 break;
             };
-            let mut changed = 0;
+            let (mut changed, mut added, mut groups) = (0, 0, 0);
             let Ok(()) = table.each(first, last, |slot, va, mut entry| {
                 let copy = target.slot(va);
                 if copy.load(Ordering::Relaxed) != 0 {
@@ -265,10 +265,12 @@ impl AddressSpace {
                     frames.meta(Format::leaf_at(entry)).refs.fetch_add(1, Ordering::Relaxed);
                 }
                 copy.store(entry, Ordering::Release);
-                target.added(va);
-                copied += 1;
+                added += 1;
+                groups |= table::Table::group(va);
                 Ok(())
             });
+            target.added_all(added, groups);
+            copied += added as isize;
             if changed > 0 {
                 batch.span(first, last + 1, changed);
             }

@@ -50,12 +50,24 @@ impl Table {
         self.note(index(va.0, 0));
     }
 
+    /// Notes that `n` entries came into use, all in the groups of `groups` (see [`Table::group`]).
+    #[inline]
+    pub fn added_all(&self, n: u32, groups: u64) {
+        let meta = self.meta();
+        meta.used.store(meta.used.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        meta.tag.store(meta.tag.load(Ordering::Relaxed) | groups, Ordering::Relaxed);
+    }
+
+    /// The bit of the level-0 entry for `va`.
+    #[inline]
+    pub const fn group(va: UserAddr) -> u64 {
+        1 << (index(va.0, 0) / GROUP)
+    }
+
     /// Changed only under the lock of the tables, so no atomic read-modify-write is needed.
     #[inline]
     fn note(&self, index: usize) {
-        let meta = self.meta();
-        meta.used.store(meta.used.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        meta.tag.store(meta.tag.load(Ordering::Relaxed) | 1 << (index / GROUP), Ordering::Relaxed);
+        self.added_all(1, 1 << (index / GROUP));
     }
 
     /// Notes that `n` entries were freed.
