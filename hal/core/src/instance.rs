@@ -1,10 +1,11 @@
 //! What hal knows about the kernel that runs: one value per kernel, found through the platform.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicI64, AtomicPtr, AtomicU8, AtomicU64};
 
-use hal_api::{BootInfo, MAX_CPUS, Platform};
+use hal_api::{BootInfo, Platform};
 
 use crate::P;
 use crate::boot::Handlers;
@@ -21,7 +22,7 @@ pub(crate) struct Instance {
     pub skew: AtomicI64,
     /// What programs read the time from.
     pub clock: crate::vdso::Clock,
-    cpus: [CpuState; MAX_CPUS],
+    cpus: &'static [CpuState],
 }
 
 /// What hal keeps for each CPU.
@@ -64,21 +65,17 @@ impl CpuState {
 }
 
 impl Instance {
-    /// Made in place and for ever: it is bigger than a boot stack likes.
+    /// Made once per kernel, for ever.
     pub fn leak(info: &BootInfo, frames: Frames) -> &'static Self {
-        let place = Box::leak(Box::<Self>::new_uninit());
-        let this = place.as_mut_ptr();
-        // SAFETY: every field is written once, then all of it is initialised.
-        unsafe {
-            (&raw mut (*this).info).write(*info);
-            (&raw mut (*this).frames).write(frames);
-            (&raw mut (*this).handlers).write(Once::new());
-            (&raw mut (*this).skew).write(AtomicI64::new(0));
-            for slot in 0..MAX_CPUS {
-                (&raw mut (*this).cpus[slot]).write(CpuState::new());
-            }
-            place.assume_init_ref()
-        }
+        Box::leak(Box::new(Self {
+            info: *info,
+            frames,
+            handlers: Once::new(),
+            skew: AtomicI64::new(0),
+            clock: crate::vdso::Clock::new(),
+            // Not in the instance itself, which passes over the boot stack.
+            cpus: Vec::leak((0..info.n_cpus).map(|_| CpuState::new()).collect()),
+        }))
     }
 
     /// The state of the CPU of `slot`.
@@ -89,8 +86,8 @@ impl Instance {
     /// The state of this CPU.
     #[inline]
     pub fn this_cpu(&self) -> &CpuState {
-        // The platform gives slots below `n_cpus`; the mask makes the check one instruction.
-        &self.cpus[P::slot() % MAX_CPUS]
+        // The platform gives slots below `n_cpus`.
+        &self.cpus[P::slot()]
     }
 
     /// How many frames a CPU keeps for itself.
