@@ -30,6 +30,8 @@ const fn handler(call: Call) -> Handler {
         Call::Clone => process::clone,
         Call::Fork => process::fork,
         Call::Vfork => process::vfork,
+        Call::Execve => process::execve,
+        Call::Execveat => process::execveat,
         Call::Exit => process::exit,
         Call::ExitGroup => process::exit_group,
         Call::Wait4 => process::wait4,

@@ -1,21 +1,124 @@
-//! The second half of execve(2): a loaded program takes the place of the running one.
+//! execve(2): a program is found and loaded, then takes the place of the running one.
 
-use base::Result;
+use alloc::{boxed::Box, sync::Arc};
 use core::sync::atomic::Ordering::Relaxed;
+
+use base::{Errno, Error, Result, wait::Op};
 use hal::{addr::UserAddr, usermode::UserContext};
+use mm::FileLabel;
+use vfs::{Access, FileKind, Follow, OpenFlags, Place, Status, Walk, place::MountFlags};
 
 use crate::{
     children::{ChildChange, ChildEvent},
     creds::Creds,
     cx::Cx,
-    exec::Loaded,
+    exec::{self, ExecFile, Identity, Loaded, Loader, Request, Strings},
     signal::Signal,
     table::Entry,
     task::{AltStack, work},
     wait::{Interrupted, Timeout},
 };
 
+/// `ADDR_NO_RANDOMIZE` of personality(2).
+const NO_RANDOM: u32 = 0x004_0000;
+
+/// The program of an execve: where it was found, and its bytes.
+struct Found {
+    place: Place,
+    file: ExecFile,
+}
+
 impl Cx {
+    /// Executes the program that `path` names from `start` (or the root). Returns when the registers are those of the new program.
+    ///
+    /// # Errors
+    /// As execve(2); then the old program goes on.
+    pub fn execve(&self, start: Place, path: &[u8], follow: Follow, argv: Strings, envp: Strings) -> Result<()> {
+        let found = self.find_program(start, path, follow)?;
+        self.execve_found(&found, path, argv, envp)
+    }
+
+    /// Executes what an open file stands for: execveat(2) with AT_EMPTY_PATH. `name` is what the program is told that its path was.
+    ///
+    /// # Errors
+    /// As execve(2).
+    pub fn execve_place(&self, place: Place, name: &[u8], argv: Strings, envp: Strings) -> Result<()> {
+        let found = self.open_program(place)?;
+        self.execve_found(&found, name, argv, envp)
+    }
+
+    fn execve_found(&self, found: &Found, path: &[u8], argv: Strings, envp: Strings) -> Result<()> {
+        let process = self.process();
+        if self.kernel().cluster().place(process.placement())?.is_some() {
+            return Err(Error::new(Errno::EOPNOTSUPP, "programs do not move yet"));
+        }
+        let mut creds = (*process.creds()).clone();
+        let stat = self.finish(found.place.inode().stat())?;
+        let obeys = !found.place.mount.flags().contains(MountFlags::NOSUID);
+        let setuid = (obeys && stat.mode & 0o4000 != 0).then_some(stat.uid);
+        // Set-group-id without group execution is something else (mandatory locking).
+        let setgid = (obeys && stat.mode & 0o2010 == 0o2010).then_some(stat.gid);
+        creds.exec(setuid, setgid);
+        let identity = Identity {
+            uid: creds.uid,
+            euid: creds.euid,
+            gid: creds.gid,
+            egid: creds.egid,
+            secure: creds.uid != creds.euid || creds.gid != creds.egid,
+        };
+        let loaded = exec::load(
+            Request {
+                memory: &self.kernel().memory,
+                file: found.file.clone(),
+                path,
+                argv,
+                envp,
+                limits: process.memory_limits(),
+                identity,
+                fixed_addresses: process.personality.load(Relaxed) & NO_RANDOM != 0,
+            },
+            self,
+        )?;
+        let name = path.rsplit(|b| *b == b'/').next().unwrap_or(path);
+        self.exec(loaded, creds, name)
+    }
+
+    fn find_program(&self, start: Place, path: &[u8], follow: Follow) -> Result<Found> {
+        let caller = self.caller();
+        let root = self.task().fs().root()?;
+        let walk = Walk { vfs: self.kernel().vfs(), caller: &caller, root, start, wait: self };
+        let place = walk.find(path, follow)?;
+        self.open_program(place)
+    }
+
+    fn open_program(&self, place: Place) -> Result<Found> {
+        match place.kind() {
+            FileKind::Regular => {}
+            FileKind::Symlink => return Err(Errno::ELOOP.into()),
+            _ => return Err(Error::new(Errno::EACCES, "not a regular file")),
+        }
+        if place.mount.flags().contains(MountFlags::NOEXEC) {
+            return Err(Error::new(Errno::EACCES, "mounted noexec"));
+        }
+        let caller = self.caller();
+        let inode = place.inode().clone();
+        self.finish(inode.access(&caller, Access::EXECUTE))?;
+        let stat = self.finish(inode.stat())?;
+        // A program may be executable and not readable: the kernel reads it, not the caller.
+        let reader = vfs::Caller::kernel();
+        let open = inode.open(&reader, OpenFlags::READ, Status::empty(), place.clone());
+        let object = self.finish(open)?.memory()?;
+        let path = place.path(self.task().fs().root().ok().as_ref()).0;
+        let device = u64::from(stat.device.major) << 32 | u64::from(stat.device.minor);
+        let label = Arc::new(FileLabel { path, device, inode: stat.inode });
+        Ok(Found { place, file: ExecFile { object, label } })
+    }
+
+    fn finish<T>(&self, tried: base::TryResult<T>) -> Result<T> {
+        let wait: &dyn vfs::WaitOps = self;
+        wait.finish(tried)
+    }
+
     /// Makes the loaded program the program of this process. `name` is the last part of its path. When this succeeds the registers are those of
     /// the new program; the caller returns 0.
     ///
@@ -90,5 +193,16 @@ impl Cx {
             self.kernel().table.insert(process.pid(), Entry::Process(process.clone()));
         }
         Ok(())
+    }
+}
+
+impl Loader for Cx {
+    fn open(&self, path: &[u8]) -> Result<ExecFile> {
+        let start = self.task().fs().cwd()?;
+        Ok(self.find_program(start, path, Follow::Yes)?.file)
+    }
+
+    fn wait_read(&self, op: Box<dyn Op<usize>>) -> Result<()> {
+        self.wait_op(op, Interrupted::Restart).map(drop)
     }
 }

@@ -5,10 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use base::{Errno, Error, Result};
 use hal::sync::{SpinLock, rank};
-use vfs::OpenFile;
-
-/// Where a directory is, for cwd and root.
-pub type Place = Arc<dyn vfs::Inode>;
+use vfs::{OpenFile, Place};
 
 /// A descriptor.
 #[derive(Clone)]

@@ -1,14 +1,17 @@
 //! Tasks that nobody forked: the first process, and kernel threads.
 
-use alloc::{boxed::Box, sync::Arc};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
 use base::Result;
-use hal::{addr::UserAddr, usermode::UserContext};
+use hal::usermode::UserContext;
+use mm::Space;
+use vfs::{Follow, OpenFile};
 
 use crate::{
     cluster::{Name, Placement},
     creds::Creds,
-    exec::Loaded,
+    cx::Cx,
+    exec::Strings,
     fs::{Descriptors, FsState},
     ids::Pid,
     kernel::Kernel,
@@ -77,24 +80,55 @@ impl Kernel {
         }
     }
 
-    /// Starts a process that nobody forked: pid 1.
+    /// Starts the process that nobody forks, pid 1, in the root of the file tree: it executes `path`. `stdio` becomes descriptors 0 to 2.
+    ///
+    /// # Errors
+    /// `ENOMEM`, `ENOENT` without a tree. That the program cannot be executed shows up as the end of pid 1.
+    pub fn start_init(
+        self: &Arc<Self>,
+        path: &[u8],
+        argv: Strings,
+        envp: Strings,
+        stdio: Option<Arc<dyn OpenFile>>,
+    ) -> Result<Arc<Process>> {
+        let path: Vec<u8> = path.into();
+        let root = self.vfs().root()?;
+        let fs = Arc::new(FsState::new(Some(root.clone()), Some(root), 0o022));
+        let files = Arc::new(Descriptors::new());
+        if let Some(file) = stdio {
+            for _ in 0..3 {
+                files.open(file.clone(), false, 0, u64::MAX)?;
+            }
+        }
+        let start = Start::Program(Box::new(move |cx: &Cx| {
+            let start = cx.task().fs().root()?;
+            cx.execve(start, &path, Follow::Yes, argv, envp)
+        }));
+        self.start_process(Pid::INIT, start, files, fs)
+    }
+
+    /// Starts a program whose registers are known; for tests on the host, where a program is a script.
     ///
     /// # Errors
     /// `ENOMEM`.
-    pub fn start_first(
+    pub fn start_scripted(self: &Arc<Self>, pid: Pid, regs: UserContext) -> Result<Arc<Process>> {
+        let root = self.vfs().root().ok();
+        let fs = Arc::new(FsState::new(root.clone(), root, 0o022));
+        self.start_process(pid, Start::User(Box::new(regs)), Arc::new(Descriptors::new()), fs)
+    }
+
+    fn start_process(
         self: &Arc<Self>,
-        program: Loaded,
-        name: &[u8],
+        pid: Pid,
+        start: Start,
         files: Arc<Descriptors>,
         fs: Arc<FsState>,
     ) -> Result<Arc<Process>> {
-        let pid = Pid::INIT;
         let mut parts = self.first_parts(pid, true);
-        parts.space = Some(program.space);
+        parts.space = Some(Space::new(&self.memory)?);
         let process = Process::new(parts);
-        let regs = UserContext::new(UserAddr(program.entry), UserAddr(program.sp));
-        let task = Task::new(self.parts(&process, pid, Start::User(Box::new(regs)), files, fs));
-        task.set_name(name);
+        let task = Task::new(self.parts(&process, pid, start, files, fs));
+        task.set_name(b"init");
         process.shared.lock().threads.push(task.clone());
         self.table.insert(pid, Entry::Process(process.clone()));
         self.cluster().register(Name::Process(pid), process.id());

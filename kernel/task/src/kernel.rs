@@ -86,6 +86,7 @@ pub struct Kernel {
     /// The host and domain name, uname(2).
     pub names: SpinLock<HostNames>,
     cluster: Once<Arc<dyn Cluster>>,
+    pub(crate) vfs: Once<Arc<vfs::Vfs>>,
     pub(crate) kernel_process: Once<Arc<Process>>,
     no_files: Arc<Descriptors>,
     no_fs: Arc<FsState>,
@@ -129,6 +130,7 @@ impl Kernel {
             table: Table::new(),
             futexes: Futexes::new(),
             cluster: Once::new(),
+            vfs: Once::new(),
             kernel_process: Once::new(),
             no_files: Arc::new(Descriptors::new()),
             no_fs: Arc::new(FsState::new(None, None, 0o022)),

@@ -14,6 +14,7 @@ pub mod children;
 pub mod cluster;
 pub mod creds;
 pub mod cx;
+mod env;
 pub mod exec;
 pub mod execve;
 pub mod exit;

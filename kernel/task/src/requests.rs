@@ -93,17 +93,21 @@ impl ProcessRef for Process {
 impl Process {
     /// Tells the address space what it may grow to.
     pub fn apply_memory_limits(&self) {
-        use crate::limits::Resource;
         if let Some(space) = self.space() {
-            let locked_free = self.creds().can(crate::creds::cap::IPC_LOCK);
-            let limits = self.limits(|l| mm::Limits {
-                address_space: l.soft(Resource::AddressSpace),
-                data: l.soft(Resource::Data),
-                stack: l.soft(Resource::Stack),
-                locked: if locked_free { u64::MAX } else { l.soft(Resource::Memlock) },
-            });
-            space.set_limits(limits);
+            space.set_limits(self.memory_limits());
         }
+    }
+
+    /// What its address space may grow to.
+    pub fn memory_limits(&self) -> mm::Limits {
+        use crate::limits::Resource;
+        let locked_free = self.creds().can(crate::creds::cap::IPC_LOCK);
+        self.limits(|l| mm::Limits {
+            address_space: l.soft(Resource::AddressSpace),
+            data: l.soft(Resource::Data),
+            stack: l.soft(Resource::Stack),
+            locked: if locked_free { u64::MAX } else { l.soft(Resource::Memlock) },
+        })
     }
 
     /// Marks the process as one that has called execve: its parent may not move it to another group any more.

@@ -4,6 +4,7 @@ use alloc::{boxed::Box, sync::Arc};
 use core::sync::atomic::Ordering;
 
 use base::Errno;
+use hal::addr::UserAddr;
 use hal::usermode::{Access, Exit, Fault, FaultKind, UserContext};
 use mm::Violation;
 
@@ -14,18 +15,24 @@ use crate::{
     task::{Start, Task},
 };
 
+type Exec = Box<dyn FnOnce(&Cx) -> base::Result<()> + Send>;
+
 impl Task {
     /// What the thread of a task does from its first moment to its last.
     pub(crate) fn live(self: &Arc<Self>) {
         match self.take_start() {
             Some(Start::Kernel(run)) => run(self),
-            Some(Start::User(regs)) => self.live_in_user_mode(regs),
+            Some(Start::User(regs)) => self.live_in_user_mode(regs, None),
+            Some(Start::Program(exec)) => {
+                let regs = Box::new(UserContext::new(UserAddr(0), UserAddr(0)));
+                self.live_in_user_mode(regs, Some(exec));
+            }
             None => {}
         }
         hal::space::deactivate();
     }
 
-    fn live_in_user_mode(self: &Arc<Self>, regs: Box<UserContext>) {
+    fn live_in_user_mode(self: &Arc<Self>, regs: Box<UserContext>, exec: Option<Exec>) {
         let Some(space) = self.process().space() else { return };
         space.activate();
         let mut cx = Cx::new(self.clone(), regs, space);
@@ -34,8 +41,16 @@ impl Task {
             // Linux ignores a bad address here.
             let _ = cx.user(|u| u.write(tid_at, &self.tid().0.to_le_bytes()));
         }
+        if let Some(exec) = exec
+            && let Err(e) = exec(&cx)
+        {
+            log::error!("pid {} cannot execute its program: {e}", self.process().pid());
+            cx.exit_group(Status::Exited(127));
+        }
         // A signal may have come before the first instruction.
-        cx.attend(None);
+        if !cx.ended.get() {
+            cx.attend(None);
+        }
         while !cx.ended.get() {
             cx.one_round();
         }

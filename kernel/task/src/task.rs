@@ -15,6 +15,7 @@ use linux_abi::Isa;
 
 use crate::{
     children::Usage,
+    cx::Cx,
     fs::{Descriptors, FsState},
     ids::Pid,
     kernel::Kernel,
@@ -132,6 +133,8 @@ impl Times {
 pub(crate) enum Start {
     /// Runs a program with these registers.
     User(Box<UserContext>),
+    /// Executes a program, from inside.
+    Program(Box<dyn FnOnce(&Cx) -> base::Result<()> + Send>),
     /// Runs a function of the kernel.
     Kernel(Box<dyn FnOnce(&Arc<Task>) + Send>),
 }

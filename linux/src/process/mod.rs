@@ -2,6 +2,7 @@
 
 mod caps;
 mod control;
+mod exec;
 mod groups;
 mod ids;
 mod life;
@@ -10,6 +11,7 @@ mod wait;
 
 pub use caps::{capget, capset};
 pub use control::{arch_prctl, membarrier, personality, prctl};
+pub use exec::{execve, execveat};
 pub use groups::{getpgid, getpgrp, getppid, getsid, setpgid, setsid};
 pub use ids::{
     getegid, geteuid, getgid, getgroups, getresgid, getresuid, getuid, setfsgid, setfsuid, setgid, setgroups, setregid,

@@ -5,23 +5,19 @@ use alloc::{
     vec::Vec,
 };
 
-use base::{KernelId, ObjectId, TryResult, wait::done};
+use base::{KernelId, ObjectId, Result, TryResult, wait::done};
 use hal::sync::{SpinLock, rank};
 
-use super::{Effects, Member, Notice, Reply, Request, Sender, Session, State};
+use vfs::{Caller, JobControl, Terminal, TtySignal, TtyUse, Verdict};
+
+use super::{Access, Effects, Member, Notice, Reply, Request, Sender, Session, State};
 use crate::{
     children::{ChildChange, ChildEvent},
     cluster::Name,
     ids::Pid,
     kernel::Kernel,
-    signal::SigInfo,
+    signal::{SigInfo, Signal},
 };
-
-/// A terminal that a session can lose.
-pub trait Terminal: Send + Sync {
-    /// The session that had it is gone or gave it up.
-    fn lost(&self, session: Pid);
-}
 
 /// See the module.
 pub struct LocalSession {
@@ -98,12 +94,6 @@ impl LocalSession {
         self.state.lock().clone()
     }
 
-    /// Which terminal is told when the session loses it.
-    pub fn set_terminal(&self, terminal: Option<Arc<dyn Terminal>>) {
-        let old = core::mem::replace(&mut *self.terminal.lock(), terminal);
-        drop(old);
-    }
-
     fn apply(&self, effects: Queue) {
         if effects.0.is_empty() {
             return;
@@ -118,7 +108,7 @@ impl LocalSession {
                 Effect::TerminalLost => {
                     let terminal = self.terminal.lock().take();
                     if let Some(terminal) = terminal {
-                        terminal.lost(self.sid);
+                        terminal.lost(self.sid.0);
                     }
                 }
                 Effect::GroupMade(pgid) => {
@@ -164,6 +154,77 @@ impl Session for LocalSession {
     fn notice(&self, notice: Notice) {
         let mut effects = Queue::default();
         self.state.lock().notice(notice, &mut effects);
+        self.apply(effects);
+    }
+}
+
+impl LocalSession {
+    fn ask(&self, request: Request) -> Result<Reply> {
+        let mut effects = Queue::default();
+        let reply = self.state.lock().request(request, &mut effects);
+        self.apply(effects);
+        Ok(reply?)
+    }
+}
+
+const fn verdict(reply: Reply) -> Verdict {
+    match reply {
+        Reply::Stopped => Verdict::Stopped,
+        _ => Verdict::Go,
+    }
+}
+
+impl JobControl for LocalSession {
+    fn sid(&self) -> u32 {
+        self.sid.0
+    }
+
+    fn may(&self, caller: &Caller, what: TtyUse) -> Result<Verdict> {
+        let (access, immune) = match what {
+            TtyUse::Read => (Access::Read, caller.immune_ttin),
+            TtyUse::Write => (Access::Write, caller.immune_ttou),
+        };
+        self.ask(Request::Use { caller: Pid(caller.pid), access, immune }).map(verdict)
+    }
+
+    fn signal_foreground(&self, signal: TtySignal) {
+        let signal = match signal {
+            TtySignal::Interrupt => Signal::INT,
+            TtySignal::Quit => Signal::QUIT,
+            TtySignal::Suspend => Signal::TSTP,
+            TtySignal::WindowChange => Signal::WINCH,
+        };
+        // Without a foreground group there is nobody to tell.
+        let _ = self.ask(Request::SignalForeground(SigInfo::kernel(signal)));
+    }
+
+    fn foreground(&self) -> u32 {
+        self.state.lock().foreground().0
+    }
+
+    fn set_foreground(&self, caller: &Caller, pgid: u32) -> Result<Verdict> {
+        let request = Request::SetForeground { caller: Pid(caller.pid), pgid: Pid(pgid), immune: caller.immune_ttou };
+        self.ask(request).map(verdict)
+    }
+
+    fn take_terminal(&self, caller: &Caller, terminal: Arc<dyn Terminal>) -> Result<()> {
+        self.ask(Request::TakeTerminal { caller: Pid(caller.pid), terminal: terminal.id() })?;
+        let old = self.terminal.lock().replace(terminal);
+        drop(old);
+        Ok(())
+    }
+
+    fn drop_terminal(&self, caller: &Caller) -> Result<()> {
+        self.ask(Request::DropTerminal { caller: Pid(caller.pid) }).map(drop)
+    }
+
+    fn terminal(&self) -> Option<Arc<dyn Terminal>> {
+        self.terminal.lock().clone()
+    }
+
+    fn hung_up(&self) {
+        let mut effects = Queue::default();
+        self.state.lock().hang_up(&mut effects);
         self.apply(effects);
     }
 }

@@ -523,6 +523,20 @@ impl State {
         }
     }
 
+    /// The terminal hung up: SIGHUP and SIGCONT for leader and foreground group, and no terminal any more.
+    pub fn hang_up(&mut self, effects: &mut impl Effects) {
+        let Some(terminal) = self.terminal.take() else { return };
+        let leaders = self.members.get(&self.sid).map(|m| m.pgid);
+        for signal in [Signal::HUP, Signal::CONT] {
+            self.send_kernel(self.foreground, signal, effects);
+            if let Some(pgid) = leaders.filter(|pgid| *pgid != self.foreground) {
+                self.send_kernel(pgid, signal, effects);
+            }
+        }
+        self.foreground = Pid(0);
+        effects.terminal_lost(terminal);
+    }
+
     fn exit(&mut self, dead: &[Pid], reaper: Pid, effects: &mut impl Effects) {
         // Only the groups of the dead and of their children can become orphaned by this.
         let touched: BTreeSet<_> = self
