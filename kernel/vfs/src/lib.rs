@@ -15,6 +15,7 @@ extern crate std;
 
 pub mod anon;
 pub mod caller;
+pub mod devfs;
 pub mod device;
 pub mod env;
 pub mod file;
