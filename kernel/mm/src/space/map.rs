@@ -127,7 +127,7 @@ impl Space {
             flags |= VmaFlags::LOCKED;
         }
         let start = match place {
-            Place::Hint(hint) => free_range(&inner, hint, len).ok_or(no_room("no free addresses"))?,
+            Place::Hint(hint) => free_range(&mut inner, hint, len).ok_or(no_room("no free addresses"))?,
             Place::Fixed(at) | Place::Free(at) => {
                 let fixed = range(at, len).map_err(|e| if at % PAGE == 0 { no_room(e.why()) } else { e })?;
                 if at < LOWEST {
@@ -165,7 +165,7 @@ impl Space {
     pub fn map_static(&self, parts: &[(&[StaticFrame], Prot, Label)]) -> Result<u64> {
         let pages: usize = parts.iter().map(|(frames, _, _)| frames.len()).sum();
         let mut inner = self.inner.lock();
-        let start = free_range(&inner, 0, pages as u64 * PAGE).ok_or(no_room("no free addresses"))?;
+        let start = free_range(&mut inner, 0, pages as u64 * PAGE).ok_or(no_room("no free addresses"))?;
         let mut at = start;
         for (frames, prot, label) in parts {
             let from = at;
@@ -426,7 +426,7 @@ impl Space {
                 inner = self.unmap_locked(inner, target);
                 to
             }
-            None => free_range(&inner, 0, new_len).ok_or(no_room("no free addresses"))?,
+            None => free_range(&mut inner, 0, new_len).ok_or(no_room("no free addresses"))?,
         };
         let moved = Vma { content: offset_content(&vma, old), start: target, end: target + new_len, ..vma.clone() };
         check_limits(&inner, &moved, if keep_old { 0 } else { old_len })?;
@@ -478,7 +478,7 @@ fn overlap(inner: &Inner, range: Range<u64>) -> u64 {
 }
 
 /// Free addresses, the hint if it is free. A stack that grows keeps its gap.
-fn free_range(inner: &Inner, hint: u64, len: u64) -> Option<u64> {
+fn free_range(inner: &mut Inner, hint: u64, len: u64) -> Option<u64> {
     let hint = hint & !(PAGE - 1);
     if hint >= LOWEST
         && let Some(end) = hint.checked_add(len)
@@ -488,23 +488,13 @@ fn free_range(inner: &Inner, hint: u64, len: u64) -> Option<u64> {
     {
         return Some(hint);
     }
-    let mut top = inner.mmap_top;
-    loop {
-        match inner.vmas.find_free_down(len, PAGE, LOWEST..top) {
-            Some(at) if keeps_gap(inner, at + len) => return Some(at),
-            Some(at) => {
-                let stack = inner.vmas.find_or_next(at + len)?.start;
-                top = stack.checked_sub(STACK_GAP)?;
-            }
-            // The area below is full: look above it, as Linux does.
-            None => {
-                return inner
-                    .vmas
-                    .find_free_up(len, PAGE, inner.mmap_top..USER_TOP)
-                    .filter(|at| keeps_gap(inner, at + len));
-            }
-        }
-    }
+    let below = LOWEST..inner.mmap_top;
+    // If the area below is full, above it, as Linux does.
+    let above = inner.mmap_top..USER_TOP;
+    inner
+        .vmas
+        .find_free_down(len, PAGE, STACK_GAP, below)
+        .or_else(|| inner.vmas.find_free_up(len, PAGE, STACK_GAP, above))
 }
 
 fn keeps_gap(inner: &Inner, end: u64) -> bool {

@@ -58,6 +58,14 @@ impl Totals {
     }
 }
 
+/// What is known about addresses that are taken: in `above..within.end` no hole is larger than `largest`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Full {
+    within: Range<u64>,
+    above: u64,
+    largest: u64,
+}
+
 /// All mappings of a space by start address.
 ///
 /// # Invariants
@@ -67,6 +75,7 @@ pub struct VmaMap {
     map: BTreeMap<u64, Vma>,
     totals: Totals,
     version: u64,
+    full: Option<Full>,
 }
 
 impl VmaMap {
@@ -76,6 +85,7 @@ impl VmaMap {
             map: BTreeMap::new(),
             totals: Totals { size: 0, data: 0, committed: 0, locked: 0, stack: 0, exec: 0 },
             version: 0,
+            full: None,
         }
     }
 
@@ -180,6 +190,18 @@ impl VmaMap {
 
     /// Takes `range` out and hands each piece to `each`, in order.
     pub fn remove(&mut self, range: Range<u64>, mut each: impl FnMut(Vma)) {
+        if self.full.as_ref().is_some_and(|full| range.end >= full.above) {
+            self.full = None;
+        }
+        // Most calls name one mapping and all of it.
+        if self.map.get(&range.start).is_some_and(|vma| vma.end == range.end) {
+            if let Some(vma) = self.map.remove(&range.start) {
+                self.version += 1;
+                self.totals.sub(&vma);
+                each(vma);
+            }
+            return;
+        }
         if self.overlapping(range.clone()).next().is_none() {
             return;
         }
@@ -213,34 +235,41 @@ impl VmaMap {
         self.map.insert(new_start, vma);
     }
 
-    /// The highest free range of `len` bytes inside `within`, whose start is a multiple of `align`; its start.
-    pub fn find_free_down(&self, len: u64, align: u64, within: Range<u64>) -> Option<u64> {
+    /// The highest free range of `len` bytes inside `within`, whose start is a multiple of `align`; its start. What grows down keeps `gap` bytes.
+    pub fn find_free_down(&mut self, len: u64, align: u64, gap: u64, within: Range<u64>) -> Option<u64> {
         let fits = |low: u64, high: u64| {
-            let start = high.min(within.end).checked_sub(len)? & !(align - 1);
+            let start = high.checked_sub(len)? & !(align - 1);
             (start >= low.max(within.start)).then_some(start)
         };
-        let mut high = within.end;
-        for vma in self.map.range(..within.end).rev().map(|(_, vma)| vma) {
-            if let Some(start) = fits(vma.end, high) {
-                return Some(start);
+        // What was looked at in vain last time need not be looked at again.
+        let known = self.full.as_ref().filter(|full| full.within == within && full.largest < len);
+        let mut high = known.map_or(within.end, |full| full.above);
+        let mut largest = known.map_or(0, |full| full.largest);
+        let mut found = None;
+        for vma in self.map.range(..high).rev().map(|(_, vma)| vma) {
+            found = fits(vma.end, high);
+            if found.is_some() || vma.start <= within.start {
+                break;
             }
-            high = vma.start;
-            if high <= within.start {
-                return None;
-            }
+            largest = largest.max(high.saturating_sub(vma.end));
+            high = vma.floor(gap).min(high);
         }
-        fits(within.start, high)
+        if found.is_none() && self.map.range(..high).next().is_none() {
+            found = fits(within.start, high);
+        }
+        self.full = found.map(|_| Full { within, above: high, largest });
+        found
     }
 
-    /// The lowest free range of `len` bytes inside `within`; its start.
-    pub fn find_free_up(&self, len: u64, align: u64, within: Range<u64>) -> Option<u64> {
+    /// The lowest free range of `len` bytes inside `within`; its start. What grows down keeps `gap` bytes.
+    pub fn find_free_up(&self, len: u64, align: u64, gap: u64, within: Range<u64>) -> Option<u64> {
         let fits = |low: u64, high: u64| {
             let start = low.max(within.start).checked_add(align - 1)? & !(align - 1);
             (start.checked_add(len)? <= high.min(within.end)).then_some(start)
         };
         let mut low = within.start;
         for vma in self.overlapping(within.clone()) {
-            if let Some(start) = fits(low, vma.start) {
+            if let Some(start) = fits(low, vma.floor(gap)) {
                 return Some(start);
             }
             low = vma.end;

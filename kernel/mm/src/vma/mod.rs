@@ -125,6 +125,11 @@ impl Vma {
         false
     }
 
+    /// The lowest address that must stay free for it, with `gap` bytes below what grows down.
+    const fn floor(&self, gap: u64) -> u64 {
+        if self.flags.contains(VmaFlags::GROWS_DOWN) { self.start.saturating_sub(gap) } else { self.start }
+    }
+
     /// Whether stores are this space's own business.
     pub const fn is_private(&self) -> bool {
         !self.flags.contains(VmaFlags::SHARED)

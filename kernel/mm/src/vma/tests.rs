@@ -96,8 +96,8 @@ proptest! {
             }
             check(&map, &model);
             for len in [1, 3, 9] {
-                let down = map.find_free_down(len * PAGE, PAGE, 0..PAGES * PAGE).map(|at| at / PAGE);
-                let up = map.find_free_up(len * PAGE, PAGE, 0..PAGES * PAGE).map(|at| at / PAGE);
+                let down = map.find_free_down(len * PAGE, PAGE, 0, 0..PAGES * PAGE).map(|at| at / PAGE);
+                let up = map.find_free_up(len * PAGE, PAGE, 0, 0..PAGES * PAGE).map(|at| at / PAGE);
                 prop_assert_eq!(down, (0..=PAGES - len).rev().find(|at| free(&model, *at, len)));
                 prop_assert_eq!(up, (0..=PAGES - len).find(|at| free(&model, *at, len)));
                 let covered = map.covers(3 * PAGE..(3 + len) * PAGE);
