@@ -4,6 +4,8 @@
 //! [`shm`] (a channel made of these; [`transport`] is what every kind of channel offers), [`requests`] (what waits for an answer), and
 //! [`Links`]: all links of one kernel, with the dispatch to the services ([`Handler`]).
 //!
+//! [`window`] puts them on the memory and the bells that `hal` gives.
+//!
 //! The receive path runs from the doorbell interrupt or while polling; a handler never sleeps (contract C1).
 #![no_std]
 #![forbid(unsafe_code)]
@@ -23,6 +25,7 @@ pub mod ring;
 pub mod service;
 pub mod shm;
 pub mod transport;
+pub mod window;
 
 pub use error::{Error, Result};
 pub use links::{Links, Then, Tick};

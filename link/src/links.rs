@@ -14,7 +14,7 @@ use crate::{
     counters::Counters,
     error::{Error, Result},
     hello,
-    lock::{Lock, ReadMostly},
+    lock::{LINK, LINK_REQUESTS, Lock, ReadMostly},
     peer::Peer,
     requests::{Asked, Requests},
     service::{AnswerTo, Guilt, Handler, Hooks, Incoming},
@@ -68,7 +68,7 @@ pub struct Links {
     paused: Lock<Vec<Paused>>,
     epoch: AtomicU32,
     trace: AtomicU64,
-    receiving: Lock<Receiver>,
+    receiving: Lock<Option<Receiver>>,
     again: AtomicBool,
 }
 
@@ -91,11 +91,11 @@ impl Links {
             carriers,
             peers: ReadMostly::new([const { None }; MAX_KERNELS]),
             handlers: ReadMostly::new([const { None }; FAMILY_SLOTS]),
-            requests: Lock::new(Requests::new()),
-            paused: Lock::new(Vec::new()),
+            requests: Lock::ranked(LINK_REQUESTS, Requests::new()),
+            paused: Lock::ranked(LINK_REQUESTS, Vec::new()),
             epoch: AtomicU32::new(0),
             trace: AtomicU64::new(0),
-            receiving: Lock::new(Receiver::default()),
+            receiving: Lock::ranked(LINK, Some(Receiver::default())),
             again: AtomicBool::new(false),
         }
     }
@@ -367,18 +367,20 @@ impl Links {
     /// again soon: nobody rings for those). If another CPU is at it, that one goes on for us.
     pub fn receive(&self, budget: usize) -> bool {
         loop {
-            let Some(mut receiver) = self.receiving.try_lock() else {
+            // Taken out while it is used: handlers run without any lock held.
+            let taken = self.receiving.lock().take();
+            let Some(mut receiver) = taken else {
                 self.again.store(true, Ordering::Relaxed);
                 fence(Ordering::SeqCst);
                 // The other may have finished before it saw the flag.
-                if self.receiving.is_locked() {
+                if self.receiving.lock().is_none() {
                     return false;
                 }
                 continue;
             };
             self.again.store(false, Ordering::Relaxed);
             let more = self.drain(&mut receiver, budget);
-            drop(receiver);
+            *self.receiving.lock() = Some(receiver);
             fence(Ordering::SeqCst);
             if more || !self.again.load(Ordering::Relaxed) {
                 return more;
@@ -424,6 +426,7 @@ impl Links {
 
     /// The peer poked: open the link if it is new, serve its wants, send what waited for room.
     fn attend(&self, carrier: &dyn Carrier, index: u16) -> Option<Arc<Peer>> {
+        self.hooks.poked(index);
         let open = self.peers.read().get(usize::from(index))?.clone().filter(|p| !p.is_down());
         let peer = match open {
             Some(peer) => {
@@ -630,9 +633,9 @@ impl Links {
 
     /// The request came in another view than the receiver's: wait for ours, or for the receiver's.
     fn pause(&self, message: &Incoming<'_>, epoch: u32) {
-        let mut requests = self.requests.lock();
         let id = message.header.request;
-        if requests.get(id).is_some_and(|(asked, _)| asked.peer == message.from) {
+        let known = self.requests.lock().get(id).is_some_and(|(asked, _)| asked.peer == message.from);
+        if known {
             let until = self.hooks.now() + STALE_PAUSE;
             self.paused.lock().push(Paused { id, until, epoch });
             self.hooks.set_alarm(until);

@@ -8,7 +8,7 @@ use zerocopy::IntoBytes as _;
 
 use crate::{
     counters::{Counters, LaneReport},
-    lock::Lock,
+    lock::{LINK_QUEUE, Lock},
     transport::{SendError, Transport},
 };
 
@@ -40,8 +40,8 @@ impl Peer {
             id,
             counters: Counters::default(),
             transport,
-            waiting: Lock::new([const { VecDeque::new() }; LANES]),
-            refused: Lock::new(Vec::new()),
+            waiting: Lock::ranked(LINK_QUEUE, [const { VecDeque::new() }; LANES]),
+            refused: Lock::ranked(LINK_QUEUE, Vec::new()),
             down: AtomicBool::new(false),
             broken: AtomicU64::new(0),
             heard: AtomicU64::new(0),

@@ -129,6 +129,10 @@ pub trait Hooks: Send + Sync {
     fn hello(&self, peer: KernelId, facts: Facts);
     /// A peer broke the rules: log it by name.
     fn guilty(&self, peer: KernelId, guilt: Guilt);
+    /// A peer poked: it sent something, or it has something to say in its porch (that it dies).
+    fn poked(&self, index: u16) {
+        let _ = index;
+    }
     /// An object was found at another home than thought.
     fn relocated(&self, object: ObjectId, home: KernelId) {
         let _ = (object, home);

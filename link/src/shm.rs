@@ -5,7 +5,7 @@ use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use wire::{HEADER_SIZE, KernelId, LANES, Lane};
 
 use crate::{
-    lock::Lock,
+    lock::{LINK_RINGS, Lock},
     memory::Memory,
     porch::{BLOCK_RING, BLOCK_SIZE, Block, Porch},
     ring::{Consumer, Corrupt, Producer, PushError},
@@ -58,9 +58,15 @@ impl<W: Windows> Shm<W> {
         self.windows.porch(index).map(Porch)
     }
 
-    /// Rings the bell of a peer, whatever its porch says; for announcements of a dying kernel.
-    pub fn ring(&self, index: u16) {
-        self.windows.ring(index);
+    /// Says something through the own porch to all peers below `kernels`: pokes and rings them whatever they do. Takes no lock but what
+    /// [`Windows`] takes for a porch, so that a dying kernel may call it.
+    pub fn announce(&self, kernels: u16) {
+        for index in (0..kernels).filter(|i| *i != self.me.index) {
+            if let Some(porch) = self.porch_of(index).filter(|p| p.owner().is_some()) {
+                porch.poke(self.me.index);
+                self.windows.ring(index);
+            }
+        }
     }
 }
 
@@ -84,8 +90,8 @@ impl<W: Windows> Carrier for Shm<W> {
             porch: self.porch.clone(),
             theirs: self.porch_of(peer.index)?,
             windows: self.windows.clone(),
-            tx: Lock::new(Tx { wanted: 0, block: None, lanes: [const { None }; LANES], closed: false }),
-            rx: Lock::new(Rx { block: None, lanes: [const { None }; LANES], closed: false }),
+            tx: Lock::ranked(LINK_RINGS, Tx { wanted: 0, block: None, lanes: [const { None }; LANES], closed: false }),
+            rx: Lock::ranked(LINK_RINGS, Rx { block: None, lanes: [const { None }; LANES], closed: false }),
         }))
     }
 
@@ -265,19 +271,28 @@ impl<W: Windows> Transport for Pair<W> {
     }
 
     fn close(&self) {
-        {
+        // Windows are given back outside the locks: that makes other CPUs flush, which may wait for these locks.
+        let sending = {
             let mut tx = self.tx.lock();
             tx.closed = true;
-            tx.block = None;
-            tx.lanes = [const { None }; LANES];
+            (tx.block.take(), core::mem::replace(&mut tx.lanes, [const { None }; LANES]))
+        };
+        drop(sending);
+        let (block, lanes) = {
+            let mut rx = self.rx.lock();
+            rx.closed = true;
+            self.porch.offer(self.peer.index, 0);
+            (rx.block.take(), core::mem::replace(&mut rx.lanes, [const { None }; LANES]))
+        };
+        for lane in lanes.into_iter().flatten() {
+            let at = lane.at;
+            drop(lane);
+            if let Some((at, len)) = at {
+                self.windows.free(at, len);
+            }
         }
-        let mut rx = self.rx.lock();
-        rx.closed = true;
-        self.porch.offer(self.peer.index, 0);
-        for (at, len) in rx.lanes.iter_mut().filter_map(Option::take).filter_map(|open| open.at) {
-            self.windows.free(at, len);
-        }
-        if let Some((at, _)) = rx.block.take() {
+        if let Some((at, block)) = block {
+            drop(block);
             self.windows.free(at, BLOCK_SIZE);
         }
     }

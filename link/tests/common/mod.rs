@@ -36,8 +36,8 @@ impl Machine {
 }
 
 pub struct View {
-    machine: Arc<Machine>,
-    me: u16,
+    pub machine: Arc<Machine>,
+    pub me: u16,
 }
 
 impl Windows for View {

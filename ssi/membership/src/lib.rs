@@ -6,11 +6,14 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+pub mod codec;
 pub mod config;
 pub mod detector;
+pub mod glue;
 pub mod state;
 pub mod types;
 
 pub use config::Config;
+pub use glue::{Machine, MembershipService};
 pub use state::{Membership, Phase};
 pub use types::{Actions, Claim, Event, Message, Outcome, View};

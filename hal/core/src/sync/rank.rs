@@ -86,8 +86,16 @@ ranks! {
     SERVICE = 600;
     /// A device driver.
     DRIVER = 610;
-    /// A link's rings.
+    /// The links of a kernel: peers and handlers.
     LINK = 620;
+    /// The requests that wait for an answer.
+    LINK_REQUESTS = 621;
+    /// What waits for room at a sender.
+    LINK_QUEUE = 622;
+    /// A link's rings.
+    LINK_RINGS = 623;
+    /// Windows over peers' memory.
+    LINK_WINDOWS = 624;
     /// A list of subscribers.
     WAITERS = 650;
     /// A run queue.

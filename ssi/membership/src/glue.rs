@@ -1,0 +1,384 @@
+//! Membership on one kernel: the state machine between the links, the porches and the services. It holds no protocol state.
+
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+
+use base::{Errno, KernelId};
+use hal::sync::Once;
+use link::{
+    Carrier as _, Facts, Guilt, Handler, Hooks, Incoming, Links, Shm, Windows,
+    lock::{LINK, Lock},
+    porch::State as PorchState,
+};
+use objects::{from_wire, to_wire};
+
+use crate::{
+    codec,
+    config::Config,
+    state::{Membership, Phase},
+    types::{Actions, Claim, Event, Message, Outcome, View},
+};
+
+/// What membership asks of the kernel that it runs on. Called without locks, on the receive path or from a timer: nothing here waits.
+pub trait Machine: Send + Sync {
+    /// The kernel's clock in ns.
+    fn now(&self) -> u64;
+    /// A peer's message carried this time: step the clock forward if it is behind.
+    fn step_forward(&self, clock: u64);
+    /// Call [`MembershipService::tick`] at this time at the latest. The earliest request counts.
+    fn set_alarm(&self, at: u64);
+    /// What this kernel says of itself; the epoch is filled in.
+    fn facts(&self) -> Facts;
+    /// Stops the CPUs of a kernel, then its bus mastering; this kernel won its fence word.
+    fn fence(&self, victim: KernelId) -> Outcome;
+    /// A view is proposed without these: unmap what was theirs.
+    fn let_go(&self, excluded: &[(KernelId, Outcome)]);
+    /// A kernel is dead; its link is closed, requests to it were answered.
+    fn down(&self, dead: KernelId);
+    /// A view is in force. What the excluded had may be used again, unless they are lost. Tell the services.
+    fn in_force(&self, view: &View, excluded: &[(KernelId, Outcome)]);
+    /// This kernel may not go on.
+    fn park(&self, why: &'static str);
+}
+
+/// What is to be done after the state machine's lock is dropped, in order.
+enum Effect {
+    Send(KernelId, Message),
+    Fence(KernelId),
+    Down(KernelId),
+    Prepare(View, Vec<(KernelId, Outcome)>),
+    Install(View, Vec<(KernelId, Outcome)>),
+    Park(&'static str),
+    Wake(u64),
+}
+
+#[derive(Default)]
+struct Queue {
+    effects: VecDeque<Effect>,
+    /// Somebody is at it, and does what is added too.
+    busy: bool,
+}
+
+struct Hands<'a, W: Windows> {
+    shm: &'a Shm<W>,
+    effects: &'a mut VecDeque<Effect>,
+}
+
+impl<W: Windows> Actions for Hands<'_, W> {
+    fn send(&mut self, to: KernelId, message: Message) {
+        self.effects.push_back(Effect::Send(to, message));
+    }
+    fn claim_fence(&mut self, victim: KernelId, expected: u64, claim: u64) -> Claim {
+        match self.shm.porch_of(victim.index) {
+            None => Claim::Unreachable,
+            // A later incarnation lives there: the victim is long stopped, and its word is not ours to touch.
+            Some(porch) if porch.owner().is_some_and(|o| o.incarnation > victim.incarnation) => Claim::Was(expected),
+            Some(porch) => Claim::Was(porch.claim_fence(expected, claim)),
+        }
+    }
+    fn fence(&mut self, victim: KernelId) {
+        self.effects.push_back(Effect::Fence(victim));
+    }
+    fn down(&mut self, victim: KernelId) {
+        self.effects.push_back(Effect::Down(victim));
+    }
+    fn prepare(&mut self, view: &View, excluded: &[(KernelId, Outcome)]) {
+        self.effects.push_back(Effect::Prepare(view.clone(), excluded.to_vec()));
+    }
+    fn install(&mut self, view: &View, excluded: &[(KernelId, Outcome)]) {
+        self.effects.push_back(Effect::Install(view.clone(), excluded.to_vec()));
+    }
+    fn park(&mut self, why: &'static str) {
+        self.effects.push_back(Effect::Park(why));
+    }
+    fn wake_at(&mut self, at: u64) {
+        self.effects.push_back(Effect::Wake(at));
+    }
+}
+
+/// What the links ask, passed on to the service once it is there.
+struct Bridge<W: Windows> {
+    machine: Arc<dyn Machine>,
+    service: Once<Weak<MembershipService<W>>>,
+}
+
+impl<W: Windows> Bridge<W> {
+    fn service(&self) -> Option<Arc<MembershipService<W>>> {
+        self.service.get()?.upgrade()
+    }
+}
+
+impl<W: Windows> Hooks for Bridge<W> {
+    fn now(&self) -> u64 {
+        self.machine.now()
+    }
+    fn step_forward(&self, clock: u64) {
+        self.machine.step_forward(clock);
+    }
+    fn facts(&self) -> Facts {
+        let epoch = self.service().map_or(0, |s| s.state.lock().view().epoch);
+        Facts { epoch, ..self.machine.facts() }
+    }
+    fn admit(&self, peer: wire::KernelId) -> bool {
+        let known = |s: Arc<MembershipService<W>>| peer.index < s.kernels && !s.state.lock().is_dead(from_wire(peer));
+        self.service().is_some_and(known)
+    }
+    fn hello(&self, peer: wire::KernelId, facts: Facts) {
+        if let Some(service) = self.service() {
+            let new = service.peers.lock().insert(from_wire(peer), facts).is_none();
+            if new {
+                log::info!("hello, kernel {peer}: {} CPUs, {} MiB", facts.cpus, facts.memory >> 20);
+            }
+        }
+    }
+    fn guilty(&self, peer: wire::KernelId, guilt: Guilt) {
+        log::error!("kernel {peer} broke the rules: {guilt:?}");
+    }
+    fn poked(&self, index: u16) {
+        if let Some(service) = self.service() {
+            service.look(index);
+        }
+    }
+    fn set_alarm(&self, at: u64) {
+        self.machine.set_alarm(at);
+    }
+}
+
+/// Membership of one kernel, over shared memory.
+pub struct MembershipService<W: Windows> {
+    me: KernelId,
+    kernels: u16,
+    links: Arc<Links>,
+    shm: Arc<Shm<W>>,
+    machine: Arc<dyn Machine>,
+    state: Lock<Membership>,
+    queue: Lock<Queue>,
+    /// What peers said of themselves.
+    peers: Lock<BTreeMap<KernelId, Facts>>,
+}
+
+impl<W: Windows> MembershipService<W> {
+    /// The links and the membership of kernel `me` in a plan of `kernels` kernels. Nothing happens before [`Self::found`] or [`Self::enter`].
+    pub fn new(me: KernelId, kernels: u16, shm: Shm<W>, machine: Arc<dyn Machine>, config: Config) -> Arc<Self> {
+        let shm = Arc::new(shm);
+        let bridge = Arc::new(Bridge { machine: machine.clone(), service: Once::new() });
+        let links = Arc::new(Links::new(to_wire(me), bridge.clone(), alloc::vec![shm.clone()]));
+        let service = Arc::new(Self {
+            me,
+            kernels,
+            links: links.clone(),
+            shm,
+            machine,
+            state: Lock::new(Membership::new(me, config)),
+            queue: Lock::ranked(LINK, Queue::default()),
+            peers: Lock::new(BTreeMap::new()),
+        });
+        // Neither can be there already: both were made a moment ago.
+        let _ = bridge.service.set(Arc::downgrade(&service));
+        let _ = links.register("membership", service.clone());
+        service
+    }
+
+    /// The links, for the other services.
+    pub const fn links(&self) -> &Arc<Links> {
+        &self.links
+    }
+
+    /// The view in force.
+    pub fn view(&self) -> View {
+        self.state.lock().view().clone()
+    }
+
+    /// What this kernel is.
+    pub fn phase(&self) -> Phase {
+        self.state.lock().phase()
+    }
+
+    /// Whether a kernel is known to be dead.
+    pub fn is_dead(&self, kernel: KernelId) -> bool {
+        self.state.lock().is_dead(kernel)
+    }
+
+    /// How the last dead incarnation of an index ended.
+    pub fn outcome(&self, index: u16) -> Option<Outcome> {
+        self.state.lock().outcome(index)
+    }
+
+    /// What a peer said of itself in Hello.
+    pub fn facts_of(&self, kernel: KernelId) -> Option<Facts> {
+        self.peers.lock().get(&kernel).copied()
+    }
+
+    /// This kernel is the first of the machine.
+    pub fn found(&self) {
+        self.shm.porch().set_state(PorchState::Running);
+        self.step(Event::Found);
+    }
+
+    /// This kernel was started by `starter`.
+    pub fn enter(&self, starter: u16) {
+        self.shm.porch().set_state(PorchState::Running);
+        let mut contacts = self.present();
+        contacts.sort_by_key(|k| (k.index != starter, k.index));
+        self.step(Event::Enter { contacts });
+        // What was sent before this kernel could listen is looked at now.
+        self.doorbell();
+    }
+
+    /// This kernel stops: tells the others. The caller stops its CPUs some time after.
+    pub fn leave(&self) {
+        self.step(Event::Leave);
+        self.shm.porch().set_state(PorchState::Stopped);
+        self.shm.announce(self.kernels);
+    }
+
+    /// This kernel panicked. Takes no lock; may be called from anywhere.
+    pub fn dying(&self, reason: &str) {
+        self.shm.porch().set_dying(reason);
+        self.shm.announce(self.kernels);
+    }
+
+    /// The doorbell rang, or it is time to poll.
+    pub fn doorbell(&self) {
+        while self.links.receive(64) {}
+    }
+
+    /// Time passed. Says when to call again at the latest.
+    pub fn tick(&self) {
+        self.shm.porch().beat();
+        for peer in self.links.tick().overdue {
+            self.step(Event::Overdue { peer: from_wire(peer) });
+        }
+        let (watched, outside) = {
+            let state = self.state.lock();
+            (state.watched(), state.phase() == Phase::Outside)
+        };
+        let held = (0..self.kernels).filter_map(|i| self.shm.porch_of(i)).any(|porch| porch.is_held());
+        self.step(Event::Hold(held));
+        if let Some(peer) = watched {
+            self.look(peer.index);
+            if let Some(porch) = self.shm.porch_of(peer.index).filter(|p| p.owner() == Some(to_wire(peer))) {
+                let heard = self.links.peer(to_wire(peer)).map_or(0, |p| p.heard());
+                self.step(Event::Beat { peer, count: porch.beats().wrapping_add(heard) });
+            }
+        }
+        if outside {
+            self.step(Event::Enter { contacts: self.present() });
+        }
+        self.step(Event::Tick);
+    }
+
+    /// A request to this kernel is overdue.
+    pub fn suspect(&self, peer: KernelId) {
+        self.step(Event::Overdue { peer });
+    }
+
+    /// The kernels whose porches say that they run.
+    fn present(&self) -> Vec<KernelId> {
+        let others = (0..self.kernels).filter(|i| *i != self.me.index);
+        others.filter_map(|i| self.shm.present(i)).map(from_wire).collect()
+    }
+
+    /// Looks whether a kernel says in its porch that it dies or stops.
+    fn look(&self, index: u16) {
+        let Some(porch) = self.shm.porch_of(index) else { return };
+        if let Some(state @ (PorchState::Dying | PorchState::Stopped)) = porch.state()
+            && let Some(owner) = porch.owner()
+        {
+            let peer = from_wire(owner);
+            let news = !self.state.lock().is_dead(peer);
+            if news && state == PorchState::Dying {
+                log::error!("kernel {peer} panicked: {}", porch.reason());
+            }
+            if news {
+                self.step(Event::Dying { peer });
+            }
+        }
+    }
+
+    fn step(&self, event: Event) {
+        let now = self.machine.now();
+        {
+            // The effects of a step are queued before the next step can be made.
+            let mut state = self.state.lock();
+            let mut effects = VecDeque::new();
+            state.step(now, event, &mut Hands { shm: &self.shm, effects: &mut effects });
+            self.queue.lock().effects.append(&mut effects);
+        }
+        self.work();
+    }
+
+    /// Does what is queued. One CPU at a time, in order; whoever comes meanwhile leaves its part to that one.
+    fn work(&self) {
+        loop {
+            let effect = {
+                let mut queue = self.queue.lock();
+                if queue.busy {
+                    return;
+                }
+                match queue.effects.pop_front() {
+                    Some(effect) => {
+                        queue.busy = true;
+                        effect
+                    }
+                    None => return,
+                }
+            };
+            self.apply(effect);
+            self.queue.lock().busy = false;
+        }
+    }
+
+    fn apply(&self, effect: Effect) {
+        match effect {
+            Effect::Send(to, message) => {
+                // A peer that cannot be reached is dead or about to be noticed; the protocol repeats what matters.
+                if let Err(error) = codec::send(&self.links, to, &message)
+                    && error.errno != Errno::EHOSTDOWN
+                {
+                    log::warn!("membership: {error}");
+                }
+            }
+            Effect::Wake(at) => self.machine.set_alarm(at),
+            Effect::Fence(victim) => {
+                let newer = self.shm.present(victim.index).is_some_and(|k| k.incarnation > victim.incarnation);
+                let outcome = if newer { Outcome::Fenced } else { self.machine.fence(victim) };
+                log::warn!("kernel {victim} is stopped: {outcome:?}");
+                self.step(Event::Fenced { victim, outcome });
+            }
+            Effect::Down(victim) => {
+                log::warn!("kernel {victim} is dead");
+                self.links.peer_down(to_wire(victim));
+                self.peers.lock().remove(&victim);
+                self.machine.down(victim);
+            }
+            Effect::Prepare(view, excluded) => {
+                self.machine.let_go(&excluded);
+                self.step(Event::Prepared { epoch: view.epoch });
+            }
+            Effect::Install(view, excluded) => {
+                log::info!("view {}: {:?}", view.epoch, view.members);
+                self.links.set_epoch(view.epoch);
+                self.machine.in_force(&view, &excluded);
+            }
+            Effect::Park(why) => {
+                self.shm.porch().set_state(PorchState::Parked);
+                self.machine.park(why);
+            }
+        }
+    }
+}
+
+impl<W: Windows> Handler for MembershipService<W> {
+    fn handle(&self, _: &Links, incoming: &Incoming<'_>) -> link::Result<()> {
+        let from = from_wire(incoming.from);
+        match codec::read(incoming)? {
+            Some(message) => self.step(Event::Received { from, message }),
+            None => return Err(link::Error::new(Errno::EBADMSG, "no message of membership", incoming.from)),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! Whole kernels' memberships over links in one process: join, panic, hang, restart.
+#[path = "../../../link/tests/common/mod.rs"]
+mod common;
+
+use std::sync::{
+    Arc, Mutex, Weak,
+    atomic::{AtomicU64, Ordering},
+};
+
+use base::KernelId;
+use common::View as Memory;
+use link::{Facts, Shm};
+use membership::{Config, Machine, MembershipService, Outcome, Phase, View};
+
+const SECOND: u64 = 1_000_000_000;
+
+fn k(index: u16, incarnation: u32) -> KernelId {
+    KernelId { index, incarnation }
+}
+
+struct Board {
+    hardware: Arc<common::Machine>,
+    stopped: Mutex<Vec<KernelId>>,
+}
+
+struct Cpu {
+    board: Arc<Board>,
+    alarm: AtomicU64,
+    downs: Mutex<Vec<KernelId>>,
+    views: Mutex<Vec<View>>,
+}
+
+impl Machine for Cpu {
+    fn now(&self) -> u64 {
+        self.board.hardware.clock.load(Ordering::Relaxed)
+    }
+    fn step_forward(&self, _: u64) {}
+    fn set_alarm(&self, at: u64) {
+        self.alarm.fetch_min(at, Ordering::Relaxed);
+    }
+    fn facts(&self) -> Facts {
+        Facts { isa: 62, cpus: 1, memory: 1 << 20, plan: 1, epoch: 0 }
+    }
+    fn fence(&self, victim: KernelId) -> Outcome {
+        self.board.stopped.lock().unwrap().push(victim);
+        Outcome::Fenced
+    }
+    fn let_go(&self, _: &[(KernelId, Outcome)]) {}
+    fn down(&self, dead: KernelId) {
+        self.downs.lock().unwrap().push(dead);
+    }
+    fn in_force(&self, view: &View, _: &[(KernelId, Outcome)]) {
+        self.views.lock().unwrap().push(view.clone());
+    }
+    fn park(&self, why: &'static str) {
+        panic!("parked: {why}");
+    }
+}
+
+struct Kernel {
+    id: KernelId,
+    cpu: Arc<Cpu>,
+    service: Arc<MembershipService<Memory>>,
+}
+
+fn boot(board: &Arc<Board>, id: KernelId, kernels: u16) -> Kernel {
+    let shm = Shm::new(link_id(id), Memory { machine: board.hardware.clone(), me: id.index }).unwrap();
+    let cpu = Arc::new(Cpu {
+        board: board.clone(),
+        alarm: AtomicU64::new(u64::MAX),
+        downs: Mutex::default(),
+        views: Mutex::default(),
+    });
+    let service = MembershipService::new(id, kernels, shm, cpu.clone(), Config::new());
+    Kernel { id, cpu, service }
+}
+
+fn link_id(id: KernelId) -> wire::KernelId {
+    wire::KernelId::new(id.index, id.incarnation)
+}
+
+/// Bells and alarms of those that run, until `until`.
+fn run(board: &Board, kernels: &[&Kernel], until: u64) {
+    loop {
+        let mut rang = false;
+        for kernel in kernels {
+            let bell = &board.hardware.kernels[usize::from(kernel.id.index)].bell;
+            if !board.stopped.lock().unwrap().contains(&kernel.id) && bell.swap(false, Ordering::SeqCst) {
+                rang = true;
+                kernel.service.doorbell();
+            }
+        }
+        if rang {
+            continue;
+        }
+        let Some(next) = kernels
+            .iter()
+            .filter(|kernel| !board.stopped.lock().unwrap().contains(&kernel.id))
+            .min_by_key(|kernel| kernel.cpu.alarm.load(Ordering::Relaxed))
+        else {
+            return;
+        };
+        let at = next.cpu.alarm.swap(u64::MAX, Ordering::Relaxed);
+        if at > until {
+            next.cpu.alarm.store(at, Ordering::Relaxed);
+            return;
+        }
+        board.hardware.clock.fetch_max(at, Ordering::Relaxed);
+        next.service.tick();
+    }
+}
+
+fn machine(n: u16) -> (Arc<Board>, Vec<Kernel>) {
+    let board = Arc::new(Board { hardware: common::Machine::new(usize::from(n)), stopped: Mutex::default() });
+    let kernels: Vec<Kernel> = (0..n).map(|i| boot(&board, k(i, 1), n)).collect();
+    kernels[0].service.found();
+    for kernel in &kernels[1..] {
+        kernel.service.enter(0);
+    }
+    run(&board, &kernels.iter().collect::<Vec<_>>(), SECOND / 2);
+    (board, kernels)
+}
+
+#[test]
+fn kernels_join_and_agree() {
+    let (_, kernels) = machine(8);
+    let view = kernels[0].service.view();
+    assert_eq!(view.members, (0..8).map(|i| k(i, 1)).collect::<Vec<_>>());
+    for kernel in &kernels {
+        assert_eq!(kernel.service.view(), view);
+        assert_eq!(kernel.service.phase(), Phase::Member);
+        assert_eq!(kernel.service.links().epoch(), view.epoch);
+    }
+    assert_eq!(kernels[1].service.facts_of(k(0, 1)).unwrap().cpus, 1, "they said hello");
+}
+
+#[test]
+fn a_panic_is_known_at_once_also_that_of_the_first_kernel() {
+    let (board, kernels) = machine(4);
+    let before = board.hardware.clock.load(Ordering::Relaxed);
+    kernels[0].service.dying("for the test");
+    board.stopped.lock().unwrap().push(k(0, 1));
+    let rest: Vec<&Kernel> = kernels[1..].iter().collect();
+    run(&board, &rest, before);
+    for kernel in &rest {
+        assert_eq!(kernel.service.view().members, [k(1, 1), k(2, 1), k(3, 1)], "{}", kernel.id);
+        assert_eq!(*kernel.cpu.downs.lock().unwrap(), [k(0, 1)]);
+    }
+    // Somebody starts it again.
+    board.hardware.kernels[0].bell.store(false, Ordering::SeqCst);
+    let again = boot(&board, k(0, 2), 4);
+    link::porch::Porch(board.hardware.kernels[0].memory.clone()).clear_fence();
+    again.service.enter(1);
+    let mut all = rest;
+    all.push(&again);
+    run(&board, &all, before + SECOND);
+    for kernel in &all {
+        assert_eq!(kernel.service.view().members, [k(0, 2), k(1, 1), k(2, 1), k(3, 1)], "{}", kernel.id);
+    }
+}
+
+#[test]
+fn a_silent_hang_is_noticed_within_three_seconds() {
+    let (board, kernels) = machine(4);
+    let rest: Vec<&Kernel> = kernels.iter().filter(|kernel| kernel.id.index != 2).collect();
+    let before = board.hardware.clock.load(Ordering::Relaxed);
+    run(&board, &rest, before + 3 * SECOND);
+    for kernel in &rest {
+        assert_eq!(kernel.service.view().members, [k(0, 1), k(1, 1), k(3, 1)], "{}", kernel.id);
+    }
+    assert_eq!(*board.stopped.lock().unwrap(), [k(2, 1)]);
+    assert!(Weak::strong_count(&Arc::downgrade(&board)) > 0);
+}
+
+#[test]
+fn an_idle_machine_beats_once_a_second_and_sends_nothing() {
+    let (board, kernels) = machine(3);
+    let all: Vec<&Kernel> = kernels.iter().collect();
+    let now = board.hardware.clock.load(Ordering::Relaxed);
+    run(&board, &all, now + SECOND);
+    let rung = |board: &Board| board.hardware.kernels.iter().map(|x| x.rung.load(Ordering::Relaxed)).sum::<u64>();
+    let before = rung(&board);
+    run(&board, &all, now + 60 * SECOND);
+    assert_eq!(rung(&board), before, "nobody rings when all is quiet");
+    assert!(kernels.iter().all(|kernel| kernel.service.view().members.len() == 3));
+}
