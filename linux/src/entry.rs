@@ -76,7 +76,6 @@ const fn handler(call: Call) -> Handler {
         Call::Prlimit64 => process::prlimit64,
         Call::Getrusage => process::getrusage,
         Call::Times => process::times,
-        Call::Membarrier => process::membarrier,
         // signal
         Call::RtSigaction => signal::rt_sigaction,
         Call::RtSigprocmask => signal::rt_sigprocmask,

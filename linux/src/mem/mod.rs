@@ -3,10 +3,12 @@
 //! * `map.rs`: `mmap`, `munmap`, `mprotect`, `mremap`, `brk`.
 //! * `advise.rs`: `madvise`, `msync`, `mincore`, `mlock` and its family.
 //! * `policy.rs`: NUMA policies; each kernel is a node, and a process has memory of one kernel.
+//! * `barrier.rs`: `membarrier`.
 //! * `shm.rs`: System V segments.
 //! * `other.rs`: `process_vm_readv`, `process_vm_writev`.
 
 pub mod advise;
+pub mod barrier;
 pub mod map;
 pub mod other;
 pub mod policy;
@@ -48,6 +50,11 @@ pub const fn handler(call: Call) -> Option<Handler> {
         Call::SetMempolicy => policy::set_mempolicy,
         Call::Mbind => policy::mbind,
         Call::GetMempolicy => policy::get_mempolicy,
+        Call::Shmget => shm::shmget,
+        Call::Shmat => shm::shmat,
+        Call::Shmdt => shm::shmdt,
+        Call::Shmctl => shm::shmctl,
+        Call::Membarrier => barrier::membarrier,
         Call::ProcessVmReadv => other::process_vm_readv,
         Call::ProcessVmWritev => other::process_vm_writev,
         _ => return None,

@@ -177,9 +177,3 @@ pub fn personality(cx: &Cx, args: [u64; 6]) -> Result<u64> {
     }
     Ok(personality.swap(new, Relaxed).into())
 }
-
-/// membarrier(2): no command is supported yet, and the query says so.
-pub fn membarrier(_: &Cx, args: [u64; 6]) -> Result<u64> {
-    const QUERY: u64 = 0;
-    if args[0] == QUERY && args[1] == 0 { Ok(0) } else { Err(Errno::EINVAL.into()) }
-}

@@ -10,7 +10,7 @@ mod limits;
 mod wait;
 
 pub use caps::{capget, capset};
-pub use control::{arch_prctl, membarrier, personality, prctl};
+pub use control::{arch_prctl, personality, prctl};
 pub use exec::{execve, execveat};
 pub use groups::{getpgid, getpgrp, getppid, getsid, setpgid, setsid};
 pub use ids::{

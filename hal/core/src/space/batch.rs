@@ -121,6 +121,17 @@ fn flush_here(from: UserAddr, pages: usize) {
     }
 }
 
+/// Interrupts every other CPU that may run a program of `space`, and waits until each has been in the kernel: what programs did before is
+/// ordered on all of them (an interrupt and its return are full barriers and serialise instruction fetch on every ISA here).
+pub(super) fn synchronize(space: &Inner) {
+    fence(Ordering::SeqCst);
+    let others = space.cpus.load(Ordering::SeqCst) & !(1u64 << P::slot());
+    if others != 0 {
+        flush_there(others, UserAddr(0), 1);
+    }
+    fence(Ordering::SeqCst);
+}
+
 /// What a CPU asks others to flush. Written by that CPU while `pending` is 0.
 pub(crate) struct Request {
     from: AtomicU64,

@@ -280,6 +280,11 @@ impl AddressSpace {
         result
     }
 
+    /// When this returns, every CPU that runs a program in this space has executed a full memory barrier since the call (`membarrier(2)`).
+    pub fn synchronize(&self) {
+        batch::synchronize(&self.0);
+    }
+
     /// How many pages are mapped.
     pub fn pages(&self) -> usize {
         self.0.pages.load(Ordering::Relaxed)

@@ -124,8 +124,9 @@ impl Space {
             parts.push((hold.object().clone(), offset + (from - vma.start)..offset + (to - vma.start)));
         }
         for (object, bytes) in parts {
-            // Objects whose pages are elsewhere do not offer this yet.
-            object.punch(bytes)?;
+            if !matches!(object.punch(bytes)?, base::Try::Done(())) {
+                return Err(Error::new(Errno::EOPNOTSUPP, "the object's pages are elsewhere"));
+            }
         }
         Ok(())
     }

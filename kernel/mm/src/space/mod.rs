@@ -162,6 +162,11 @@ impl Space {
         self.table.is_active()
     }
 
+    /// When this returns, every CPU that runs a thread of this space has executed a full memory barrier since the call.
+    pub fn synchronize(&self) {
+        self.table.synchronize();
+    }
+
     /// Whether every page of `[start, end)` is mapped.
     pub fn covers(&self, start: u64, end: u64) -> bool {
         self.inner.lock().vmas.covers(start & !(PAGE - 1)..end)

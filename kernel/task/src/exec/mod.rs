@@ -259,7 +259,11 @@ fn read_at(object: &Arc<dyn MemoryObject>, offset: u64, buf: &mut [u8], loader: 
         match object.read(offset.saturating_add(done as u64), &mut rest)? {
             Try::Done(0) => break,
             Try::Done(n) => done += n,
-            Try::Started(op) => loader.wait_read(op)?,
+            Try::Started(op) => match loader.wait_read(op) {
+                // "Try again" is what an operation that brought a page says.
+                Err(error) if error == Errno::EAGAIN => {}
+                other => other?,
+            },
             Try::WouldBlock => return Err(Error::new(Errno::EIO, "a program's file is not readable now")),
         }
     }
