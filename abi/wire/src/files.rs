@@ -5,6 +5,18 @@
 
 use crate::id::{KernelId, ObjectId};
 
+/// Trees, in `NodeRoot`.
+pub mod tree {
+    /// What is mounted at `/`.
+    pub const ROOT: u8 = 0;
+    /// What is mounted at `/dev`.
+    pub const DEVICES: u8 = 1;
+    /// What is mounted at `/dev/pts`.
+    pub const PTYS: u8 = 2;
+    /// How many there are.
+    pub const COUNT: usize = 3;
+}
+
 /// How a try ended, in `state` fields.
 pub mod state {
     /// Done.
@@ -189,9 +201,12 @@ crate::messages! {
         }
     }
 
-    /// The root of the writable tree of the receiver.
+    /// The root of a tree of the receiver.
     0x0520 NodeRoot (Request, request -> NodeIs) {
-        v1 {}
+        v1 {
+            /// Which one: `tree::*`.
+            tree: u8,
+        }
     }
 
     /// An inode, granted. The payload is its `Stat`.
@@ -199,6 +214,8 @@ crate::messages! {
         v1 {
             /// Its name in the machine.
             node: ObjectId,
+            /// 1: it is still as the archive has it, and every kernel has the same under the same inode number.
+            base: u8,
         }
     }
 
@@ -274,8 +291,10 @@ crate::messages! {
         v1 {
             /// Its name in the machine.
             file: ObjectId,
-            /// Bit 0: epoll can watch it; bit 1: it can be mapped.
+            /// Bit 0: epoll can watch it; bit 1: it can be mapped; bit 2: it is opened for reading and still as the archive has it.
             able: u8,
+            /// Its size in bytes now, for mapping it.
+            size: u64,
         }
     }
 

@@ -264,6 +264,14 @@ impl TmpInode {
         self.base.load(Ordering::Relaxed)
     }
 
+    /// The content of a regular file.
+    pub fn content(&self) -> Option<Arc<dyn MemoryObject>> {
+        match &self.content {
+            Content::Regular(cache) => Some(cache.clone()),
+            _ => None,
+        }
+    }
+
     /// The socket bound to this name.
     pub fn socket(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         match &self.content {

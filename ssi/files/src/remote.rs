@@ -1,0 +1,500 @@
+//! Files and inodes of other kernels, as this kernel's programs hold them.
+
+use alloc::{collections::VecDeque, string::String, sync::Arc, vec::Vec};
+use core::{
+    any::Any,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use base::{
+    Errno, Error, ObjectId, Ready, Result, Subscription, TryResult, Wake,
+    io::{Sink, Source},
+    wait::{Try, done},
+};
+use link::{Incoming, lock::Lock};
+use mm::MemoryObject;
+use objects::{codec::Reader, object_to_wire};
+use vfs::{
+    Access, Caller, DirSink, Entry, FileKind, Inode, Ioctl, IoctlReply, NewNode, OpenFile, OpenFlags, Place, ReadOut,
+    RenameFlags, SeekFrom, SetAttr, Stat, StatFs, Status,
+};
+use wire::files::{
+    DirEntries, FileAllocate, FileCount, FileData, FileFlush, FileIoctl, FileIoctlDone, FilePoll, FileRead,
+    FileReadDir, FileSeek, FileSetStatus, FileSync, FileWrite, LinkIs, NodeAccess, NodeCreate, NodeCreateUnnamed,
+    NodeLink, NodeLookup, NodeOpen, NodeReadLink, NodeRename, NodeUnlink, StatFsIs, StatIs, state,
+};
+
+use crate::{
+    codec::{Answer, Body, Bytes, encode},
+    memory::RemoteMemory,
+    service::{CHUNK, FileService},
+};
+
+/// The current position instead of a place.
+const CURRENT: u64 = u64::MAX;
+
+/// What the holder of an open file knows without asking.
+#[derive(Clone, Default)]
+pub struct Opened {
+    /// How it was opened.
+    pub flags: OpenFlags,
+    /// Its status when it was sent.
+    pub status: Status,
+    /// Bit 0: epoll can watch it; bit 1: it can be mapped.
+    pub able: u8,
+    /// Its size in bytes when it was sent: what a mapping sees.
+    pub size: u64,
+    /// Where it was found.
+    pub place: Option<Place>,
+    /// What this kernel has under the same name.
+    pub base: Option<Arc<dyn Inode>>,
+    /// What `/proc/PID/fd` shows.
+    pub describe: Vec<u8>,
+}
+
+/// Bit 0 of `able`.
+pub(crate) const ABLE_EPOLL: u8 = 1;
+/// Bit 1 of `able`.
+pub(crate) const ABLE_MAP: u8 = 2;
+
+/// Bit 2 of `able`: the archive has the same.
+pub(crate) const ABLE_BASE: u8 = 4;
+
+/// An open file whose home is another kernel.
+pub struct RemoteFile {
+    service: Arc<FileService>,
+    object: ObjectId,
+    opened: Opened,
+    status: AtomicU32,
+    directory: Arc<Lock<DirBuffer>>,
+}
+
+/// Entries that came and were not yet handed out.
+#[derive(Default)]
+struct DirBuffer {
+    entries: VecDeque<Entry>,
+    ended: bool,
+}
+
+fn bad(answer: &Incoming<'_>) -> link::Error {
+    link::Error::new(Errno::EBADMSG, "the answer does not decode", answer.from)
+}
+
+fn body<T: Body>(answer: &Incoming<'_>, payload: &[u8]) -> link::Result<T> {
+    T::get(&mut Reader(payload)).map_err(|_| bad(answer))
+}
+
+fn count(answer: &Incoming<'_>) -> link::Result<Try<u64>> {
+    let (answer, _) = answer.read::<FileCount>()?;
+    Ok(if answer.state == state::WOULD_BLOCK { Try::WouldBlock } else { Try::Done(answer.count) })
+}
+
+fn nothing(answer: &Incoming<'_>) -> link::Result<Try<()>> {
+    count(answer).map(|t| t.map(|_| ()))
+}
+
+fn stat_of(answer: &Incoming<'_>) -> link::Result<Try<Stat>> {
+    let (_, payload) = answer.read::<StatIs>()?;
+    body(answer, payload).map(Try::Done)
+}
+
+fn stat_fs_of(answer: &Incoming<'_>) -> link::Result<Try<StatFs>> {
+    let (_, payload) = answer.read::<StatFsIs>()?;
+    body(answer, payload).map(Try::Done)
+}
+
+impl RemoteFile {
+    pub(crate) fn new(service: Arc<FileService>, object: ObjectId, opened: Opened) -> Self {
+        let status = AtomicU32::new(opened.status.bits());
+        Self { service, object, opened, status, directory: Arc::default() }
+    }
+
+    /// Its name in the machine.
+    pub const fn object(&self) -> ObjectId {
+        self.object
+    }
+
+    /// What a further holder may know.
+    pub fn opened(&self) -> Opened {
+        Opened { status: self.status(), ..self.opened.clone() }
+    }
+
+    fn read_from(&self, caller: &Caller, offset: u64, sink: &mut dyn Sink) -> TryResult<ReadOut> {
+        let length = sink.room().min(CHUNK) as u32;
+        self.service.ask(self.object, &FileRead { length, offset }, &encode(&[caller]), |answer| {
+            let (data, bytes) = answer.read::<FileData>()?;
+            Ok(if data.state == state::WOULD_BLOCK {
+                Try::WouldBlock
+            } else {
+                Try::Done(ReadOut::Bytes(bytes.to_vec()))
+            })
+        })
+    }
+
+    fn write_to(&self, caller: &Caller, offset: u64, source: &mut dyn Source) -> TryResult<usize> {
+        let mut payload = encode(&[caller]);
+        let head = payload.len();
+        let wanted = source.left().min(CHUNK.saturating_sub(head));
+        payload.resize(head + wanted, 0);
+        let taken = source.take(payload.get_mut(head..).unwrap_or_default());
+        if taken == 0 && wanted > 0 {
+            // Stalled: the caller brings the page in and comes again.
+            return done(0);
+        }
+        payload.truncate(head + taken);
+        let message = FileWrite { offset, caller: head as u32 };
+        self.service.ask(self.object, &message, &payload, |answer| count(answer).map(|t| t.map(|n| n as usize)))
+    }
+}
+
+impl Drop for RemoteFile {
+    fn drop(&mut self) {
+        self.service.let_go(self.object);
+    }
+}
+
+impl OpenFile for RemoteFile {
+    fn id(&self) -> ObjectId {
+        self.object
+    }
+
+    fn flags(&self) -> OpenFlags {
+        self.opened.flags
+    }
+
+    fn status(&self) -> Status {
+        Status::from_bits_truncate(self.status.load(Ordering::Relaxed))
+    }
+
+    fn set_status(&self, status: Status) -> TryResult<()> {
+        self.status.store(status.bits(), Ordering::Relaxed);
+        self.service.ask(self.object, &FileSetStatus { status: status.bits() }, &[], nothing)
+    }
+
+    fn read(&self, caller: &Caller, sink: &mut dyn Sink) -> TryResult<ReadOut> {
+        self.read_from(caller, CURRENT, sink)
+    }
+
+    fn read_at(&self, caller: &Caller, offset: u64, sink: &mut dyn Sink) -> TryResult<ReadOut> {
+        self.read_from(caller, offset, sink)
+    }
+
+    fn write(&self, caller: &Caller, source: &mut dyn Source) -> TryResult<usize> {
+        self.write_to(caller, CURRENT, source)
+    }
+
+    fn write_at(&self, caller: &Caller, offset: u64, source: &mut dyn Source) -> TryResult<usize> {
+        self.write_to(caller, offset, source)
+    }
+
+    fn seek(&self, to: SeekFrom) -> TryResult<u64> {
+        *self.directory.lock() = DirBuffer::default();
+        let (whence, offset) = match to {
+            SeekFrom::Start(n) => (0, n as i64),
+            SeekFrom::Current(n) => (1, n),
+            SeekFrom::End(n) => (2, n),
+            SeekFrom::Data(n) => (3, n as i64),
+            SeekFrom::Hole(n) => (4, n as i64),
+        };
+        self.service.ask(self.object, &FileSeek { whence, offset }, &[], count)
+    }
+
+    fn poll(&self, caller: &Caller) -> TryResult<Ready> {
+        if self.service.is_dead(self.object) {
+            return done(Ready::ERR | Ready::HUP);
+        }
+        self.service.ask(self.object, &FilePoll {}, &encode(&[caller]), |answer| {
+            count(answer).map(|t| t.map(|bits| Ready::from_bits_truncate(bits as u32)))
+        })
+    }
+
+    fn subscribe(&self, mask: Ready, waker: Arc<dyn Wake>) -> Subscription {
+        self.service.subscribe(self.object, mask, waker)
+    }
+
+    fn can_epoll(&self) -> bool {
+        self.opened.able & ABLE_EPOLL != 0
+    }
+
+    fn ioctl(&self, caller: &Caller, request: Ioctl) -> TryResult<IoctlReply> {
+        if let Ioctl::PtyPeer(..) = request {
+            // The new file would need a place in this kernel's tree.
+            return Err(Error::new(Errno::EOPNOTSUPP, "open the pty by its name"));
+        }
+        self.service.ask(self.object, &FileIoctl {}, &encode(&[caller, &request]), |answer| {
+            let (ended, payload) = answer.read::<FileIoctlDone>()?;
+            if ended.state == state::WOULD_BLOCK {
+                return Ok(Try::WouldBlock);
+            }
+            Ok(Try::Done(match body::<Answer>(answer, payload)? {
+                Answer::Done => IoctlReply::Done,
+                Answer::Number(n) => IoctlReply::Number(n),
+                Answer::Termios(t) => IoctlReply::Termios(t),
+                Answer::Window(w) => IoctlReply::Window(w),
+            }))
+        })
+    }
+
+    fn stat(&self) -> TryResult<Stat> {
+        self.service.ask(self.object, &wire::files::Stat {}, &[], stat_of)
+    }
+
+    fn set_attr(&self, caller: &Caller, change: SetAttr) -> TryResult<()> {
+        self.service.ask(self.object, &wire::files::SetAttr {}, &encode(&[caller, &change]), nothing)
+    }
+
+    fn stat_fs(&self) -> TryResult<StatFs> {
+        self.service.ask(self.object, &wire::files::StatFs {}, &[], stat_fs_of)
+    }
+
+    fn allocate(&self, caller: &Caller, mode: u32, offset: u64, length: u64) -> TryResult<()> {
+        self.service.ask(self.object, &FileAllocate { mode, offset, length }, &encode(&[caller]), nothing)
+    }
+
+    fn sync(&self) -> TryResult<()> {
+        self.service.ask(self.object, &FileSync {}, &[], nothing)
+    }
+
+    fn read_dir(&self, sink: &mut dyn DirSink) -> TryResult<usize> {
+        // Entries cannot wait in an op for a sink that is gone by then: an answer fills the buffer, and the next call empties it.
+        let mut buffer = self.directory.lock();
+        let mut taken = 0;
+        while let Some(entry) = buffer.entries.front() {
+            if !sink.put(&entry.name, entry.inode, entry.kind, entry.next) {
+                let none = taken == 0;
+                return if none { Err(Errno::EINVAL.into()) } else { done(taken) };
+            }
+            buffer.entries.pop_front();
+            taken += 1;
+        }
+        if taken > 0 || core::mem::take(&mut buffer.ended) {
+            return done(taken);
+        }
+        drop(buffer);
+        let buffer = self.directory.clone();
+        self.service.ask(self.object, &FileReadDir { room: CHUNK as u32 }, &[], move |answer| {
+            let (_, payload) = answer.read::<DirEntries>()?;
+            let mut from = Reader(payload);
+            let mut entries = VecDeque::new();
+            while !from.0.is_empty() {
+                entries.push_back(<Entry as Body>::get(&mut from).map_err(|_| bad(answer))?);
+            }
+            let mut buffer = buffer.lock();
+            buffer.ended = entries.is_empty();
+            buffer.entries.extend(entries);
+            Ok(Try::Done(0))
+        })
+    }
+
+    fn place(&self) -> Option<Place> {
+        self.opened.place.clone()
+    }
+
+    fn inode(&self) -> Option<Arc<dyn Inode>> {
+        self.opened.place.as_ref().map(|place| place.inode().clone())
+    }
+
+    fn memory(&self) -> Result<Arc<dyn MemoryObject>> {
+        if self.opened.able & ABLE_MAP == 0 {
+            return Err(Errno::ENODEV.into());
+        }
+        // A program of the base tree is executed from this kernel's own copy: not a byte is fetched.
+        if self.opened.able & ABLE_BASE != 0
+            && let Some(memory) = self.opened.base.as_ref().and_then(|base| base_content(base))
+        {
+            return Ok(memory);
+        }
+        Ok(RemoteMemory::make(&self.service, self.object, self.opened.size))
+    }
+
+    fn describe(&self) -> String {
+        String::from_utf8_lossy(&self.opened.describe).into_owned()
+    }
+
+    fn flush(&self, caller: &Caller) {
+        self.service.tell(self.object, &FileFlush {}, &encode(&[caller]));
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// An inode whose home is another kernel.
+pub struct RemoteInode {
+    service: Arc<FileService>,
+    object: ObjectId,
+    kind: FileKind,
+    /// What this kernel has under the same name: the replica of the base tree, which stays when the home dies.
+    base: Option<Arc<dyn Inode>>,
+}
+
+impl RemoteInode {
+    pub(crate) const fn new(
+        service: Arc<FileService>,
+        object: ObjectId,
+        kind: FileKind,
+        base: Option<Arc<dyn Inode>>,
+    ) -> Self {
+        Self { service, object, kind, base }
+    }
+
+    /// The replica, if the home is dead and there is one.
+    fn replica(&self) -> Option<&Arc<dyn Inode>> {
+        self.base.as_ref().filter(|_| self.service.is_dead(self.object))
+    }
+
+    fn node<M: wire::Request>(&self, message: &M, payload: &[u8], name: &[u8]) -> TryResult<Arc<dyn Inode>> {
+        let service = self.service.clone();
+        let child = self.base.as_ref().and_then(|base| match base.lookup(&Caller::kernel(), name) {
+            Ok(Try::Done(child)) => Some(child),
+            _ => None,
+        });
+        self.service.ask(self.object, message, payload, move |answer| {
+            let same = |stat: &Stat| {
+                child.filter(|child| match child.stat() {
+                    Ok(Try::Done(own)) => own.kind == stat.kind && own.inode == stat.inode,
+                    _ => false,
+                })
+            };
+            service.take_node(answer, same).map(Try::Done)
+        })
+    }
+}
+
+impl Drop for RemoteInode {
+    fn drop(&mut self) {
+        self.service.let_go(self.object);
+    }
+}
+
+/// The content of this kernel's copy of a file of the archive.
+fn base_content(base: &Arc<dyn Inode>) -> Option<Arc<dyn MemoryObject>> {
+    base.as_any().downcast_ref::<vfs::tmpfs::TmpInode>().filter(|inode| inode.is_base())?.content()
+}
+
+/// The name of an inode that must be of the same home as the one that is asked.
+fn same_home(other: &Arc<dyn Inode>) -> Result<ObjectId> {
+    let remote = other.as_any().downcast_ref::<RemoteInode>();
+    remote.map(|inode| inode.object).ok_or(Error::new(Errno::EXDEV, "not of the same file system"))
+}
+
+fn name_of(name: &[u8]) -> Bytes {
+    Bytes(name.to_vec())
+}
+
+impl Inode for RemoteInode {
+    fn id(&self) -> ObjectId {
+        self.object
+    }
+
+    fn kind(&self) -> FileKind {
+        self.kind
+    }
+
+    fn stat(&self) -> TryResult<Stat> {
+        if let Some(replica) = self.replica() {
+            return replica.stat();
+        }
+        self.service.ask(self.object, &wire::files::Stat {}, &[], stat_of)
+    }
+
+    fn set_attr(&self, caller: &Caller, change: SetAttr) -> TryResult<()> {
+        if let Some(replica) = self.replica() {
+            return replica.set_attr(caller, change);
+        }
+        self.service.ask(self.object, &wire::files::SetAttr {}, &encode(&[caller, &change]), nothing)
+    }
+
+    fn access(&self, caller: &Caller, access: Access) -> TryResult<()> {
+        if let Some(replica) = self.replica() {
+            return replica.access(caller, access);
+        }
+        self.service.ask(self.object, &NodeAccess { access: access.bits() }, &encode(&[caller]), nothing)
+    }
+
+    fn lookup(&self, caller: &Caller, name: &[u8]) -> TryResult<Arc<dyn Inode>> {
+        if let Some(replica) = self.replica() {
+            return replica.lookup(caller, name);
+        }
+        self.node(&NodeLookup {}, &encode(&[caller, &name_of(name)]), name)
+    }
+
+    fn create(&self, caller: &Caller, name: &[u8], node: NewNode, mode: u32) -> TryResult<Arc<dyn Inode>> {
+        if let Some(replica) = self.replica() {
+            return replica.create(caller, name, node, mode);
+        }
+        self.node(&NodeCreate { mode }, &encode(&[caller, &name_of(name), &node]), name)
+    }
+
+    fn create_unnamed(&self, caller: &Caller, mode: u32) -> TryResult<Arc<dyn Inode>> {
+        if let Some(replica) = self.replica() {
+            return replica.create_unnamed(caller, mode);
+        }
+        self.node(&NodeCreateUnnamed { mode }, &encode(&[caller]), b"")
+    }
+
+    fn link(&self, caller: &Caller, name: &[u8], target: &Arc<dyn Inode>) -> TryResult<()> {
+        let message = NodeLink { target: object_to_wire(same_home(target)?) };
+        self.service.ask(self.object, &message, &encode(&[caller, &name_of(name)]), nothing)
+    }
+
+    fn unlink(&self, caller: &Caller, name: &[u8], directory: bool) -> TryResult<()> {
+        if let Some(replica) = self.replica() {
+            return replica.unlink(caller, name, directory);
+        }
+        let message = NodeUnlink { directory: u8::from(directory) };
+        self.service.ask(self.object, &message, &encode(&[caller, &name_of(name)]), nothing)
+    }
+
+    fn rename(
+        &self,
+        caller: &Caller,
+        name: &[u8],
+        to: &Arc<dyn Inode>,
+        new_name: &[u8],
+        flags: RenameFlags,
+    ) -> TryResult<()> {
+        let message = NodeRename { to: object_to_wire(same_home(to)?), flags: flags.bits() };
+        self.service.ask(self.object, &message, &encode(&[caller, &name_of(name), &name_of(new_name)]), nothing)
+    }
+
+    fn read_link(&self, caller: &Caller) -> TryResult<Vec<u8>> {
+        if let Some(replica) = self.replica() {
+            return replica.read_link(caller);
+        }
+        self.service.ask(self.object, &NodeReadLink {}, &encode(&[caller]), |answer| {
+            let (_, target) = answer.read::<LinkIs>()?;
+            Ok(Try::Done(target.to_vec()))
+        })
+    }
+
+    fn open(
+        self: Arc<Self>,
+        caller: &Caller,
+        flags: OpenFlags,
+        status: Status,
+        place: Place,
+    ) -> TryResult<Arc<dyn OpenFile>> {
+        if let Some(replica) = self.replica() {
+            return replica.clone().open(caller, flags, status, place);
+        }
+        let message = NodeOpen { flags: flags.bits(), status: status.bits() };
+        let service = self.service.clone();
+        let base = self.base.clone();
+        self.service.ask(self.object, &message, &encode(&[caller]), move |answer| {
+            service.take_file(answer, flags, status, Some(place), base).map(Try::Done)
+        })
+    }
+
+    fn stat_fs(&self) -> TryResult<StatFs> {
+        if let Some(replica) = self.replica() {
+            return replica.stat_fs();
+        }
+        self.service.ask(self.object, &wire::files::StatFs {}, &[], stat_fs_of)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
