@@ -106,7 +106,7 @@ fn stat_fs_of(answer: &Incoming<'_>) -> link::Result<Try<StatFs>> {
 impl RemoteFile {
     pub(crate) fn new(service: Arc<FileService>, object: ObjectId, opened: Opened) -> Self {
         let status = AtomicU32::new(opened.status.bits());
-        Self { service, object, opened, status, directory: Arc::default() }
+        Self { service, object, opened, status, directory: Arc::new(Lock::new(DirBuffer::default())) }
     }
 
     /// Its name in the machine.
