@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::cpu::{Identity, current, set_current};
+use crate::machine::PoweredOff;
 
 enum State {
     Closed,
@@ -124,13 +125,16 @@ impl Coroutine {
                     gate.wait();
                     body();
                 }));
-                let machine = current().map(|c| c.machine.clone());
+                let here = current();
                 set_current(None);
-                if let Err(payload) = result
-                    && !payload.is::<Killed>()
-                    && let Some(machine) = machine
-                {
-                    machine.panicked(&message(&*payload));
+                let (Err(payload), Some(here)) = (result, here) else { return };
+                if payload.is::<PoweredOff>() {
+                    // Whatever thread switches the machine off, its CPU has no more turns.
+                    if let Some(driver) = &here.machine.driver {
+                        driver.ended(&here.machine, here.kernel, here.slot);
+                    }
+                } else if !payload.is::<Killed>() {
+                    here.machine.panicked(&message(&*payload));
                 }
             });
             match thread {

@@ -473,7 +473,7 @@ impl Driver {
         self.gate.open(None);
     }
 
-    fn ended(&self, machine: &Shared, kernel: usize, slot: usize) {
+    pub fn ended(&self, machine: &Shared, kernel: usize, slot: usize) {
         lock(&self.turns)[Self::number(machine, kernel, slot)] = Turn::Ended;
         self.gate.open(None);
     }
