@@ -47,17 +47,17 @@ impl Drop for RawTerminal {
     }
 }
 
-/// A shell that waits for the end of its stdin, which is the end of this process, and then restores the terminal. It ignores what
-/// the terminal's keys send and that it is in the background then.
+/// A shell that waits for the end of its stdin, which is the end of this process, and then restores the terminal, which is its
+/// stdout. It ignores what the terminal's keys send and that it is in the background then.
 fn guard() -> Result<Child> {
     let settings = Command::new("stty").arg("-g").stdin(Stdio::inherit()).stderr(Stdio::null()).output()?;
     anyhow::ensure!(settings.status.success(), "stty -g failed");
     let settings = String::from_utf8(settings.stdout)?;
-    let script = "trap '' INT QUIT HUP TERM TTOU TSTP; read -r _; stty \"$1\" </dev/tty";
+    let script = "trap '' INT QUIT HUP TERM TTOU TSTP; read -r _; stty \"$1\" <&1";
     let guard = Command::new("sh")
         .args(["-c", script, "sh", settings.trim()])
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(stdin().as_fd().try_clone_to_owned()?)
         .stderr(Stdio::null())
         .spawn()?;
     Ok(guard)

@@ -4,6 +4,7 @@ mod abi;
 mod cases;
 mod stages;
 mod system;
+mod terminal;
 
 use std::io::{IsTerminal, Write, stdout};
 use std::process::ExitCode;
@@ -128,6 +129,7 @@ pub fn test(root: &Root, depth: Depth, filter: Option<String>) -> Result<ExitCod
     let programs = abi::on_linux(root, &mut report);
     report.stage("system");
     system::all(root, &mut report, depth, &programs);
+    terminal::all(root, &mut report);
     report.end_stage();
     println!("all stages took {}", time(started.elapsed()));
     for name in &report.failed {

@@ -135,3 +135,14 @@ fn random_plans_are_accepted_often_enough() {
         .count();
     assert!(accepted >= 50, "only {accepted} of 1000");
 }
+
+/// What `docs/machines.md` shows as a plan is one.
+#[test]
+fn the_documentation_is_right() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/machines.md");
+    let text = fs::read_to_string(path).expect("the page");
+    let plans: Vec<&str> =
+        text.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(plan, _)| plan).collect();
+    assert_eq!(plans.len(), 1);
+    assert_eq!(plan::parse(plans[0]).expect("a good plan").kernels.len(), 3);
+}
