@@ -35,6 +35,14 @@ pub(crate) enum Lent {
     Node(Arc<dyn Inode>),
 }
 
+/// What this kernel holds of others.
+#[derive(Default)]
+struct Held {
+    imports: Imports,
+    files: BTreeMap<ObjectId, Weak<RemoteFile>>,
+    nodes: BTreeMap<ObjectId, Weak<RemoteInode>>,
+}
+
 /// A subscription of this kernel at a peer.
 struct Armed1 {
     object: ObjectId,
@@ -50,9 +58,7 @@ pub struct FileService {
     pub(crate) memory: Arc<Memory>,
     pub(crate) exports: Lock<Exports>,
     pub(crate) lent: Lock<BTreeMap<ObjectId, Lent>>,
-    imports: Lock<Imports>,
-    files: Lock<BTreeMap<ObjectId, Weak<RemoteFile>>>,
-    nodes: Lock<BTreeMap<ObjectId, Weak<RemoteInode>>>,
+    held: Lock<Held>,
     armed: Lock<(u64, BTreeMap<u64, Armed1>)>,
     /// Subscriptions of peers here: by peer and its token.
     pub(crate) serving: Lock<BTreeMap<(KernelId, u64), Subscription>>,
@@ -69,9 +75,7 @@ impl FileService {
             memory,
             exports: Lock::new(Exports::new()),
             lent: Lock::new(BTreeMap::new()),
-            imports: Lock::new(Imports::new()),
-            files: Lock::new(BTreeMap::new()),
-            nodes: Lock::new(BTreeMap::new()),
+            held: Lock::new(Held::default()),
             armed: Lock::new((1, BTreeMap::new())),
             serving: Lock::new(BTreeMap::new()),
             vfs: Once::new(),
@@ -124,7 +128,7 @@ impl FileService {
         payload: &[u8],
         read: impl FnOnce(&Incoming<'_>) -> link::Result<Try<T>> + Send + 'static,
     ) -> TryResult<T> {
-        let Some(home) = self.imports.lock().home(object) else {
+        let Some(home) = self.held.lock().imports.home(object) else {
             return Err(Error::new(Errno::EHOSTDOWN, "the kernel that had it is down"));
         };
         self.ask_kernel(home, object, message, payload, read)
@@ -151,7 +155,7 @@ impl FileService {
 
     /// Tells an object something; nobody waits.
     pub(crate) fn tell<M: wire::Message>(&self, object: ObjectId, message: &M, payload: &[u8]) {
-        let home = self.imports.lock().home(object);
+        let home = self.held.lock().imports.home(object);
         if let Some(home) = home {
             // If it is dead nobody is left to tell.
             let _ = self.links.send(to_wire(home), object_to_wire(object), message, payload);
@@ -210,7 +214,7 @@ impl FileService {
             return base::wait::done((self.lend_file(file, holder), me));
         };
         let object = remote.object();
-        let home = self.imports.lock().home(object);
+        let home = self.held.lock().imports.home(object);
         let Some(home) = home else {
             // Its home is dead: the new holder gets the same dead file.
             return base::wait::done((object, object.birth));
@@ -237,15 +241,15 @@ impl FileService {
             };
         }
         let service = self.this().ok_or(Error::new(Errno::EHOSTDOWN, "shutting down"))?;
-        let mut files = self.files.lock();
-        let receipt = self.imports.lock().receive(object, home);
+        let mut held = self.held.lock();
+        let receipt = held.imports.receive(object, home);
         if receipt != Receipt::New
-            && let Some(file) = files.get(&object).and_then(Weak::upgrade)
+            && let Some(file) = held.files.get(&object).and_then(Weak::upgrade)
         {
             return Ok(file);
         }
         let file = Arc::new(RemoteFile::new(service, object, opened));
-        files.insert(object, Arc::downgrade(&file));
+        held.files.insert(object, Arc::downgrade(&file));
         Ok(file)
     }
 
@@ -264,15 +268,15 @@ impl FileService {
             };
         }
         let service = self.this().ok_or(Error::new(Errno::EHOSTDOWN, "shutting down"))?;
-        let mut nodes = self.nodes.lock();
-        let receipt = self.imports.lock().receive(object, home);
+        let mut held = self.held.lock();
+        let receipt = held.imports.receive(object, home);
         if receipt != Receipt::New
-            && let Some(node) = nodes.get(&object).and_then(Weak::upgrade)
+            && let Some(node) = held.nodes.get(&object).and_then(Weak::upgrade)
         {
             return Ok(node);
         }
         let node = Arc::new(RemoteInode::new(service, object, stat.kind, base));
-        nodes.insert(object, Arc::downgrade(&node));
+        held.nodes.insert(object, Arc::downgrade(&node));
         Ok(node)
     }
 
@@ -309,17 +313,16 @@ impl FileService {
     /// The last user of a proxy is gone.
     pub(crate) fn let_go(&self, object: ObjectId) {
         let back = {
-            let mut files = self.files.lock();
-            let mut nodes = self.nodes.lock();
+            let mut held = self.held.lock();
             // A new proxy may have been made since the last one died: then it keeps the grants.
-            if files.get(&object).is_some_and(|file| file.strong_count() > 0)
-                || nodes.get(&object).is_some_and(|node| node.strong_count() > 0)
+            if held.files.get(&object).is_some_and(|file| file.strong_count() > 0)
+                || held.nodes.get(&object).is_some_and(|node| node.strong_count() > 0)
             {
                 return;
             }
-            files.remove(&object);
-            nodes.remove(&object);
-            self.imports.lock().drop_proxy(object)
+            held.files.remove(&object);
+            held.nodes.remove(&object);
+            held.imports.drop_proxy(object)
         };
         if let Some(back) = back {
             let release = Release { object: object_to_wire(object), count: back.count };
@@ -330,7 +333,7 @@ impl FileService {
 
     /// Whether the home of a proxy is dead.
     pub(crate) fn is_dead(&self, object: ObjectId) -> bool {
-        self.imports.lock().home(object).is_none()
+        self.held.lock().imports.home(object).is_none()
     }
 
     // -- readiness -------------------------------------------------------------------------------------------------
@@ -396,7 +399,7 @@ impl FileService {
             released.extend(free.iter().filter_map(|object| lent.remove(object)));
         }
         drop(released);
-        let gone = self.imports.lock().peer_down(dead);
+        let gone = self.held.lock().imports.peer_down(dead);
         let wakers: Vec<_> = {
             let armed = self.armed.lock();
             armed.1.values().filter(|one| gone.contains(&one.object)).map(|one| one.waker.clone()).collect()
@@ -427,7 +430,7 @@ impl Cancel for Disarming {
         let Some(one) = service.armed.lock().1.remove(&self.token) else {
             return;
         };
-        let home = service.imports.lock().home(one.object);
+        let home = service.held.lock().imports.home(one.object);
         if let Some(home) = home {
             let message = Disarm { token: self.token, generation: one.generation };
             // If it is dead nothing is armed there.

@@ -6,6 +6,7 @@ use base::{
     Errno, Error, Result, Wake,
     wait::{Op, Ready, Try, TryResult},
 };
+use hal::sync::rank;
 use link::lock::Lock;
 
 struct Slot<T> {
@@ -26,7 +27,7 @@ pub struct Completer<T>(Arc<Lock<Slot<T>>>);
 
 /// Both ends of an operation.
 pub fn call<T>() -> (Call<T>, Completer<T>) {
-    let slot = Arc::new(Lock::new(Slot { result: None, waker: None, abandoned: false }));
+    let slot = Arc::new(Lock::ranked(rank::CALL, Slot { result: None, waker: None, abandoned: false }));
     (Call { slot: slot.clone(), abandon: None }, Completer(slot))
 }
 

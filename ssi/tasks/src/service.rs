@@ -305,8 +305,17 @@ impl Peers {
 
 impl Cluster for Peers {
     fn new_pid(&self, used: &mut dyn FnMut(Pid) -> bool) -> Result<Pid> {
-        let taken = self.0.pids.lock().take(|pid| used(Pid(pid as u32)));
-        taken.map(|pid| Pid(pid as u32)).ok_or(Error::new(Errno::EAGAIN, "all pids of this kernel's blocks are in use"))
+        // `used` looks into the process table, whose lock comes before this one: ask it without.
+        for _ in 0..names::pids::PID_MAX {
+            let next = self.0.pids.lock().take(|_| false);
+            let Some(pid) = next.map(|pid| Pid(pid as u32)) else {
+                break;
+            };
+            if !used(pid) {
+                return Ok(pid);
+            }
+        }
+        Err(Error::new(Errno::EAGAIN, "all pids of this kernel's blocks are in use"))
     }
 
     fn register(&self, name: task::cluster::Name, object: ObjectId) {

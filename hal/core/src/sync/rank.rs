@@ -96,6 +96,8 @@ ranks! {
     LINK_RINGS = 623;
     /// Windows over peers' memory.
     LINK_WINDOWS = 624;
+    /// A request to a peer that somebody waits for.
+    CALL = 645;
     /// A list of subscribers.
     WAITERS = 650;
     /// A run queue.
