@@ -46,6 +46,13 @@ fn start(raw: &'static RawBoot) -> ! {
         peers::start_all(&facts, epoch, archive);
     }
     #[cfg(feature = "selftest")]
+    if facts.command_line.contains("program") {
+        let d = alloc::sync::Arc::new(crate::devices::Devices::default());
+        let kernel = crate::kernel::make(&facts, epoch, d, &linux::Linux).unwrap();
+        crate::selftest::program(&kernel, archive, "bin/busybox", &["echo", "hello"]);
+        crate::kernel::run(&kernel);
+    }
+    #[cfg(feature = "selftest")]
     crate::selftest::run(&facts, epoch, archive);
     if facts.info.index != 0 {
         hal_x86_64::exit::halt();

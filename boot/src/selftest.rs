@@ -315,3 +315,61 @@ fn deep(n: u64) -> u64 {
     let a = core::hint::black_box([n; 64]);
     deep(n + 1) + core::hint::black_box(a)[3]
 }
+
+struct Piece(&'static [u8]);
+
+impl mm::PageSource for Piece {
+    fn page(&self, index: u64) -> base::TryResult<mm::SourcePage> {
+        let Some(bytes) = self.0.get(index as usize * 4096..).filter(|b| !b.is_empty()) else {
+            return base::wait::done(mm::SourcePage::Hole);
+        };
+        let frame = hal::frame::Frame::alloc(true).unwrap();
+        frame.write(0, &bytes[..bytes.len().min(4096)]);
+        base::wait::done(mm::SourcePage::Filled(frame))
+    }
+}
+
+struct Load;
+impl mm::PageWait for Load {
+    fn wait(&self, _: Box<dyn base::wait::Op<mm::MappedPage>>) -> base::Result<()> {
+        Ok(())
+    }
+    fn no_memory(&self) -> base::Result<()> {
+        Err(base::Errno::ENOMEM.into())
+    }
+}
+impl task::exec::Loader for Load {
+    fn open(&self, _: &[u8]) -> base::Result<task::exec::ExecFile> {
+        Err(base::Errno::ENOENT.into())
+    }
+    fn wait_read(&self, _: Box<dyn base::wait::Op<usize>>) -> base::Result<()> {
+        Ok(())
+    }
+}
+
+/// Starts a program of the archive as the first process.
+pub fn program(kernel: &alloc::sync::Arc<task::Kernel>, archive: &'static [u8], path: &str, args: &[&str]) {
+    let file = crate::facts::file(archive, path).unwrap();
+    let object = mm::PageCache::of_source(&kernel.memory, alloc::sync::Arc::new(Piece(file)), file.len() as u64);
+    let mut argv = task::exec::Strings::new();
+    for a in args {
+        argv.push(a.as_bytes()).unwrap();
+    }
+    let label = alloc::sync::Arc::new(mm::FileLabel { path: path.as_bytes().to_vec(), device: 1, inode: 1 });
+    let request = task::exec::Request {
+        memory: &kernel.memory,
+        file: task::exec::ExecFile { object, label },
+        path: path.as_bytes(),
+        argv,
+        envp: task::exec::Strings::new(),
+        limits: mm::Limits::default(),
+        identity: task::exec::Identity::default(),
+        fixed_addresses: false,
+    };
+    let loaded = task::exec::load(request, &Load).unwrap();
+    log::info!("entry {:#x} sp {:#x}", loaded.entry, loaded.sp);
+    let files = alloc::sync::Arc::new(task::fs::Descriptors::new());
+    let fs = alloc::sync::Arc::new(task::fs::FsState::new(None, None, 0o022));
+    let p = kernel.start_first(loaded, path.as_bytes(), files, fs);
+    log::info!("started {:?}", p.is_ok());
+}
