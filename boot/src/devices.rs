@@ -1,16 +1,29 @@
-//! The devices of this kernel: what the plan gives it, as far as a driver exists.
+//! The devices of this kernel: what the plan gives it, as far as a driver exists, and how programs reach them.
 
+use alloc::sync::Arc;
+
+use base::io::{Sink, Source};
+use base::wait::{Try, done};
+use base::{Errno, Ready, Subscription, TryResult, Wake};
 use hal::io::{IrqLine, Ports};
-use hal::sync::{SpinLock, rank};
+use hal::sync::{Once, SpinLock, rank};
 use hal_virtio::pci::Ecam;
 use ns16550::{Registers, Uart};
-use plan::{Device, Kernel};
+use plan::Kernel;
+use vfs::device::Driver;
+use vfs::local::{FileOps, Wrote};
+use vfs::tty::{Port, Tty};
+use vfs::{Caller, Device, FileKind, LocalFile, OpenFile, OpenFlags, Place, Status, Vfs, Waiters};
 use virtio_console::{Console, DEVICES, VENDOR};
 
 /// First port and interrupt line of COM1.
 const COM1: (u16, u32) = (0x3f8, 4);
 /// Buses behind the host bridge that are looked at: emulated machines have one.
 const BUSES: u16 = 1;
+/// `/dev/vport0p1`. The major number is one that Linux leaves to dynamic allocation.
+pub const AGENT: Device = Device::new(247, 1);
+/// Its name.
+pub const AGENT_NAME: &str = "vport0p1";
 
 /// The registers of COM1.
 pub struct Com(Ports);
@@ -24,46 +37,170 @@ impl Registers for Com {
     }
 }
 
-/// The serial port and its line.
+/// The serial port.
 pub struct Serial {
-    /// The port.
-    pub uart: SpinLock<Uart<Com>>,
-    /// Its interrupt line.
-    pub line: IrqLine,
+    uart: SpinLock<Uart<Com>>,
+    line: IrqLine,
+    /// The terminal on it.
+    tty: Once<Arc<Tty>>,
 }
 
-/// The channel that `cob exec` speaks through.
+impl Serial {
+    /// Connects the terminal that gets what the line brings.
+    pub fn connect(&self, tty: Arc<Tty>) {
+        // A second terminal on the line would be a bug of `boot`; the first stays.
+        let _ = self.tty.set(tty);
+    }
+
+    fn interrupt(&self) {
+        let mut got = [0; 64];
+        loop {
+            let mut n = 0;
+            let room = self.uart.lock().interrupt(|byte| {
+                // The FIFO has 16 bytes, and the line brings less than that while they are read.
+                if let Some(slot) = got.get_mut(n) {
+                    *slot = byte;
+                    n += 1;
+                }
+            });
+            let Some(tty) = self.tty.get() else { return };
+            if n > 0 {
+                tty.receive(got.get(..n).unwrap_or_default());
+            }
+            if room {
+                tty.writable();
+            }
+            if n == 0 {
+                return;
+            }
+        }
+    }
+}
+
+impl Port for Serial {
+    fn send(&self, bytes: &[u8]) -> usize {
+        self.uart.lock().write(bytes)
+    }
+    fn is_sent(&self) -> bool {
+        self.uart.lock().drained()
+    }
+}
+
+/// The channel that `cob exec` speaks through, as a character device.
 pub struct Agent {
-    /// The port.
-    pub console: SpinLock<Console>,
-    /// The line that interrupts name.
-    pub line: u32,
+    console: SpinLock<Console>,
+    line: u32,
+    waiters: Waiters,
+    env: Once<Arc<dyn vfs::Env>>,
+    me: alloc::sync::Weak<Self>,
+}
+
+impl Agent {
+    fn interrupt(&self) {
+        let ready = self.ready();
+        if !ready.is_empty() {
+            self.waiters.wake(ready);
+        }
+    }
+
+    fn ready(&self) -> Ready {
+        let mut console = self.console.lock();
+        let mut ready = Ready::empty();
+        if console.readable() {
+            ready |= Ready::IN;
+        }
+        if console.writable() {
+            ready |= Ready::OUT;
+        }
+        ready
+    }
+}
+
+impl Driver for Agent {
+    fn open(
+        &self,
+        _: Device,
+        _: &Caller,
+        flags: OpenFlags,
+        status: Status,
+        place: Place,
+    ) -> TryResult<Arc<dyn OpenFile>> {
+        let (Some(env), Some(me)) = (self.env.get(), self.me.upgrade()) else { return Err(Errno::ENXIO.into()) };
+        done(LocalFile::new(env.new_id(), me, place, flags, status))
+    }
+}
+
+impl FileOps for Agent {
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn read(&self, _: &LocalFile, _: &Caller, _: u64, sink: &mut dyn Sink) -> TryResult<usize> {
+        if sink.room() == 0 {
+            return done(0);
+        }
+        let mut moved = 0;
+        self.console.lock().read(|bytes| {
+            let n = sink.put(bytes);
+            moved += n;
+            n
+        });
+        if moved == 0 && !sink.stalled() { Ok(Try::WouldBlock) } else { done(moved) }
+    }
+
+    fn write(&self, _: &LocalFile, _: &Caller, _: u64, _: bool, source: &mut dyn Source) -> TryResult<Wrote> {
+        let mut bytes = 0;
+        let mut console = self.console.lock();
+        while source.left() > 0 {
+            let mut buf = [0; 1024];
+            let room = console.room().min(buf.len());
+            let n = source.take(buf.get_mut(..room).unwrap_or_default());
+            if n == 0 {
+                break;
+            }
+            bytes += console.write(buf.get(..n).unwrap_or_default());
+        }
+        let blocked = bytes == 0 && source.left() > 0 && !source.stalled();
+        if blocked { Ok(Try::WouldBlock) } else { done(Wrote { bytes, end: 0 }) }
+    }
+
+    fn poll(&self, _: &LocalFile) -> Ready {
+        self.ready()
+    }
+
+    fn subscribe(&self, _: &LocalFile, mask: Ready, waker: Arc<dyn Wake>) -> Subscription {
+        self.waiters.subscribe(mask, waker)
+    }
+
+    fn as_any(&self) -> &dyn core::any::Any {
+        self
+    }
 }
 
 /// What was found.
 #[derive(Default)]
 pub struct Devices {
     /// COM1.
-    pub serial: Option<Serial>,
+    pub serial: Option<Arc<Serial>>,
     /// The agent's channel.
-    pub agent: Option<Agent>,
+    pub agent: Option<Arc<Agent>>,
 }
 
 impl Devices {
     /// Takes over what the plan gives to `kernel`. What does not work is said in the log and left out.
     pub fn find(kernel: &Kernel, ecam: Option<u64>) -> Self {
         let mut found = Self::default();
-        if kernel.has(Device::Com1) {
+        if kernel.has(plan::Device::Com1) {
             let ports = Ports::new(COM1.0, 8);
             match ports.and_then(|p| Ok((p, IrqLine::enable(COM1.1)?))) {
                 Ok((ports, line)) => {
                     let uart = SpinLock::new(rank::DRIVER, Uart::new(Com(ports)));
-                    found.serial = Some(Serial { uart, line });
+                    found.serial = Some(Arc::new(Serial { uart, line, tty: Once::new() }));
                 }
                 Err(why) => log::error!("com1: {}", why.0),
             }
         }
-        if kernel.has(Device::Agent)
+        if kernel.has(plan::Device::Agent)
             && let Some(base) = ecam
         {
             found.agent = agent(base);
@@ -71,23 +208,46 @@ impl Devices {
         found
     }
 
+    /// Makes the devices known to the file tree.
+    pub fn register(&self, vfs: &Vfs) {
+        if let Some(serial) = &self.serial {
+            serial.connect(vfs::tty::console::install(vfs, serial.clone()));
+        }
+        if let Some(agent) = &self.agent {
+            // The tree is made once.
+            let _ = agent.env.set(vfs.env().clone());
+            vfs.devices.add(FileKind::Char, AGENT.major, Some(AGENT.minor), agent.clone());
+        }
+    }
+
     /// Serves an interrupt line or vector.
     pub fn interrupt(&self, line: u32) {
         if let Some(serial) = &self.serial
             && serial.line.line() == line
         {
-            serial.uart.lock().interrupt(|_| {});
+            serial.interrupt();
+        }
+        if let Some(agent) = &self.agent
+            && agent.line == line
+        {
+            agent.interrupt();
         }
     }
 }
 
-fn agent(base: u64) -> Option<Agent> {
+fn agent(base: u64) -> Option<Arc<Agent>> {
     let ecam = Ecam::new(base, BUSES).map_err(|why| log::error!("pci: {}", why.0)).ok()?;
     let (at, ..) = ecam.functions().into_iter().find(|(_, v, d)| *v == VENDOR && DEVICES.contains(d))?;
     match Console::new(&ecam, at, 0) {
         Ok(console) => {
             let line = console.line();
-            Some(Agent { console: SpinLock::new(rank::DRIVER, console), line })
+            Some(Arc::new_cyclic(|me| Agent {
+                console: SpinLock::new(rank::DRIVER, console),
+                line,
+                waiters: Waiters::new(),
+                env: Once::new(),
+                me: me.clone(),
+            }))
         }
         Err(why) => {
             log::error!("agent: {}", why.0);

@@ -1,11 +1,18 @@
 //! The assembler for x86-64.
 
+use alloc::sync::Arc;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use hal::boot::{PhysRange, RawBoot};
 
-use crate::{facts, peers};
+use task::exec::Strings;
+
+use crate::devices::Devices;
+use crate::{facts, peers, tree};
+
+/// The first program.
+const INIT: &[u8] = b"/sbin/init";
 
 hal_x86_64::entry!(start);
 
@@ -46,19 +53,42 @@ fn start(raw: &'static RawBoot) -> ! {
         peers::start_all(&facts, epoch, archive);
     }
     #[cfg(feature = "selftest")]
-    if facts.command_line.contains("program") {
-        let d = alloc::sync::Arc::new(crate::devices::Devices::default());
-        let kernel = crate::kernel::make(&facts, epoch, d, &linux::Linux).unwrap();
-        crate::selftest::program(&kernel, archive, "bin/busybox", &["echo", "hello"]);
-        crate::kernel::run(&kernel);
+    if facts.command_line.contains("selftest=") {
+        crate::selftest::run(&facts, epoch, archive);
+        if facts.info.index != 0 {
+            hal_x86_64::exit::halt();
+        }
+        hal_x86_64::clock::spin_for(300_000_000);
+        hal::cpu::power_off(true)
     }
-    #[cfg(feature = "selftest")]
-    crate::selftest::run(&facts, epoch, archive);
-    if facts.info.index != 0 {
-        hal_x86_64::exit::halt();
+    let devices = match facts.plan.kernel(facts.info.index) {
+        Some(kernel) => Arc::new(Devices::find(kernel, hal_x86_64::acpi::ecam())),
+        None => Arc::default(),
+    };
+    let kernel = match crate::kernel::make(&facts, epoch, devices.clone(), &linux::Linux) {
+        Ok(kernel) => kernel,
+        Err(why) => panic!("{why}"),
+    };
+    if let Err(why) = tree::make(&kernel, archive, &devices) {
+        panic!("the file tree: {why:?}");
     }
-    hal_x86_64::clock::spin_for(300_000_000);
-    hal::cpu::power_off(true)
+    if facts.info.index == 0 && facts.info.incarnation == 1 {
+        first_program(&kernel);
+    }
+    crate::kernel::run(&kernel)
+}
+
+/// Starts process 1.
+fn first_program(kernel: &Arc<task::Kernel>) {
+    let mut argv = Strings::new();
+    let mut envp = Strings::new();
+    let started = argv
+        .push(INIT)
+        .and_then(|()| envp.push(b"TERM=vt100"))
+        .and_then(|()| kernel.start_init(INIT, argv, envp, tree::console(kernel)));
+    if let Err(why) = started {
+        panic!("process 1: {why:?}");
+    }
 }
 
 /// Other kernels go on when this one dies.

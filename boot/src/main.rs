@@ -16,6 +16,8 @@ mod kernel;
 mod peers;
 #[cfg(all(target_os = "none", feature = "selftest"))]
 mod selftest;
+#[cfg(target_os = "none")]
+mod tree;
 
 #[cfg(not(target_os = "none"))]
 fn main() {

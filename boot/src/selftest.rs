@@ -8,9 +8,6 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 struct H;
 static TIMERS: AtomicUsize = AtomicUsize::new(0);
 static KICKS: AtomicUsize = AtomicUsize::new(0);
-static SERIAL: AtomicUsize = AtomicUsize::new(0);
-static AGENT: AtomicUsize = AtomicUsize::new(0);
-static DEVICES: hal::sync::Once<crate::devices::Devices> = hal::sync::Once::new();
 static UP: AtomicUsize = AtomicUsize::new(0);
 impl hal::boot::Handlers for H {
     fn timer(&self) {
@@ -21,34 +18,7 @@ impl hal::boot::Handlers for H {
         KICKS.fetch_add(1, Ordering::Relaxed);
     }
     fn doorbell(&self) {}
-    fn irq(&self, line: u32) {
-        let Some(d) = DEVICES.get() else { return };
-        if let Some(s) = &d.serial
-            && s.line.line() == line
-        {
-            let mut uart = s.uart.lock();
-            let mut got = [0; 64];
-            let mut n = 0;
-            uart.interrupt(|b| {
-                got[n] = b;
-                n += 1;
-            });
-            SERIAL.fetch_add(n, Ordering::Relaxed);
-            uart.write(&got[..n]);
-        }
-        if let Some(a) = &d.agent
-            && a.line == line
-        {
-            let mut c = a.console.lock();
-            let mut n = 0;
-            c.read(|b| {
-                n += b.len();
-                b.len()
-            });
-            AGENT.fetch_add(n, Ordering::Relaxed);
-            c.write(b"got it");
-        }
-    }
+    fn irq(&self, _: u32) {}
 }
 
 fn second(slot: usize) -> ! {
@@ -85,20 +55,6 @@ pub fn run(facts: &crate::facts::Facts, epoch: u64, archive: &[u8]) {
         }
         log::info!("kicked");
         shootdowns();
-    }
-    if command_line.contains("devices") {
-        let kernel = facts.plan.kernel(facts.info.index).unwrap();
-        let _ = DEVICES.set(crate::devices::Devices::find(kernel, hal_x86_64::acpi::ecam()));
-        let d = DEVICES.get().unwrap();
-        log::info!("serial {} agent {}", d.serial.is_some(), d.agent.is_some());
-        if let Some(s) = &d.serial {
-            s.uart.lock().write(b"hello from the serial port\n");
-        }
-        let end = hal::time::now() + 1_000_000_000;
-        while hal::time::now() < end && (SERIAL.load(Ordering::Relaxed) < 5 || AGENT.load(Ordering::Relaxed) < 5) {
-            hal::cpu::idle_wait();
-        }
-        log::info!("serial {} agent {}", SERIAL.load(Ordering::Relaxed), AGENT.load(Ordering::Relaxed));
     }
     if command_line.contains("touch") && facts.info.index == 0 {
         let base = facts.plan.kernels[1].base() + 0x100_0000;
@@ -314,62 +270,4 @@ fn user() {
 fn deep(n: u64) -> u64 {
     let a = core::hint::black_box([n; 64]);
     deep(n + 1) + core::hint::black_box(a)[3]
-}
-
-struct Piece(&'static [u8]);
-
-impl mm::PageSource for Piece {
-    fn page(&self, index: u64) -> base::TryResult<mm::SourcePage> {
-        let Some(bytes) = self.0.get(index as usize * 4096..).filter(|b| !b.is_empty()) else {
-            return base::wait::done(mm::SourcePage::Hole);
-        };
-        let frame = hal::frame::Frame::alloc(true).unwrap();
-        frame.write(0, &bytes[..bytes.len().min(4096)]);
-        base::wait::done(mm::SourcePage::Filled(frame))
-    }
-}
-
-struct Load;
-impl mm::PageWait for Load {
-    fn wait(&self, _: Box<dyn base::wait::Op<mm::MappedPage>>) -> base::Result<()> {
-        Ok(())
-    }
-    fn no_memory(&self) -> base::Result<()> {
-        Err(base::Errno::ENOMEM.into())
-    }
-}
-impl task::exec::Loader for Load {
-    fn open(&self, _: &[u8]) -> base::Result<task::exec::ExecFile> {
-        Err(base::Errno::ENOENT.into())
-    }
-    fn wait_read(&self, _: Box<dyn base::wait::Op<usize>>) -> base::Result<()> {
-        Ok(())
-    }
-}
-
-/// Starts a program of the archive as the first process.
-pub fn program(kernel: &alloc::sync::Arc<task::Kernel>, archive: &'static [u8], path: &str, args: &[&str]) {
-    let file = crate::facts::file(archive, path).unwrap();
-    let object = mm::PageCache::of_source(&kernel.memory, alloc::sync::Arc::new(Piece(file)), file.len() as u64);
-    let mut argv = task::exec::Strings::new();
-    for a in args {
-        argv.push(a.as_bytes()).unwrap();
-    }
-    let label = alloc::sync::Arc::new(mm::FileLabel { path: path.as_bytes().to_vec(), device: 1, inode: 1 });
-    let request = task::exec::Request {
-        memory: &kernel.memory,
-        file: task::exec::ExecFile { object, label },
-        path: path.as_bytes(),
-        argv,
-        envp: task::exec::Strings::new(),
-        limits: mm::Limits::default(),
-        identity: task::exec::Identity::default(),
-        fixed_addresses: false,
-    };
-    let loaded = task::exec::load(request, &Load).unwrap();
-    log::info!("entry {:#x} sp {:#x}", loaded.entry, loaded.sp);
-    let files = alloc::sync::Arc::new(task::fs::Descriptors::new());
-    let fs = alloc::sync::Arc::new(task::fs::FsState::new(None, None, 0o022));
-    let p = kernel.start_first(loaded, path.as_bytes(), files, fs);
-    log::info!("started {:?}", p.is_ok());
 }

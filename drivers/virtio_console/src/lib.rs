@@ -54,6 +54,11 @@ impl Console {
         self.send.send(&mut self.device, bytes)
     }
 
+    /// How many bytes [`Console::write`] would take now.
+    pub fn room(&mut self) -> usize {
+        self.send.room()
+    }
+
     /// Hands what the host sent to `take`, which says how much it took.
     pub fn read(&mut self, take: impl FnMut(&[u8]) -> usize) -> usize {
         self.receive.receive(&mut self.device, take)
