@@ -356,7 +356,6 @@ impl MemoryObject for PageCache {
         let mut moved = 0;
         loop {
             let mut inner = self.inner.lock();
-            // The lock is dropped at least every sixteen pages, so that interrupts get in.
             for _ in 0..16 {
                 let at = offset.saturating_add(moved as u64);
                 let in_page = PAGE_SIZE - at as usize % PAGE_SIZE;
@@ -378,10 +377,8 @@ impl MemoryObject for PageCache {
                     Err(error) => return Err(error),
                 }
             }
+            // Another CPU may have its turn; interrupts wait for the caller, who may hold the lock of a file's position.
             drop(inner);
-            if hal::sync::held() == 0 {
-                hal::cpu::breathe();
-            }
         }
     }
 
@@ -428,10 +425,8 @@ impl MemoryObject for PageCache {
                     return done(moved);
                 }
             }
+            // Another CPU may have its turn; interrupts wait for the caller, who may hold the lock of a file's position.
             drop(inner);
-            if hal::sync::held() == 0 {
-                hal::cpu::breathe();
-            }
         }
     }
 
