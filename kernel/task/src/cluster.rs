@@ -12,6 +12,7 @@ use crate::{
     ids::Pid,
     image::TaskImage,
     limits::{Limit, Resource},
+    moving::Handles,
     session::{Sender, Session},
     signal::SigInfo,
 };
@@ -186,6 +187,11 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     /// Any errno of execve(2); then it is still here.
     fn move_exec(&self, to: KernelId, image: Box<TaskImage>) -> TryResult<()>;
+
+    /// How files go with a task that moves; `None`: they cannot.
+    fn handles(&self) -> Option<Arc<dyn Handles>> {
+        None
+    }
 
     /// All CPUs of the machine, by number.
     fn cpus(&self) -> Vec<CpuFact>;

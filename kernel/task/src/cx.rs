@@ -190,7 +190,7 @@ impl Cx {
         self.restart.set(match how {
             Interrupted::Restart => Restart::IfAllowed,
             Interrupted::NoHandler => Restart::NoHandler,
-            Interrupted::Never | Interrupted::Killed => Restart::No,
+            Interrupted::Never | Interrupted::Killed | Interrupted::Nothing => Restart::No,
         });
     }
 

@@ -1,6 +1,6 @@
 //! execve(2): a program is found and loaded, then takes the place of the running one.
 
-use alloc::{boxed::Box, sync::Arc};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::sync::atomic::Ordering::Relaxed;
 
 use base::{Errno, Error, Result, wait::Op};
@@ -28,6 +28,9 @@ struct Found {
     file: ExecFile,
 }
 
+/// A loaded program, who it will be, and what it is called.
+pub(crate) type Ready = (Loaded, Creds, Vec<u8>);
+
 impl Cx {
     /// Executes the program that `path` names from `start` (or the root). Returns when the registers are those of the new program.
     ///
@@ -48,10 +51,21 @@ impl Cx {
     }
 
     fn execve_found(&self, found: &Found, path: &[u8], argv: Strings, envp: Strings) -> Result<()> {
-        let process = self.process();
-        if self.kernel().cluster().place(process.placement())?.is_some() {
-            return Err(Error::new(Errno::EOPNOTSUPP, "programs do not move yet"));
+        if let Some(to) = self.kernel().cluster().place(self.process().placement())? {
+            return self.execve_elsewhere(to, &found.place, path, &argv, &envp);
         }
+        let (loaded, creds, name) = self.load(found, path, argv, envp)?;
+        self.exec(loaded, creds, &name)
+    }
+
+    /// Loads the program at `place` without starting it.
+    pub(crate) fn load_place(&self, place: Place, path: &[u8], argv: Strings, envp: Strings) -> Result<Ready> {
+        let found = self.open_program(place)?;
+        self.load(&found, path, argv, envp)
+    }
+
+    fn load(&self, found: &Found, path: &[u8], argv: Strings, envp: Strings) -> Result<Ready> {
+        let process = self.process();
         let mut creds = (*process.creds()).clone();
         let stat = self.finish(found.place.inode().stat())?;
         let obeys = !found.place.mount.flags().contains(MountFlags::NOSUID);
@@ -80,7 +94,7 @@ impl Cx {
             self,
         )?;
         let name = path.rsplit(|b| *b == b'/').next().unwrap_or(path);
-        self.exec(loaded, creds, name)
+        Ok((loaded, creds, name.into()))
     }
 
     fn find_program(&self, start: Place, path: &[u8], follow: Follow) -> Result<Found> {
@@ -161,12 +175,14 @@ impl Cx {
         // What the FPU holds belongs to the old program.
         self.fpu_away.set(true);
         task.set_name(name);
+        // A placement is for one execve.
+        process.set_placement(crate::cluster::Placement::Automatic);
         process.note_exec();
         Ok(())
     }
 
     /// Ends all other threads of the process and waits until they are gone; this one takes the number of the process.
-    fn end_other_threads(&self) -> Result<()> {
+    pub(crate) fn end_other_threads(&self) -> Result<()> {
         let process = self.process();
         let me = self.task();
         {

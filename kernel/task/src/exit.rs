@@ -301,7 +301,13 @@ impl Kernel {
                 p.session().notice(Notice::Reap(pid));
                 self.cluster().unregister(Name::Process(pid), p.id());
             }
-            _ => self.cluster().tell(pid, ProcessRequest::Reap),
+            entry => {
+                if matches!(entry, Some(Entry::Moved(_))) {
+                    // Nobody asks for it here any more.
+                    self.table.remove(pid);
+                }
+                self.cluster().tell(pid, ProcessRequest::Reap);
+            }
         }
     }
 }

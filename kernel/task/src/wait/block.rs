@@ -35,6 +35,8 @@ pub enum Interrupted {
     NoHandler,
     /// Only SIGKILL.
     Killed,
+    /// None, not even SIGKILL: what ends the wait is sure to come.
+    Nothing,
 }
 
 /// `WouldBlock` at a wait that must not.
@@ -175,10 +177,11 @@ impl Sleep<'_> {
     /// `ETIMEDOUT` if the time is over, `EINTR` if a signal ends the wait.
     pub fn once(&mut self) -> Result<()> {
         let task = self.cx.task();
-        if task.is_dying() {
+        if task.is_dying() && self.interrupted != Interrupted::Nothing {
             return Err(INTERRUPTED);
         }
-        if self.interrupted != Interrupted::Killed && task.is_interrupted() {
+        let by_signals = !matches!(self.interrupted, Interrupted::Killed | Interrupted::Nothing);
+        if by_signals && task.is_interrupted() {
             self.cx.note_interrupted(self.interrupted);
             return Err(INTERRUPTED);
         }
@@ -194,7 +197,7 @@ impl Sleep<'_> {
                 }
             }
         }
-        task.set_state(if self.interrupted == Interrupted::Killed { State::Waiting } else { State::Sleeping });
+        task.set_state(if by_signals { State::Sleeping } else { State::Waiting });
         self.slept = true;
         self.cx.park();
         task.set_state(State::Running);
