@@ -2,6 +2,7 @@
 //!
 //! * `service.rs`: implements `task::Cluster` over messages.
 //! * `handler.rs`: serves the peers' messages from this kernel.
+//! * `local.rs`: this kernel as the peers see it.
 //! * `moves.rs`: moves that come here.
 //! * `codec.rs`: the types of crate `task` as bytes.
 #![no_std]
@@ -10,8 +11,10 @@ extern crate alloc;
 
 pub mod codec;
 pub mod handler;
+pub mod local;
 pub mod moves;
 pub mod service;
 
 pub use handler::TaskHandler;
+pub use local::OwnKernel;
 pub use service::{Local, Peers, Prepared, TaskService};

@@ -1,0 +1,77 @@
+//! What the task service asks of its own kernel, answered by the kernel.
+
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
+
+use base::{Errno, KernelId, TryResult};
+use task::{
+    Kernel,
+    children::{ChildEvent, ChildRecord},
+    cluster::{ProcessRef, ProcessReply, ProcessRequest},
+    ids::Pid,
+    image::TaskImage,
+    moving::Arrival,
+    session::{Notice, Reply, Request, Sender, Session},
+    signal::SigInfo,
+};
+
+use crate::service::{Local, Prepared};
+
+/// A kernel as its own task service sees it.
+pub struct OwnKernel(pub Arc<Kernel>);
+
+impl Local for OwnKernel {
+    fn process(&self, pid: Pid, request: ProcessRequest) -> TryResult<ProcessReply> {
+        self.0.table.process(pid).ok_or(Errno::ESRCH)?.request(request)
+    }
+
+    fn session(&self, sid: Pid, request: Request) -> TryResult<Reply> {
+        self.0.table.session(sid).ok_or(Errno::ESRCH)?.request(request)
+    }
+
+    fn session_notice(&self, sid: Pid, notice: Notice) {
+        if let Some(session) = self.0.table.session(sid) {
+            session.notice(notice);
+        }
+    }
+
+    fn signal_members(&self, pgid: Pid, info: SigInfo, from: Sender) {
+        // Whether SIGCONT is free within the session was decided at its home.
+        self.0.signal_members(pgid, from.sid, info, from);
+    }
+
+    fn signal_all(&self, info: SigInfo, from: Sender) -> usize {
+        self.0.signal_all_here(info, from).0
+    }
+
+    fn child_event(&self, parent: Pid, event: ChildEvent) -> bool {
+        match self.0.table.process(parent) {
+            Some(parent) => {
+                parent.child_changed(event);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn adopt(&self, parent: Pid, children: Vec<ChildRecord>) -> bool {
+        let here = self.0.table.process(parent).is_some();
+        if here {
+            self.0.adopt(parent, children);
+        }
+        here
+    }
+
+    fn prepare(&self, from: KernelId, image: Box<TaskImage>) -> TryResult<Box<dyn Prepared>> {
+        Ok(self.0.prepare_move(from, image)?.map(|arrival| Box::new(arrival) as Box<dyn Prepared>))
+    }
+
+    fn pids(&self, after: Pid) -> Vec<Pid> {
+        self.0.table.processes().iter().map(|p| p.pid()).filter(|pid| *pid > after).collect()
+    }
+}
+
+impl Prepared for Arrival {
+    fn commit(self: Box<Self>) {
+        Self::commit(*self);
+    }
+}
