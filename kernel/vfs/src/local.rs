@@ -1,6 +1,9 @@
 //! The local implementation of [`OpenFile`]: a position and status flags over what a file can do.
 
-use alloc::{string::String, sync::Arc};
+use alloc::{
+    string::String,
+    sync::{Arc, Weak},
+};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use base::{
@@ -13,6 +16,7 @@ use mm::MemoryObject;
 
 use crate::{
     Caller, DirSink, Inode, Ioctl, IoctlReply, OpenFile, Place, ReadOut, SeekFrom,
+    lock::Owner,
     types::{FileKind, OpenFlags, SetAttr, Stat, StatFs, Status},
 };
 
@@ -104,6 +108,8 @@ pub struct LocalFile {
     flags: OpenFlags,
     status: AtomicU32,
     position: SpinLock<u64>,
+    /// Set when a lock was asked for through this file: they go with it.
+    locks: hal::sync::Once<Weak<crate::Vfs>>,
 }
 
 impl LocalFile {
@@ -116,12 +122,27 @@ impl LocalFile {
             flags,
             status: AtomicU32::new(status.bits()),
             position: SpinLock::new(rank::OPEN_FILE, 0),
+            locks: hal::sync::Once::new(),
         })
     }
 
     /// What it can do.
     pub const fn ops(&self) -> &Arc<dyn FileOps> {
         &self.ops
+    }
+
+    /// Locks are taken through it: they are given back when a descriptor of their process, or the file, is closed.
+    pub fn has_locks(&self, vfs: &Arc<crate::Vfs>) {
+        self.locks.get_or_init(|| Arc::downgrade(vfs));
+    }
+
+    fn give_locks(&self, owners: &[Owner]) {
+        if let Some(vfs) = self.locks.get().and_then(Weak::upgrade) {
+            let inode = self.place.inode().id();
+            for owner in owners {
+                vfs.locks.give(inode, *owner, 0, u64::MAX);
+            }
+        }
     }
 
     /// Whether it must not wait.
@@ -148,6 +169,7 @@ impl LocalFile {
 
 impl Drop for LocalFile {
     fn drop(&mut self) {
+        self.give_locks(&[Owner::Flock(self.id), Owner::File(self.id)]);
         self.ops.clone().release(self);
     }
 }
@@ -325,6 +347,7 @@ impl OpenFile for LocalFile {
     }
 
     fn flush(&self, caller: &Caller) {
+        self.give_locks(&[Owner::Process(caller.pid)]);
         self.ops.flush(self, caller);
     }
 

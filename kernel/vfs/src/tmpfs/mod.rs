@@ -633,6 +633,29 @@ impl TmpInode {
     }
 }
 
+/// What has the seals of an open file of tmpfs.
+pub fn seals_of(file: &LocalFile) -> Option<&PageCache> {
+    match &file.ops().as_any().downcast_ref::<TmpInode>()?.content {
+        Content::Regular(cache) => Some(cache),
+        _ => None,
+    }
+}
+
+/// memfd_create(2): a file without a name anywhere. `seals` are there from the start.
+pub fn memfd(vfs: &Arc<Vfs>, caller: &Caller, name: &[u8], seals: mm::Seals) -> Result<Arc<dyn OpenFile>> {
+    let root = Tmpfs::new(vfs, 0o777, 0);
+    let node = root.make(NewNode::Regular, 0o777, (caller.uid, caller.gid));
+    node.meta.lock().links = 0;
+    if let Content::Regular(cache) = &node.content {
+        cache.add_seals(seals)?;
+    }
+    let label = [b"/memfd:", name].concat();
+    let place = vfs.anonymous(node.clone(), &label);
+    let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::LARGE;
+    node.hold(flags)?;
+    Ok(LocalFile::new(vfs.env().new_id(), node, place, flags, Status::empty()))
+}
+
 /// `tmpfs` for mount(2).
 #[derive(Debug)]
 pub struct TmpfsType(pub &'static str);
