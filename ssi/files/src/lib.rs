@@ -4,6 +4,7 @@
 //! * `remote.rs`: implements `vfs::OpenFile` and `vfs::Inode` over messages.
 //! * `memory.rs`: the content of a remote file for private mappings and for executing it.
 //! * `handler.rs`: serves the peers' messages.
+//! * `handles.rs`: how descriptors and directories go with a task that moves.
 //! * `codec.rs`: the types of crate `vfs` as bytes.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -11,6 +12,7 @@ extern crate alloc;
 
 pub mod codec;
 pub mod handler;
+pub mod handles;
 pub mod memory;
 pub mod remote;
 pub mod service;

@@ -1,0 +1,110 @@
+//! How descriptors and directories go with a task that moves.
+
+use alloc::{sync::Arc, vec::Vec};
+
+use base::{Errno, Error, KernelId, ObjectId, Result, TryResult};
+use objects::codec::{Coded, Reader, Short, Writer};
+use vfs::{Caller, Follow, OpenFile, OpenFlags, Place, Status, WaitOps, Walk};
+
+use crate::{
+    handler::{able, describe, size},
+    remote::{Opened, RemoteFile},
+    service::FileService,
+};
+
+/// An open file on its way: its name, its home, and what its holder knows without asking.
+#[derive(Clone)]
+pub struct FileInTransit {
+    /// Its name in the machine.
+    pub object: ObjectId,
+    /// Its home.
+    pub home: KernelId,
+    /// What its new holder knows.
+    pub opened: Opened,
+}
+
+impl FileInTransit {
+    /// As bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut to = Writer::default();
+        to.record(|to| {
+            self.home.put(to);
+            self.opened.flags.bits().put(to);
+            self.opened.status.bits().put(to);
+            self.opened.able.put(to);
+            self.opened.size.put(to);
+            self.opened.describe.put(to);
+        });
+        to.0
+    }
+
+    /// From bytes.
+    ///
+    /// # Errors
+    /// [`Short`] if they are none.
+    pub fn from_bytes(object: ObjectId, bytes: &[u8]) -> core::result::Result<Self, Short> {
+        let mut record = Reader(bytes).record()?;
+        let from = &mut record;
+        let home = Coded::get(from)?;
+        let opened = Opened {
+            flags: OpenFlags::from_bits_truncate(Coded::get(from)?),
+            status: Status::from_bits_truncate(Coded::get(from)?),
+            able: Coded::get(from)?,
+            size: Coded::get(from)?,
+            describe: Coded::get(from)?,
+            ..Opened::default()
+        };
+        Ok(Self { object, home, opened })
+    }
+}
+
+impl FileService {
+    /// Makes an open file ready to be sent to kernel `to`.
+    ///
+    /// # Errors
+    /// `EHOSTDOWN` if its home is dead and does not grant.
+    pub fn send_file(&self, file: &Arc<dyn OpenFile>, to: KernelId) -> TryResult<FileInTransit> {
+        let opened = match file.as_any().downcast_ref::<RemoteFile>() {
+            Some(remote) => remote.opened(),
+            None => Opened {
+                flags: file.flags(),
+                status: file.status(),
+                able: able(&**file),
+                size: size(&**file),
+                describe: describe(&**file),
+                ..Opened::default()
+            },
+        };
+        Ok(self.pass_on(file, to)?.map(move |(object, home)| FileInTransit { object, home, opened }))
+    }
+
+    /// An open file that was sent arrives.
+    ///
+    /// # Errors
+    /// `ESTALE` if it is said to be here but is not.
+    pub fn arrive_file(&self, file: FileInTransit) -> Result<Arc<dyn OpenFile>> {
+        self.receive_file(file.object, file.home, file.opened)
+    }
+
+    /// The path of a directory, as every kernel finds it again.
+    ///
+    /// # Errors
+    /// `ENOENT` if the directory was removed: it has no path.
+    pub fn path_of(&self, place: &Place) -> Result<Vec<u8>> {
+        match place.path(None) {
+            (path, true) => Ok(path),
+            (_, false) => Err(Error::new(Errno::ENOENT, "the directory has no path any more")),
+        }
+    }
+
+    /// The place at a path; waits, in the context of the task that arrives.
+    ///
+    /// # Errors
+    /// As for any path.
+    pub fn place_at(&self, path: &[u8], wait: &dyn WaitOps) -> Result<Place> {
+        let vfs = self.vfs()?;
+        let root = vfs.root()?;
+        let caller = Caller::kernel();
+        Walk { vfs, caller: &caller, start: root.clone(), root, wait }.find(path, Follow::Yes)
+    }
+}
