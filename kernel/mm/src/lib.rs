@@ -12,6 +12,8 @@
 extern crate alloc;
 
 pub mod cache;
+#[cfg(test)]
+mod cache_tests;
 pub mod memory;
 pub mod object;
 pub mod space;
