@@ -1,0 +1,50 @@
+//! What this program does when a case executes it: `abi child WORD…`.
+
+use std::process::ExitCode;
+
+/// Does what the words say.
+pub fn run(words: &[String]) -> ExitCode {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        // Ends with this code.
+        ["exit", code] => ExitCode::from(code.parse().unwrap_or(255)),
+        // Prints the other words, one a line.
+        ["echo", rest @ ..] => {
+            rest.iter().for_each(|word| println!("{word}"));
+            ExitCode::SUCCESS
+        }
+        // Prints pid, ppid, process group and session.
+        ["ids"] => {
+            let field = |at: usize| {
+                let stat = crate::sys::proc_stat(crate::sys::pid()).unwrap_or_default();
+                stat.get(at).cloned().unwrap_or_default()
+            };
+            println!("{} {} {} {}", crate::sys::pid(), field(1), field(2), field(3));
+            ExitCode::SUCCESS
+        }
+        // Succeeds if the descriptor is open.
+        ["open", fd] => {
+            let fd = fd.parse().unwrap_or(-1);
+            ExitCode::from(u8::from(crate::sys::fcntl(fd, libc::F_GETFD, 0).is_err()))
+        }
+        // Prints the blocked, pending and ignored signals as /proc shows them.
+        ["signals"] => {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+            let wanted =
+                |line: &&str| ["SigBlk:", "SigPnd:", "ShdPnd:", "SigIgn:"].iter().any(|key| line.starts_with(key));
+            status.lines().filter(wanted).for_each(|line| println!("{line}"));
+            ExitCode::SUCCESS
+        }
+        // Prints the environment.
+        ["env"] => {
+            std::env::vars().for_each(|(key, value)| println!("{key}={value}"));
+            ExitCode::SUCCESS
+        }
+        // Prints how many bytes of arguments came.
+        ["count", rest @ ..] => {
+            println!("{} {}", rest.len(), rest.iter().map(|word| word.len()).sum::<usize>());
+            ExitCode::SUCCESS
+        }
+        _ => ExitCode::from(254),
+    }
+}
