@@ -40,7 +40,7 @@ fn advice(number: u64) -> Option<Advice> {
 /// See madvise(2).
 pub fn madvise(cx: &Cx, [addr, len, number, ..]: [u64; 6]) -> Result<u64> {
     let advice = advice(number).ok_or(invalid("unknown advice"))?;
-    if addr % PAGE != 0 || whole_pages(len).and_then(|len| addr.checked_add(len)).is_none() {
+    if !addr.is_multiple_of(PAGE) || whole_pages(len).and_then(|len| addr.checked_add(len)).is_none() {
         return Err(invalid("not a range of pages"));
     }
     cx.space().advise(addr, len, advice).map(|()| 0)
@@ -55,7 +55,7 @@ pub fn msync(cx: &Cx, [addr, len, flags, ..]: [u64; 6]) -> Result<u64> {
     const INVALIDATE: u64 = 2;
     const SYNC: u64 = 4;
     let exclusive = ASYNC | SYNC;
-    if flags & !(ASYNC | INVALIDATE | SYNC) != 0 || flags & exclusive == exclusive || addr % PAGE != 0 {
+    if flags & !(ASYNC | INVALIDATE | SYNC) != 0 || flags & exclusive == exclusive || !addr.is_multiple_of(PAGE) {
         return Err(invalid("flags that exclude each other, or not at a page border"));
     }
     for (object, bytes) in cx.space().shared_objects(addr, len, flags & INVALIDATE != 0)? {
@@ -73,7 +73,7 @@ pub fn msync(cx: &Cx, [addr, len, flags, ..]: [u64; 6]) -> Result<u64> {
 pub fn mincore(cx: &Cx, [addr, len, vec, ..]: [u64; 6]) -> Result<u64> {
     /// Pages of one step: what is looked up with the lock held.
     const STEP: u64 = 64;
-    if addr % PAGE != 0 {
+    if !addr.is_multiple_of(PAGE) {
         return Err(invalid("not at a page border"));
     }
     let len =

@@ -73,7 +73,7 @@ pub fn mmap(cx: &Cx, [addr, len, want, flags, fd, offset]: [u64; 6]) -> Result<u
     if bits & TYPE == SHARED_VALIDATE && Map::from_bits(bits & !TYPE).is_none_or(|known| known.contains(Map::SYNC)) {
         return Err(Error::new(Errno::EOPNOTSUPP, "unknown mapping flags"));
     }
-    if offset % PAGE != 0 {
+    if !offset.is_multiple_of(PAGE) {
         return Err(invalid("offset is not at a page border"));
     }
     if flags.contains(Map::HUGETLB) {
@@ -127,7 +127,7 @@ pub fn mprotect(cx: &Cx, [addr, len, want, ..]: [u64; 6]) -> Result<u64> {
         return Err(invalid("unknown protection"));
     };
     let whole = whole_pages(len).ok_or(Error::new(Errno::ENOMEM, "too long"))?;
-    if addr % PAGE != 0 {
+    if !addr.is_multiple_of(PAGE) {
         return Err(invalid("not at a page border"));
     }
     if bits.contains(AbiProt::GROWSUP) {

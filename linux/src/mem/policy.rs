@@ -63,7 +63,7 @@ pub fn set_mempolicy(cx: &Cx, [mode, mask, max, ..]: [u64; 6]) -> Result<u64> {
 /// # Errors
 /// See mbind(2).
 pub fn mbind(cx: &Cx, [addr, len, mode, mask, max, flags]: [u64; 6]) -> Result<u64> {
-    if addr % super::PAGE != 0 || flags & !7 != 0 {
+    if !addr.is_multiple_of(super::PAGE) || flags & !7 != 0 {
         return Err(invalid("not at a page border, or unknown flags"));
     }
     let end = addr.checked_add(len).ok_or(invalid("wraps around"))?;

@@ -117,7 +117,7 @@ pub fn shmat(cx: &Cx, [id, addr, flags, ..]: [u64; 6]) -> Result<u64> {
     let want = prot.contains(Prot::EXEC);
     may(cx, &view.info, if prot.contains(Prot::WRITE) { 6 } else { 4 } | u32::from(want))?;
     let at = if flags & ROUND != 0 { addr & !(PAGE - 1) } else { addr };
-    if at % PAGE != 0 || (addr == 0 && flags & REMAP != 0) {
+    if !at.is_multiple_of(PAGE) || (addr == 0 && flags & REMAP != 0) {
         return Err(invalid("bad address"));
     }
     let place = match (addr, flags & REMAP != 0) {

@@ -41,6 +41,9 @@ pub enum Advice {
     Nothing,
 }
 
+/// An object, and which bytes of it.
+pub type ObjectPart = (Arc<dyn MemoryObject>, Range<u64>);
+
 impl Space {
     /// Acts on advice about a range.
     ///
@@ -112,7 +115,7 @@ impl Space {
     }
 
     fn remove_pages(&self, range: Range<u64>) -> Result<()> {
-        let mut parts: Vec<(Arc<dyn MemoryObject>, Range<u64>)> = Vec::new();
+        let mut parts: Vec<ObjectPart> = Vec::new();
         for vma in self.inner.lock().vmas.overlapping(range.clone()) {
             let Content::Object { hold, offset } = &vma.content else {
                 return Err(invalid("no object to remove from"));
@@ -274,13 +277,8 @@ impl Space {
     ///
     /// # Errors
     /// `EINVAL`, `ENOMEM` (a hole), `EBUSY` (`invalidate` and something is locked).
-    pub fn shared_objects(
-        &self,
-        start: u64,
-        len: u64,
-        invalidate: bool,
-    ) -> Result<Vec<(Arc<dyn MemoryObject>, Range<u64>)>> {
-        let range = range(start, len).map_err(|e| if start % PAGE == 0 { no_room(e.why()) } else { e })?;
+    pub fn shared_objects(&self, start: u64, len: u64, invalidate: bool) -> Result<Vec<ObjectPart>> {
+        let range = range(start, len).map_err(|e| if start.is_multiple_of(PAGE) { no_room(e.why()) } else { e })?;
         let inner = self.inner.lock();
         let mut parts = Vec::new();
         for vma in inner.vmas.overlapping(range.clone()) {

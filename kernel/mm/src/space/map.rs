@@ -84,7 +84,7 @@ pub(super) const fn no_room(why: &'static str) -> Error {
 /// # Errors
 /// `EINVAL` if it is not in the user half or `start` is no page border.
 pub(super) fn range(start: u64, len: u64) -> Result<Range<u64>> {
-    if start % PAGE != 0 {
+    if !start.is_multiple_of(PAGE) {
         return Err(invalid("not at a page border"));
     }
     let end = len.checked_next_multiple_of(PAGE).and_then(|len| start.checked_add(len));
@@ -115,7 +115,7 @@ impl Space {
             }
             What::Anonymous => Content::Anonymous,
             What::Object(object, offset) => {
-                if offset % PAGE != 0 || offset.checked_add(len).is_none_or(|end| end > i64::MAX as u64) {
+                if !offset.is_multiple_of(PAGE) || offset.checked_add(len).is_none_or(|end| end > i64::MAX as u64) {
                     return Err(Error::new(Errno::EOVERFLOW, "beyond the largest offset"));
                 }
                 let writable = shared && max.contains(Prot::WRITE);
@@ -129,7 +129,7 @@ impl Space {
         let start = match place {
             Place::Hint(hint) => free_range(&mut inner, hint, len).ok_or(no_room("no free addresses"))?,
             Place::Fixed(at) | Place::Free(at) => {
-                let fixed = range(at, len).map_err(|e| if at % PAGE == 0 { no_room(e.why()) } else { e })?;
+                let fixed = range(at, len).map_err(|e| if at.is_multiple_of(PAGE) { no_room(e.why()) } else { e })?;
                 if at < LOWEST {
                     return Err(Error::new(Errno::EPERM, "below the lowest address"));
                 }
@@ -337,8 +337,10 @@ impl Space {
             return to;
         }
         if new_end > old_end {
-            let clear = STACK_GAP + PAGE;
-            if inner.vmas.overlapping(old_end..new_end + clear.min(USER_TOP - new_end)).next().is_some() {
+            // A page stays free behind the heap, and more below a stack.
+            if inner.vmas.overlapping(old_end..(new_end + PAGE).min(USER_TOP)).next().is_some()
+                || !keeps_gap(&inner, new_end)
+            {
                 return old;
             }
             let vma = Vma {

@@ -348,8 +348,9 @@ fn brk_moves_the_heap() {
         assert_eq!(load(&space, start + 4095), Ok(0));
         assert_eq!(load(&space, start + 4096), Err(Violation::NotMapped));
         assert_eq!(space.set_brk(start - 1), start + 100);
-        space.map(anonymous(start + 16 * PAGE + STACK_GAP, 1, RW, false)).unwrap();
-        assert_eq!(space.set_brk(start + 17 * PAGE), start + 100);
+        space.map(anonymous(start + 16 * PAGE, 1, RW, false)).unwrap();
+        assert_eq!(space.set_brk(start + 16 * PAGE), start + 100);
+        assert_eq!(space.set_brk(start + 15 * PAGE), start + 15 * PAGE);
     });
 }
 

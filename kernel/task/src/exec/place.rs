@@ -145,7 +145,7 @@ pub fn image(
     let bounds = |exec: bool| {
         let mut parts = image.segments.iter().filter(|s| s.prot.contains(Prot::EXEC) == exec);
         let first = parts.next();
-        let last = parts.last().or(first);
+        let last = parts.next_back().or(first);
         match (first, last) {
             (Some(first), Some(last)) => first.at + bias..last.at + bias + last.file_len,
             _ => 0..0,
