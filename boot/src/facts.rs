@@ -24,6 +24,8 @@ pub struct Facts {
     pub info: BootInfo,
     /// Seconds since 1970 at time 0, if the starter knew.
     pub epoch: Option<u64>,
+    /// The kernel that started this one; none for the one that firmware started.
+    pub starter: Option<u16>,
     /// Options.
     pub command_line: String,
 }
@@ -45,7 +47,8 @@ pub fn read(raw: &RawBoot, early: fn(PhysRange) -> Option<&'static [u8]>) -> Res
         let block = BootBlock::decode(bytes).ok_or("the boot block is damaged")?;
         let archive = PhysRange::new(block.archive.0, block.archive.1);
         let epoch = Some(block.epoch);
-        return facts(raw, (block.index, block.incarnation), block.plan, archive, epoch, block.command_line);
+        let made = facts(raw, (block.index, block.incarnation), block.plan, archive, epoch, block.command_line);
+        return made.map(|facts| Facts { starter: Some(block.starter), ..facts });
     }
     let range = raw.archive.ok_or("no archive: start the machine with one (-initrd)")?;
     let archive = early(range).ok_or("the archive cannot be read")?;
@@ -81,5 +84,5 @@ fn facts(
     if kernel.base() + plan::IMAGE_OFFSET != raw.image.start.0 {
         return Err("the plan puts this kernel elsewhere than it was loaded".to_string());
     }
-    Ok(Facts { plan, text: text.to_string(), info, epoch, command_line: command_line.to_string() })
+    Ok(Facts { plan, text: text.to_string(), info, epoch, starter: None, command_line: command_line.to_string() })
 }

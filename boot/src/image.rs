@@ -9,7 +9,7 @@ use hal::boot::{PhysRange, RawBoot};
 use task::exec::Strings;
 
 use crate::devices::Devices;
-use crate::{facts, peers, tree};
+use crate::{cluster, facts, peers, tree};
 
 /// The first program.
 const INIT: &[u8] = b"/sbin/init";
@@ -48,12 +48,9 @@ fn start(raw: &'static RawBoot) -> ! {
         facts.info.n_cpus,
         facts.info.owned().iter().map(|r| r.len).sum::<u64>() >> 20,
     );
-    // A kernel that was started again finds the others running.
-    if facts.info.incarnation == 1 {
-        peers::start_all(&facts, epoch, archive);
-    }
     #[cfg(feature = "selftest")]
     if facts.command_line.contains("selftest=") {
+        start_peers(&facts, epoch, archive);
         crate::selftest::run(&facts, epoch, archive);
         if facts.info.index != 0 {
             hal_x86_64::exit::halt();
@@ -69,6 +66,10 @@ fn start(raw: &'static RawBoot) -> ! {
         Ok(kernel) => kernel,
         Err(why) => panic!("{why}"),
     };
+    if let Err(why) = cluster::join(&facts, &kernel, facts.starter) {
+        log::error!("no peers: {why}");
+    }
+    start_peers(&facts, epoch, archive);
     if let Err(why) = tree::make(&kernel, archive, &devices) {
         panic!("the file tree: {why:?}");
     }
@@ -76,6 +77,13 @@ fn start(raw: &'static RawBoot) -> ! {
         first_program(&kernel);
     }
     crate::kernel::run(&kernel)
+}
+
+/// Starts the kernels that the plan gives this one to start. A kernel that was started again finds them running.
+fn start_peers(facts: &facts::Facts, epoch: u64, archive: &[u8]) {
+    if facts.info.incarnation == 1 {
+        peers::start_all(facts, epoch, archive);
+    }
 }
 
 /// Starts process 1.
@@ -104,6 +112,7 @@ fn death() -> ! {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    cluster::announce_death(info);
     hal::console::last_words(format_args!("{info}"), hal_x86_64::panic::frame_pointer());
     hal::console::die()
 }

@@ -38,6 +38,12 @@ impl Hooks for Lent {
     fn irq(&self, line: u32) {
         self.devices.interrupt(line);
     }
+
+    fn doorbell(&self) {
+        if let Some(peers) = crate::cluster::peers() {
+            peers.doorbell();
+        }
+    }
 }
 
 /// Makes the kernel: everything but files and peers. Interrupts are not let in before [`run`].

@@ -207,7 +207,7 @@ pub struct Membership {
 
 impl Default for Membership {
     fn default() -> Self {
-        Self { probe_ms: 500, probes: 3, dead_after_ms: 2000 }
+        Self { probe_ms: 250, probes: 3, dead_after_ms: 2000 }
     }
 }
 

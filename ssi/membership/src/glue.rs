@@ -10,7 +10,7 @@ use base::{Errno, KernelId};
 use hal::sync::Once;
 use link::{
     Carrier as _, Facts, Guilt, Handler, Hooks, Incoming, Links, Shm, Windows,
-    lock::{LINK, Lock},
+    lock::{LINK, Lock, ReadMostly},
     porch::State as PorchState,
 };
 use objects::{from_wire, to_wire};
@@ -36,12 +36,19 @@ pub trait Machine: Send + Sync {
     fn fence(&self, victim: KernelId) -> Outcome;
     /// A view is proposed without these: unmap what was theirs.
     fn let_go(&self, excluded: &[(KernelId, Outcome)]);
-    /// A kernel is dead; its link is closed, requests to it were answered.
-    fn down(&self, dead: KernelId);
-    /// A view is in force. What the excluded had may be used again, unless they are lost. Tell the services.
-    fn in_force(&self, view: &View, excluded: &[(KernelId, Outcome)]);
+    /// All survivors have let go of these: what they had may be used again, unless they are lost.
+    fn free(&self, excluded: &[(KernelId, Outcome)]);
     /// This kernel may not go on.
     fn park(&self, why: &'static str);
+}
+
+/// A service that depends on who is there. Called on the receive path or from a timer, without locks, in the order in which services were
+/// added.
+pub trait Service: Send + Sync {
+    /// The kernel is dead and stopped; its link is closed, and requests to it were answered.
+    fn peer_down(&self, dead: KernelId);
+    /// A view is in force.
+    fn view(&self, view: &View);
 }
 
 /// What is to be done after the state machine's lock is dropped, in order.
@@ -156,6 +163,7 @@ pub struct MembershipService<W: Windows> {
     machine: Arc<dyn Machine>,
     state: Lock<Membership>,
     queue: Lock<Queue>,
+    services: ReadMostly<Vec<Arc<dyn Service>>>,
     /// What peers said of themselves.
     peers: Lock<BTreeMap<KernelId, Facts>>,
 }
@@ -174,6 +182,7 @@ impl<W: Windows> MembershipService<W> {
             machine,
             state: Lock::new(Membership::new(me, config)),
             queue: Lock::ranked(LINK, Queue::default()),
+            services: ReadMostly::new(Vec::new()),
             peers: Lock::new(BTreeMap::new()),
         });
         // Neither can be there already: both were made a moment ago.
@@ -185,6 +194,15 @@ impl<W: Windows> MembershipService<W> {
     /// The links, for the other services.
     pub const fn links(&self) -> &Arc<Links> {
         &self.links
+    }
+
+    /// Adds a service; before this kernel enters a view.
+    pub fn add(&self, service: Arc<dyn Service>) {
+        self.services.write().push(service);
+    }
+
+    fn services(&self) -> Vec<Arc<dyn Service>> {
+        self.services.read().clone()
     }
 
     /// The view in force.
@@ -353,7 +371,9 @@ impl<W: Windows> MembershipService<W> {
                 log::warn!("kernel {victim} is dead");
                 self.links.peer_down(to_wire(victim));
                 self.peers.lock().remove(&victim);
-                self.machine.down(victim);
+                for service in self.services() {
+                    service.peer_down(victim);
+                }
             }
             Effect::Prepare(view, excluded) => {
                 self.machine.let_go(&excluded);
@@ -362,7 +382,10 @@ impl<W: Windows> MembershipService<W> {
             Effect::Install(view, excluded) => {
                 log::info!("view {}: {:?}", view.epoch, view.members);
                 self.links.set_epoch(view.epoch);
-                self.machine.in_force(&view, &excluded);
+                self.machine.free(&excluded);
+                for service in self.services() {
+                    service.view(&view);
+                }
             }
             Effect::Park(why) => {
                 self.shm.porch().set_state(PorchState::Parked);

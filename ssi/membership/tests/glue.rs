@@ -10,7 +10,7 @@ use std::sync::{
 use base::KernelId;
 use common::View as Memory;
 use link::{Facts, Shm};
-use membership::{Config, Machine, MembershipService, Outcome, Phase, View};
+use membership::{Config, Machine, MembershipService, Outcome, Phase, Service, View};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -46,14 +46,18 @@ impl Machine for Cpu {
         Outcome::Fenced
     }
     fn let_go(&self, _: &[(KernelId, Outcome)]) {}
-    fn down(&self, dead: KernelId) {
-        self.downs.lock().unwrap().push(dead);
-    }
-    fn in_force(&self, view: &View, _: &[(KernelId, Outcome)]) {
-        self.views.lock().unwrap().push(view.clone());
-    }
+    fn free(&self, _: &[(KernelId, Outcome)]) {}
     fn park(&self, why: &'static str) {
         panic!("parked: {why}");
+    }
+}
+
+impl Service for Cpu {
+    fn peer_down(&self, dead: KernelId) {
+        self.downs.lock().unwrap().push(dead);
+    }
+    fn view(&self, view: &View) {
+        self.views.lock().unwrap().push(view.clone());
     }
 }
 
@@ -72,6 +76,7 @@ fn boot(board: &Arc<Board>, id: KernelId, kernels: u16) -> Kernel {
         views: Mutex::default(),
     });
     let service = MembershipService::new(id, kernels, shm, cpu.clone(), Config::new());
+    service.add(cpu.clone());
     Kernel { id, cpu, service }
 }
 

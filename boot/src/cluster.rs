@@ -1,0 +1,175 @@
+//! The other kernels: links over shared memory and doorbells, membership, and the services on them.
+
+use alloc::string::String;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+
+use base::KernelId;
+use hal::boot::PhysRange;
+use hal::cpuref::{CpuRef, FenceToken, Fenced};
+use hal::sync::{Once, SpinLock, rank};
+use link::window::{HalWindows, Reach};
+use link::{Facts as Hello, Shm};
+use membership::{Config, Machine, MembershipService, Outcome};
+use task::Kernel;
+use task::time::{Expire, Timer};
+
+use crate::facts::Facts;
+
+/// Membership over this machine's memory.
+pub type Peers = MembershipService<HalWindows>;
+
+/// For the panic path and the doorbell, which come with nothing.
+static PEERS: Once<Arc<Peers>> = Once::new();
+
+/// The membership of this kernel, once it has begun.
+pub fn peers() -> Option<&'static Arc<Peers>> {
+    PEERS.get()
+}
+
+/// What membership asks of this kernel.
+struct Board {
+    kernel: Arc<Kernel>,
+    hello: Hello,
+    /// The hardware numbers of the CPUs of each kernel.
+    cpus: Vec<(u16, Vec<u32>)>,
+    alarm: SpinLock<Option<Timer>>,
+    me: Weak<Self>,
+}
+
+impl Expire for Board {
+    fn expire(self: Arc<Self>) {
+        *self.alarm.lock() = None;
+        if let Some(peers) = peers() {
+            peers.tick();
+        }
+    }
+}
+
+impl Machine for Board {
+    fn now(&self) -> u64 {
+        hal::time::now()
+    }
+
+    fn step_forward(&self, clock: u64) {
+        hal::time::step_forward(clock);
+    }
+
+    fn set_alarm(&self, at: u64) {
+        let Some(me) = self.me.upgrade() else { return };
+        let mut alarm = self.alarm.lock();
+        if alarm.is_none_or(|timer| at < timer.deadline())
+            && let Some(old) = alarm.replace(self.kernel.timers.set(at, me))
+        {
+            self.kernel.timers.cancel(old);
+        }
+    }
+
+    fn facts(&self) -> Hello {
+        self.hello
+    }
+
+    fn fence(&self, victim: KernelId) -> Outcome {
+        let token = FenceToken::for_fence();
+        let mut outcome = Outcome::Fenced;
+        for cpu in self.cpus.iter().filter(|(index, _)| *index == victim.index).flat_map(|(_, cpus)| cpus) {
+            let fenced = CpuRef::new(*cpu).map_or(Fenced::Lost, |cpu| cpu.fence(&token));
+            outcome = match (outcome, fenced) {
+                (_, Fenced::Lost) | (Outcome::Lost, _) => Outcome::Lost,
+                (_, Fenced::Parked) | (Outcome::Parked, _) => Outcome::Parked,
+                (Outcome::Fenced, Fenced::Reset) => Outcome::Fenced,
+            };
+        }
+        outcome
+    }
+
+    fn let_go(&self, _: &[(KernelId, Outcome)]) {
+        // What was mapped of them went with their links.
+    }
+
+    fn free(&self, _: &[(KernelId, Outcome)]) {
+        // Grants end with the services that made them; the memory itself is used again by whoever boots the kernel again.
+    }
+
+    fn park(&self, why: &'static str) {
+        panic!("this kernel may not go on: {why}");
+    }
+}
+
+/// FNV-1a of the plan: kernels of different plans do not talk.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Begins this kernel's membership. `starter` is the kernel that started it; none for the first of the machine.
+///
+/// # Errors
+/// A sentence for the log.
+pub fn join(facts: &Facts, kernel: &Arc<Kernel>, starter: Option<u16>) -> Result<Arc<Peers>, String> {
+    let me = KernelId { index: facts.info.index, incarnation: facts.info.incarnation };
+    let reaches = facts.plan.kernels.iter().map(|k| Reach {
+        index: k.index,
+        memory: k.memory.iter().map(|r| PhysRange::new(r.start, r.size)).collect(),
+        cpu: k.boot_cpu().map_or(u32::MAX, |cpu| cpu.hardware),
+    });
+    let windows = HalWindows::new(me.index, reaches.collect()).ok_or("the porch cannot be reached")?;
+    let wire_me = wire::KernelId::new(me.index, me.incarnation);
+    let shm = Shm::new(wire_me, windows).ok_or("there is no porch")?;
+    let board = Arc::new_cyclic(|weak| Board {
+        kernel: kernel.clone(),
+        hello: Hello {
+            isa: hal::cpu::ELF_MACHINE,
+            cpus: facts.info.n_cpus as u16,
+            memory: facts.info.owned().iter().map(|r| r.len).sum(),
+            plan: hash(&facts.text),
+            epoch: 0,
+        },
+        cpus: facts.plan.kernels.iter().map(|k| (k.index, k.cpus.iter().map(|c| c.hardware).collect())).collect(),
+        alarm: SpinLock::new(rank::LINK, None),
+        me: weak.clone(),
+    });
+    let ms = |n: u32| u64::from(n) * 1_000_000;
+    let plan = &facts.plan.membership;
+    let config = Config {
+        probe_gap: ms(plan.probe_ms),
+        probes: plan.probes,
+        silence: ms(plan.dead_after_ms),
+        ..Config::new()
+    };
+    let peers = MembershipService::new(me, facts.plan.kernels.len() as u16, shm, board, config);
+    if !peers.links().register("test", Arc::new(link::echo::EchoService)) || PEERS.set(peers.clone()).is_err() {
+        return Err(String::from("it has begun already"));
+    }
+    match starter {
+        Some(starter) => peers.enter(starter),
+        None => peers.found(),
+    }
+    Ok(peers)
+}
+
+/// Tells the others that this kernel panicked.
+pub fn announce_death(info: &core::panic::PanicInfo<'_>) {
+    use core::fmt::Write as _;
+
+    /// As much of the message as fits: nothing is allocated any more.
+    struct Short([u8; 120], usize);
+    impl core::fmt::Write for Short {
+        fn write_str(&mut self, text: &str) -> core::fmt::Result {
+            for byte in text.bytes() {
+                let Some(slot) = self.0.get_mut(self.1) else { return Ok(()) };
+                *slot = byte;
+                self.1 += 1;
+            }
+            Ok(())
+        }
+    }
+
+    let Some(peers) = peers() else { return };
+    let mut text = Short([0; 120], 0);
+    // Short never fails.
+    let _ = write!(text, "{}", info.message());
+    let said = text.0.get(..text.1).unwrap_or_default();
+    // A character may have been cut at the end.
+    let said = core::str::from_utf8(said).unwrap_or("a panic");
+    peers.dying(said);
+}
