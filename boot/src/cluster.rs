@@ -130,12 +130,8 @@ pub fn join(facts: &Facts, kernel: &Arc<Kernel>, starter: Option<u16>) -> Result
     });
     let ms = |n: u32| u64::from(n) * 1_000_000;
     let plan = &facts.plan.membership;
-    let config = Config {
-        probe_gap: ms(plan.probe_ms),
-        probes: plan.probes,
-        silence: ms(plan.dead_after_ms),
-        ..Config::new()
-    };
+    let config =
+        Config { probe_gap: ms(plan.probe_ms), probes: plan.probes, silence: ms(plan.dead_after_ms), ..Config::new() };
     let peers = MembershipService::new(me, facts.plan.kernels.len() as u16, shm, board, config);
     if !peers.links().register("test", Arc::new(link::echo::EchoService)) || PEERS.set(peers.clone()).is_err() {
         return Err(String::from("it has begun already"));
