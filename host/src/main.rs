@@ -2,6 +2,7 @@
 //! builds this and hands over; `README.md` and `docs/machines.md` describe what it does for people.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod doctor;
 mod exec;
@@ -82,6 +83,11 @@ enum Command {
         /// Only tests whose STAGE/NAME contains this.
         filter: Option<String>,
     },
+    /// Measure against Debian's Linux in the same emulator.
+    Bench {
+        #[command(subcommand)]
+        what: BenchWhat,
+    },
     /// Run the protocol simulator; `cob sim --help` tells its options.
     #[command(disable_help_flag = true)]
     Sim {
@@ -97,6 +103,21 @@ enum Command {
     Plan {
         #[command(subcommand)]
         action: PlanAction,
+    },
+}
+
+#[derive(Subcommand)]
+enum BenchWhat {
+    /// Single operations: system calls, faults, processes.
+    Micro {
+        /// Wall clock, interleaved pairs of runs, instead of counted instructions.
+        #[arg(long, value_name = "PAIRS")]
+        wall: Option<usize>,
+        /// The machine (default: uni).
+        #[arg(short, long, default_value = "uni")]
+        machine: String,
+        /// Only these rows.
+        rows: Vec<String>,
     },
 }
 
@@ -166,6 +187,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             };
             test::test(&root, depth, filter)
         }
+        Command::Bench { what: BenchWhat::Micro { wall, machine, rows } } => bench::micro(&root, &machine, wall, &rows),
         Command::Sim { args } => inspect::sim(&root, &args),
         Command::Lint => lint::lint(&root),
         Command::Doctor => doctor::doctor(&root),

@@ -50,6 +50,22 @@ pub fn everything(root: &Root, checked: bool) -> Result<Built> {
     Ok(built)
 }
 
+/// What benchmarks run and compare with.
+pub struct Bench {
+    /// The program, static: the same on Cob and on Linux.
+    pub program: PathBuf,
+    /// Debian's Linux.
+    pub linux: PathBuf,
+}
+
+/// A program of `bench/` and Debian's Linux.
+pub fn bench(root: &Root, name: &str) -> Result<Bench> {
+    let programs = cargo::programs(root)?;
+    let program = programs.into_iter().find(|program| program.folder.starts_with("bench") && program.name == name);
+    let program = program.with_context(|| format!("no benchmark {name}"))?.path;
+    Ok(Bench { program, linux: debian::linux(root)? })
+}
+
 /// The ABI test programs, which run on this host as well as in the guest.
 pub fn guest_tests(root: &Root) -> Result<Vec<Program>> {
     let mut programs = cargo::programs(root)?;

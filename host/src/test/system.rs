@@ -234,6 +234,7 @@ fn on_linux(root: &Root, case: &Case) -> Result<(Vec<u8>, u8)> {
         .env_clear()
         .env("PATH", &bin)
         .env("HOME", &home)
+        .env("TMPDIR", &home)
         .current_dir(&home)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
