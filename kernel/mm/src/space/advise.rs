@@ -60,7 +60,10 @@ impl Space {
             Advice::DontNeed | Advice::Free => {
                 self.drop_pages(range, advice == Advice::Free)?;
             }
-            Advice::WillNeed => self.populate(range, Access::Read).or(Ok::<(), Error>(()))?,
+            Advice::WillNeed => {
+                // It is only a hint: what cannot be had now is had at its fault.
+                let _ = self.populate(range, Access::Read);
+            }
             Advice::PopulateRead => {
                 hole?;
                 self.populate(range, Access::Read)?;

@@ -103,7 +103,11 @@ fn inherit(vma: &Vma, mapper: &Weak<dyn Mapper>, last: &mut Option<(Arc<Attachme
                 Some((old, own)) if Arc::ptr_eq(old, hold) => own.clone(),
                 _ => {
                     let writable = !vma.is_private() && vma.max.contains(Prot::WRITE);
-                    let own = Attachment::new(hold.object().clone(), mapper, writable)?;
+                    let own = match Attachment::new(hold.object().clone(), mapper, writable) {
+                        // Sealed for future mappings; this one is not new.
+                        Err(error) if error == Errno::EPERM => Attachment::new(hold.object().clone(), mapper, false),
+                        other => other,
+                    }?;
                     *last = Some((hold.clone(), own.clone()));
                     own
                 }

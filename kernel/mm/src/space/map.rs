@@ -101,7 +101,7 @@ impl Space {
     /// `EINVAL` (length 0, bad address), `ENOMEM` (no room, limits, commitment), `EEXIST` ([`Place::Free`]), `EPERM` (below the
     /// lowest address, sealed), `EAGAIN` (too much locked memory).
     pub fn map(&self, request: MapRequest) -> Result<u64> {
-        let MapRequest { place, len, prot, max, mut flags, what, label } = request;
+        let MapRequest { place, len, prot, mut max, mut flags, what, label } = request;
         if len == 0 {
             return Err(invalid("nothing to map"));
         }
@@ -119,7 +119,15 @@ impl Space {
                     return Err(Error::new(Errno::EOVERFLOW, "beyond the largest offset"));
                 }
                 let writable = shared && max.contains(Prot::WRITE);
-                Content::Object { hold: Attachment::new(object, &self.mapper(), writable)?, offset }
+                let hold = match Attachment::new(object.clone(), &self.mapper(), writable) {
+                    // Sealed: it can still be read, and never be made writable.
+                    Err(error) if error == Errno::EPERM && writable && !prot.contains(Prot::WRITE) => {
+                        max -= Prot::WRITE;
+                        Attachment::new(object, &self.mapper(), false)?
+                    }
+                    other => other?,
+                };
+                Content::Object { hold, offset }
             }
         };
         let mut inner = self.inner.lock();

@@ -452,3 +452,28 @@ fn memory_runs_out_for_the_program_and_not_for_the_kernel() {
         hal::space::deactivate();
     });
 }
+
+#[test]
+fn sealed_objects_are_mapped_read_only() {
+    use crate::cache::Seals;
+    on_kernel(|| {
+        let memory = memory();
+        let space = space(&memory);
+        let file = PageCache::new(&memory, 4 * PAGE);
+        space.map(object(BASE, 4, RW, true, &file, 0)).unwrap();
+        assert_eq!(store(&space, BASE, 7), Ok(()));
+        assert_eq!(file.add_seals(Seals::WRITE).unwrap_err(), Errno::EBUSY);
+        file.add_seals(Seals::FUTURE_WRITE).unwrap();
+        // What is mapped already goes on, over fork too; what is new cannot be written.
+        let child = space.fork().unwrap();
+        assert_eq!(store(&child, BASE + PAGE, 8), Ok(()));
+        assert_eq!(space.map(object(BASE + 8 * PAGE, 4, RW, true, &file, 0)).unwrap_err(), Errno::EPERM);
+        space.map(object(BASE + 8 * PAGE, 4, Prot::READ, true, &file, 0)).unwrap();
+        assert_eq!(load(&space, BASE + 9 * PAGE), Ok(8));
+        assert_eq!(space.protect(BASE + 8 * PAGE, PAGE, RW).unwrap_err(), Errno::EACCES);
+        space.map(object(BASE + 16 * PAGE, 4, RW, false, &file, 0)).unwrap();
+        assert_eq!(store(&space, BASE + 16 * PAGE, 9), Ok(()));
+        assert_eq!(load(&space, BASE), Ok(7));
+        hal::space::deactivate();
+    });
+}
