@@ -190,16 +190,26 @@ impl VmaMap {
 
     /// Takes `range` out and hands each piece to `each`, in order.
     pub fn remove(&mut self, range: Range<u64>, mut each: impl FnMut(Vma)) {
+        if range.is_empty() {
+            return;
+        }
         if self.full.as_ref().is_some_and(|full| range.end >= full.above) {
             self.full = None;
         }
-        // Most calls name one mapping and all of it.
-        if self.map.get(&range.start).is_some_and(|vma| vma.end == range.end) {
-            if let Some(vma) = self.map.remove(&range.start) {
-                self.version += 1;
-                self.totals.sub(&vma);
-                each(vma);
+        // Most calls name one mapping, all of it or its front.
+        if self.map.get(&range.start).is_some_and(|vma| vma.end >= range.end)
+            && let Some(mut vma) = self.map.remove(&range.start)
+        {
+            self.version += 1;
+            if vma.end > range.end {
+                let mut rest = vma.clone();
+                rest.content = vma.content_at(range.end);
+                rest.start = range.end;
+                self.map.insert(rest.start, rest);
+                vma.end = range.end;
             }
+            self.totals.sub(&vma);
+            each(vma);
             return;
         }
         if self.overlapping(range.clone()).next().is_none() {
