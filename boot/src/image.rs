@@ -70,7 +70,7 @@ fn start(raw: &'static RawBoot) -> ! {
         log::error!("no peers: {why}");
     }
     start_peers(&facts, epoch, archive);
-    if let Err(why) = tree::make(&kernel, archive, &devices) {
+    if let Err(why) = tree::make(&kernel, archive, &devices, &facts.command_line) {
         panic!("the file tree: {why:?}");
     }
     if facts.info.index == 0 && facts.info.incarnation == 1 {

@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 
 use base::{Result, wait::Try};
+use procfs::ProcType;
 use vfs::devfs::DevFs;
 use vfs::tmpfs::{self, TmpfsType};
 use vfs::{Caller, FileKind, Follow, OpenFile, OpenFlags, Status, Walk};
@@ -22,8 +23,14 @@ impl vfs::WaitOps for Never {
 ///
 /// # Errors
 /// What is wrong with the archive.
-pub fn make(kernel: &Arc<task::Kernel>, archive: &'static [u8], devices: &Devices) -> Result<()> {
+pub fn make(
+    kernel: &Arc<task::Kernel>,
+    archive: &'static [u8],
+    devices: &Devices,
+    command_line: &str,
+) -> Result<()> {
     let vfs = kernel.vfs();
+    vfs.add_type(ProcType::new(kernel, command_line));
     vfs.add_type(Arc::new(TmpfsType("tmpfs")));
     vfs.add_type(Arc::new(TmpfsType("ramfs")));
     vfs.mount_root(tmpfs::archive::load(vfs, archive)?, "rootfs", "rootfs")?;
