@@ -12,7 +12,7 @@ use crate::devices::Devices;
 use crate::{cluster, facts, peers, tree};
 
 /// The first program.
-const INIT: &[u8] = b"/sbin/init";
+const INIT: &str = "/sbin/init";
 
 hal_x86_64::entry!(start);
 
@@ -74,7 +74,7 @@ fn start(raw: &'static RawBoot) -> ! {
         panic!("the file tree: {why:?}");
     }
     if facts.info.index == 0 && facts.info.incarnation == 1 {
-        first_program(&kernel);
+        first_program(&kernel, &facts.command_line);
     }
     crate::kernel::run(&kernel)
 }
@@ -86,14 +86,15 @@ fn start_peers(facts: &facts::Facts, epoch: u64, archive: &[u8]) {
     }
 }
 
-/// Starts process 1.
-fn first_program(kernel: &Arc<task::Kernel>) {
+/// Starts process 1: what `init=` names, as on Linux.
+fn first_program(kernel: &Arc<task::Kernel>, command_line: &str) {
+    let path = command_line.split_whitespace().find_map(|word| word.strip_prefix("init=")).unwrap_or(INIT).as_bytes();
     let mut argv = Strings::new();
     let mut envp = Strings::new();
     let started = argv
         .push(INIT)
         .and_then(|()| envp.push(b"TERM=vt100"))
-        .and_then(|()| kernel.start_init(INIT, argv, envp, tree::console(kernel)));
+        .and_then(|()| kernel.start_init(path, argv, envp, tree::console(kernel)));
     if let Err(why) = started {
         panic!("process 1: {why:?}");
     }

@@ -23,17 +23,13 @@ impl vfs::WaitOps for Never {
 ///
 /// # Errors
 /// What is wrong with the archive.
-pub fn make(
-    kernel: &Arc<task::Kernel>,
-    archive: &'static [u8],
-    devices: &Devices,
-    command_line: &str,
-) -> Result<()> {
+pub fn make(kernel: &Arc<task::Kernel>, archive: &'static [u8], devices: &Devices, command_line: &str) -> Result<()> {
     let vfs = kernel.vfs();
     vfs.add_type(ProcType::new(kernel, command_line));
     vfs.add_type(Arc::new(TmpfsType("tmpfs")));
     vfs.add_type(Arc::new(TmpfsType("ramfs")));
     vfs.mount_root(tmpfs::archive::load(vfs, archive)?, "rootfs", "rootfs")?;
+    vfs::tty::pty::install(vfs);
     devices.register(vfs);
     let dev = DevFs::install(vfs)?;
     if devices.agent.is_some() {

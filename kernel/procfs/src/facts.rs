@@ -300,4 +300,4 @@ pub fn system_file(kernel: &Kernel, vfs: Option<&Vfs>, command_line: &str, name:
 }
 
 /// As uname(2) says it.
-const RELEASE: &str = "6.1.0-cob";
+const RELEASE: &str = "6.6.0-cob";
