@@ -92,7 +92,7 @@ fn first_program(kernel: &Arc<task::Kernel>, command_line: &str) {
     let mut argv = Strings::new();
     let mut envp = Strings::new();
     let started = argv
-        .push(INIT)
+        .push(path)
         .and_then(|()| envp.push(b"TERM=vt100"))
         .and_then(|()| kernel.start_init(path, argv, envp, tree::console(kernel)));
     if let Err(why) = started {
