@@ -39,8 +39,8 @@ pub fn micro(root: &Root, machine: &str, wall: Option<usize>, wanted: &[String])
             eprintln!("pair {pair} of {pairs}; the host is busy to {:.0} %", 100.0 * busy()?);
             ensure!(busy()? < IDLE, "the host does something else; a wall clock would measure that");
         }
-        cob.push(on_cob(root, &machine, wanted)?);
         linux.push(on_linux(root, &machine, &bench, wanted)?);
+        cob.push(on_cob(root, &machine, wanted)?);
     }
     let (cob, linux) = (medians(&cob), medians(&linux));
     let gate = if wall.is_some() { WALL_GATE } else { GATE };

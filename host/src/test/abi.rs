@@ -1,8 +1,8 @@
 //! Programs that test the Linux ABI: each case is run on this host's Linux first, and must pass there, then in the system in every
 //! placement, unchanged.
 //!
-//! Such a program is a package `tests/NAME` with `guest = true` in `[package.metadata.cob]`. `NAME --list` prints its cases, one a
-//! line; `NAME CASE` runs one and exits with 0 if the kernel did what Linux does.
+//! Such a program is a package `tests/NAME` with `guest = true` in `[package.metadata.cob]`. `PROGRAM list` prints its cases, one a
+//! line; `PROGRAM run CASE` runs one and exits with 0 if the kernel did what Linux does.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -31,7 +31,7 @@ impl Program {
     pub fn case(&self) -> Case {
         Case {
             name: self.name.clone(),
-            run: format!("exec /usr/lib/cob/tests/{} {}", self.program, quote(&self.case)),
+            run: format!("exec /usr/lib/cob/tests/{} run {}", self.program, quote(&self.case)),
             stdin: String::new(),
             stdout: None,
             has: Vec::new(),
@@ -70,13 +70,14 @@ fn run(root: &Root, report: &mut Report) -> Result<Vec<Program>> {
                 let output = Command::new("timeout")
                     .arg(TIME.to_string())
                     .arg(&program.path)
-                    .arg(&case)
+                    .args(["run", &case])
                     .stdin(Stdio::null())
                     .output()
                     .map_err(|error| error.to_string())?;
                 passed = output.status.success();
                 let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                if passed { Ok(()) } else { Err(format!("Linux: {}\n{said}", output.status)) }
+                let out = String::from_utf8_lossy(&output.stdout).into_owned();
+                if passed { Ok(()) } else { Err(format!("Linux: {}\n{out}{said}", output.status)) }
             });
             if passed {
                 good.push(Program { name, program: program.name.clone(), case });
@@ -87,7 +88,7 @@ fn run(root: &Root, report: &mut Report) -> Result<Vec<Program>> {
 }
 
 fn list(program: &Path) -> Result<Vec<String>> {
-    let output = Command::new(program).arg("--list").output().context("asking for the cases")?;
-    ensure!(output.status.success(), "{} --list failed", program.display());
+    let output = Command::new(program).arg("list").output().context("asking for the cases")?;
+    ensure!(output.status.success(), "{} list failed", program.display());
     Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
 }

@@ -177,6 +177,9 @@ fn one(session: &mut Session, job: &Job) -> (Verdict, bool) {
     if wrong.is_empty() {
         return (Ok(()), again);
     }
+    if job.linux.is_none() && case.stdout.is_none() && !stdout.is_empty() {
+        wrong.push(format!("stdout: {}", String::from_utf8_lossy(&stdout)));
+    }
     if !stderr.is_empty() {
         wrong.push(format!("stderr: {}", String::from_utf8_lossy(&stderr)));
     }
