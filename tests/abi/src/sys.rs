@@ -20,14 +20,48 @@ pub fn result(ret: i64) -> Sys {
     Err(u16::try_from(nr).ok().and_then(Errno::from_number).unwrap_or(Errno::EIO))
 }
 
-/// Calls the kernel. Pointers must be wide, numbers may be of any size.
+/// An argument of a system call.
+pub trait Word {
+    /// What goes into the register.
+    fn word(self) -> usize;
+}
+
+macro_rules! words {
+    ($($number:ty)*) => {
+        $(impl Word for $number {
+            fn word(self) -> usize {
+                self as usize
+            }
+        })*
+    };
+}
+
+words!(i32 u32 i64 u64 usize);
+
+impl<T> Word for *const T {
+    fn word(self) -> usize {
+        self as usize
+    }
+}
+
+impl<T> Word for *mut T {
+    fn word(self) -> usize {
+        self as usize
+    }
+}
+
+/// Calls the kernel; see [`sys!`].
+pub fn call(number: libc::c_long, args: &[usize]) -> Sys {
+    let arg = |at: usize| args.get(at).copied().unwrap_or(0);
+    // SAFETY: cases pass addresses of memory that lives through the call, or of none, which the kernel must refuse.
+    result(unsafe { libc::syscall(number, arg(0), arg(1), arg(2), arg(3), arg(4), arg(5)) })
+}
+
+/// Calls the kernel: `sys!(SYS_close, fd)`.
 #[macro_export]
 macro_rules! sys {
     ($name:ident $(, $arg:expr)* $(,)?) => {
-        $crate::sys::result(
-            // SAFETY: cases pass addresses of memory that lives through the call, or of none, which the kernel must refuse.
-            unsafe { ::libc::syscall(::libc::$name $(, $arg)*) },
-        )
+        $crate::sys::call(::libc::$name, &[$($crate::sys::Word::word($arg)),*])
     };
 }
 

@@ -98,7 +98,8 @@ cases! {
     fn sleep_is_never_short [clock_nanosleep, nanosleep] {
         for time in [0, 1, 7, 20] {
             let start = clock(libc::CLOCK_MONOTONIC)?;
-            sys!(SYS_nanosleep, &raw const *&ms(time), 0usize)?;
+            let span = ms(time);
+            sys!(SYS_nanosleep, &raw const span, 0usize)?;
             check!(clock(libc::CLOCK_MONOTONIC)? - start >= time * MS);
         }
         let at = clock(libc::CLOCK_MONOTONIC)? + 20 * MS;
