@@ -66,10 +66,17 @@ fn start(raw: &'static RawBoot) -> ! {
         Ok(kernel) => kernel,
         Err(why) => panic!("{why}"),
     };
-    if let Err(why) = cluster::join(&facts, &kernel, facts.starter) {
+    let joined = cluster::join(&facts, &kernel, facts.starter);
+    if let Err(why) = &joined {
         log::error!("no peers: {why}");
     }
     start_peers(&facts, epoch, archive);
+    #[cfg(feature = "selftest")]
+    if let Ok(peers) = &joined
+        && crate::peertest::start(&facts, &kernel, peers)
+    {
+        crate::kernel::run(&kernel)
+    }
     if let Err(why) = tree::make(&kernel, archive, &devices, &facts.command_line) {
         panic!("the file tree: {why:?}");
     }

@@ -17,6 +17,8 @@ mod kernel;
 #[cfg(target_os = "none")]
 mod peers;
 #[cfg(all(target_os = "none", feature = "selftest"))]
+mod peertest;
+#[cfg(all(target_os = "none", feature = "selftest"))]
 mod selftest;
 #[cfg(target_os = "none")]
 mod tree;

@@ -363,9 +363,18 @@ impl Links {
 
     // -- receiving -------------------------------------------------------------------------------------------------
 
-    /// Handles what came: from the doorbell interrupt, or while polling. At most `budget` messages; `true` if there may be more (call
-    /// again soon: nobody rings for those). If another CPU is at it, that one goes on for us.
+    /// Handles what came, from the doorbell interrupt. At most `budget` messages; `true` if there may be more (call again soon: nobody
+    /// rings for those). If another CPU is at it, that one goes on for us.
     pub fn receive(&self, budget: usize) -> bool {
+        self.receive_and(budget, true)
+    }
+
+    /// As [`Links::receive`], and peers do not ring afterwards: the caller polls again at once, and calls [`Links::receive`] when it stops.
+    pub fn poll(&self, budget: usize) -> bool {
+        self.receive_and(budget, false)
+    }
+
+    fn receive_and(&self, budget: usize, sleep: bool) -> bool {
         loop {
             // Taken out while it is used: handlers run without any lock held.
             let taken = self.receiving.lock().take();
@@ -379,7 +388,7 @@ impl Links {
                 continue;
             };
             self.again.store(false, Ordering::Relaxed);
-            let more = self.drain(&mut receiver, budget);
+            let more = self.drain(&mut receiver, budget, sleep);
             *self.receiving.lock() = Some(receiver);
             fence(Ordering::SeqCst);
             if more || !self.again.load(Ordering::Relaxed) {
@@ -388,7 +397,7 @@ impl Links {
         }
     }
 
-    fn drain(&self, receiver: &mut Receiver, budget: usize) -> bool {
+    fn drain(&self, receiver: &mut Receiver, budget: usize, sleep: bool) -> bool {
         for carrier in &self.carriers {
             carrier.begin();
         }
@@ -404,7 +413,7 @@ impl Links {
             }
             // Nothing in any active ring: tell the producers, and sleep unless something came.
             self.rest(receiver);
-            if self.carriers.iter().all(|carrier| carrier.end()) {
+            if !sleep || self.carriers.iter().all(|carrier| carrier.end()) {
                 return false;
             }
         }
