@@ -1,6 +1,7 @@
 //! The devices of this kernel: what the plan gives it, as far as a driver exists, and how programs reach them.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use base::io::{Sink, Source};
 use base::wait::{Try, done};
@@ -53,26 +54,15 @@ impl Serial {
     }
 
     fn interrupt(&self) {
-        let mut got = [0; 64];
-        loop {
-            let mut n = 0;
-            let room = self.uart.lock().interrupt(|byte| {
-                // The FIFO has 16 bytes, and the line brings less than that while they are read.
-                if let Some(slot) = got.get_mut(n) {
-                    *slot = byte;
-                    n += 1;
-                }
-            });
-            let Some(tty) = self.tty.get() else { return };
-            if n > 0 {
-                tty.receive(got.get(..n).unwrap_or_default());
-            }
-            if room {
-                tty.writable();
-            }
-            if n == 0 {
-                return;
-            }
+        // The line may bring more while its FIFO is read.
+        let mut got = Vec::new();
+        let room = self.uart.lock().interrupt(|byte| got.push(byte));
+        let Some(tty) = self.tty.get() else { return };
+        if !got.is_empty() {
+            tty.receive(&got);
+        }
+        if room {
+            tty.writable();
         }
     }
 }
