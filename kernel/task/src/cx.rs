@@ -1,13 +1,16 @@
 //! The running task as the code that serves it sees it: what system-call handlers are given.
 
 use alloc::{boxed::Box, sync::Arc};
-use core::cell::{Cell, RefCell, RefMut};
+use core::{
+    cell::{Cell, RefCell, RefMut},
+    sync::atomic::Ordering,
+};
 
 use base::{Errno, Error, Result, Wake, wait::Op};
 use hal::usermode::UserContext;
 use mm::{MappedPage, PageWait, Space, User};
 
-use crate::{kernel::Kernel, process::Process, task::Task, wait::Interrupted};
+use crate::{kernel::Kernel, limits::Resource, process::Process, signal::Signal, task::Task, wait::Interrupted};
 
 /// How a call that returns `EINTR` starts again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +45,7 @@ pub struct Cx {
     space: RefCell<Arc<Space>>,
     restart: Cell<Restart>,
     block: Cell<Option<RestartBlock>>,
+    caller: RefCell<Option<(u64, Arc<vfs::Caller>)>>,
     /// Set while restart_syscall runs a call again.
     resumed: Cell<Option<u64>>,
     /// Another thread may have used this CPU's FPU since this one did.
@@ -57,6 +61,7 @@ impl Cx {
             space: RefCell::new(space),
             restart: Cell::new(Restart::No),
             block: Cell::new(None),
+            caller: RefCell::new(None),
             resumed: Cell::new(None),
             fpu_away: Cell::new(true),
             ended: Cell::new(false),
@@ -109,8 +114,27 @@ impl Cx {
         self.regs.get_mut()
     }
 
-    /// On whose behalf files are used.
-    pub fn caller(&self) -> vfs::Caller {
+    /// On whose behalf files are used. Kept until something that it says changes.
+    pub fn caller(&self) -> Arc<vfs::Caller> {
+        let changes = self.process().changes.load(Ordering::Acquire);
+        let umask = self.task.umask();
+        {
+            let kept = self.caller.borrow();
+            if let Some((at, caller)) = &*kept
+                && *at == changes
+                && caller.umask == umask
+            {
+                return caller.clone();
+            }
+        }
+        let caller = Arc::new(self.new_caller(umask));
+        let old = self.caller.replace(Some((changes, caller.clone())));
+        drop(old);
+        caller
+    }
+
+    #[cold]
+    fn new_caller(&self, umask: u32) -> vfs::Caller {
         let process = self.process();
         let creds = process.creds();
         let (ignored, mask) = (process.actions(|a| a.ignored()), self.task.mask());
@@ -120,13 +144,13 @@ impl Cx {
             gid: creds.fsgid,
             groups: creds.groups.iter().copied().collect(),
             capabilities: creds.effective,
-            umask: self.task.fs().umask(),
+            umask,
             pid: process.pid().0,
             pgid: process.pgid().0,
             sid: process.session().sid().0,
-            immune_ttin: immune(crate::signal::Signal::TTIN),
-            immune_ttou: immune(crate::signal::Signal::TTOU),
-            file_size_limit: process.limits(|l| l.soft(crate::limits::Resource::FileSize)),
+            immune_ttin: immune(Signal::TTIN),
+            immune_ttou: immune(Signal::TTOU),
+            file_size_limit: process.limits(|l| l.soft(Resource::FileSize)),
         }
     }
 

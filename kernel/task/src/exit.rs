@@ -75,8 +75,16 @@ impl Cx {
         // Whoever calls execve waits for this.
         process.child_waiters.wake(Ready::IN);
         let kernel = self.kernel();
-        task.set_files(kernel.no_files());
-        task.set_fs(kernel.no_fs());
+        let files = task.set_files(kernel.no_files());
+        if Arc::strong_count(&files) == 1 {
+            // The last user: POSIX locks go with the descriptors.
+            let caller = self.caller();
+            for file in files.take(0..=u32::MAX) {
+                file.flush(&caller);
+            }
+        }
+        drop(files);
+        drop(task.set_fs(kernel.no_fs()));
         if last {
             let space = process.set_space(None);
             drop(space);

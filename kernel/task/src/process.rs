@@ -99,6 +99,8 @@ pub struct Process {
     pub dumpable: AtomicU8,
     /// Signals queued with info, for RLIMIT_SIGPENDING.
     pub(crate) queued: AtomicU64,
+    /// Counts changes of what a `vfs::Caller` says of it.
+    pub(crate) changes: AtomicU64,
     /// membarrier(2) registrations.
     pub membarrier: AtomicU32,
 }
@@ -165,6 +167,7 @@ impl Process {
             oom_score_adj: AtomicI16::new(parts.oom_score_adj),
             dumpable: AtomicU8::new(1),
             queued: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             membarrier: AtomicU32::new(0),
         })
     }
@@ -205,6 +208,7 @@ impl Process {
 
     pub(crate) fn set_pgid(&self, pgid: Pid) {
         self.pgid.store(pgid.0, Ordering::Relaxed);
+        self.changed();
     }
 
     /// Its session.
@@ -213,7 +217,9 @@ impl Process {
     }
 
     pub(crate) fn set_session(&self, session: Arc<dyn Session>) {
-        *self.session.lock() = session;
+        let old = core::mem::replace(&mut *self.session.lock(), session);
+        drop(old);
+        self.changed();
     }
 
     /// Who it is among others.
@@ -247,6 +253,7 @@ impl Process {
             *creds = Arc::new(new);
             (result, users)
         };
+        self.changed();
         if let Some(users) = users {
             self.session().notice(crate::session::Notice::Users(self.pid, users));
         }
@@ -332,7 +339,19 @@ impl Process {
 
     /// Does something with its signal actions.
     pub fn actions<R>(&self, f: impl FnOnce(&mut Actions) -> R) -> R {
-        f(&mut self.shared.lock().actions)
+        let mut shared = self.shared.lock();
+        let before = shared.actions.ignored();
+        let result = f(&mut shared.actions);
+        let after = shared.actions.ignored();
+        drop(shared);
+        if before != after {
+            self.changed();
+        }
+        result
+    }
+
+    pub(crate) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
     }
 }
 

@@ -68,6 +68,7 @@ impl ProcessRef for Process {
                     None => Ok(l.get(resource)),
                 })?;
                 if new.is_some() {
+                    self.changed();
                     self.apply_memory_limits();
                 }
                 done(ProcessReply::Limit(old))

@@ -309,6 +309,10 @@ impl Task {
         self.fs.lock().clone()
     }
 
+    pub(crate) fn umask(&self) -> u32 {
+        self.fs.lock().umask()
+    }
+
     /// Gives it another one: unshare(CLONE_FS). The old one.
     pub fn set_fs(&self, fs: Arc<FsState>) -> Arc<FsState> {
         core::mem::replace(&mut *self.fs.lock(), fs)

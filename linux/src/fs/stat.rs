@@ -151,7 +151,7 @@ fn do_access(cx: &Cx, dirfd: u64, name: u64, mode: u64, flags: u64) -> Result<u6
     if mode & !7 != 0 || flags & !(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
         return Err(invalid("unknown mode or flags"));
     }
-    let mut caller = cx.caller();
+    let mut caller = (*cx.caller()).clone();
     if flags & AT_EACCESS == 0 {
         // access(2) asks for the real user; capabilities count as if that user had made the call.
         let creds = cx.process().creds();

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use super::{SigInfo, SigSet};
+use super::{SigInfo, SigSet, Signal};
 use crate::task::{AltStack, Task, work};
 
 impl Task {
@@ -28,12 +28,21 @@ impl Task {
             let old = core::mem::replace(&mut signals.mask, mask);
             (old, mask.minus(old))
         };
+        self.note_mask(old, mask);
         // Another thread must look at what this one blocks now.
         if !newly.is_empty() {
             self.pass_on(newly);
         }
         self.recheck_signals();
         old
+    }
+
+    /// Whether the terminal can stop it depends on these two.
+    fn note_mask(&self, old: SigSet, new: SigSet) {
+        const TERMINAL: SigSet = SigSet::EMPTY.with(Signal::TTIN).with(Signal::TTOU);
+        if old.and(TERMINAL) != new.and(TERMINAL) {
+            self.process().changed();
+        }
     }
 
     /// Sets a mask until the call returns (sigsuspend, ppoll, pselect, epoll_pwait): the old one comes back after the handler.
@@ -43,6 +52,8 @@ impl Task {
             let old = signals.mask;
             signals.saved_mask.get_or_insert(old);
             signals.mask = mask.minus(SigSet::UNSTOPPABLE);
+            drop(signals);
+            self.note_mask(old, mask);
         }
         self.work.fetch_or(work::MASK, Ordering::SeqCst);
         self.recheck_signals();
