@@ -321,7 +321,7 @@ impl OpenFile for LocalFile {
                 done(count.1)
             }
             Try::WouldBlock => Ok(Try::WouldBlock),
-            Try::Started(_) => Err(Errno::EIO.into()),
+            Try::Started(op) => Ok(Try::Started(op).map(|_| 0)),
         }
     }
 

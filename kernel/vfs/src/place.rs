@@ -1,6 +1,11 @@
 //! Where something is in the tree: nodes (a name in a directory), mounts, places.
 
-use alloc::{collections::BTreeMap, string::String, sync::Arc, vec::Vec};
+use alloc::{
+    collections::BTreeMap,
+    string::String,
+    sync::{Arc, Weak},
+    vec::Vec,
+};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use hal::sync::{SpinLock, rank};
@@ -12,9 +17,23 @@ pub struct Node {
     inode: Arc<dyn Inode>,
     up: SpinLock<Up>,
     /// Names found in this directory, each with the directory's `names_version` at that time.
-    names: SpinLock<BTreeMap<Arc<[u8]>, (u64, Arc<Node>)>>,
+    names: SpinLock<BTreeMap<Arc<[u8]>, Known>>,
     /// Something may be mounted here.
     pub(crate) mounted: AtomicBool,
+}
+
+/// A name that was found. What may not be kept (`/proc`, a peer's directory) is only remembered as long as somebody uses it, so that it stays the same
+/// node while it is a working directory or a mount point.
+struct Known {
+    version: u64,
+    weak: Weak<Node>,
+    strong: Option<Arc<Node>>,
+}
+
+impl Known {
+    fn new(node: &Arc<Node>, version: Option<u64>) -> Self {
+        Self { version: version.unwrap_or(0), weak: Arc::downgrade(node), strong: version.map(|_| node.clone()) }
+    }
 }
 
 struct Up {
@@ -69,54 +88,52 @@ impl Node {
     #[inline]
     pub(crate) fn cached(&self, name: &[u8], version: u64) -> Option<Arc<Self>> {
         match self.names.lock().get(name) {
-            Some((seen, node)) if *seen == version => Some(node.clone()),
+            Some(known) if known.version == version => known.strong.clone(),
             _ => None,
         }
     }
 
     /// The node of `inode`, found as `name`; kept if `version` says that it may be.
     pub(crate) fn child(self: &Arc<Self>, name: &[u8], inode: Arc<dyn Inode>, version: Option<u64>) -> Arc<Self> {
-        let mut old = None;
-        let node = {
-            let mut names = self.names.lock();
-            match names.get_mut(name) {
-                Some((seen, node)) if crate::inode::same(&node.inode, &inode) => {
-                    *seen = version.unwrap_or(0);
-                    node.clone()
-                }
-                _ => {
-                    let name: Arc<[u8]> = name.into();
-                    let node = Self::new(inode, Some(self.clone()), name.clone());
-                    // Directories that are not cacheable (of a peer) are kept too, for their identity; version 0 is never current.
-                    if version.is_some() || node.kind() == FileKind::Directory {
-                        old = names.insert(name, (version.unwrap_or(0), node.clone()));
-                    }
-                    node
-                }
-            }
-        };
-        drop(old);
+        let mut names = self.names.lock();
+        if let Some(known) = names.get_mut(name)
+            && let Some(node) = known.weak.upgrade()
+            && crate::inode::same(&node.inode, &inode)
+        {
+            known.version = version.unwrap_or(0);
+            return node;
+        }
+        let name: Arc<[u8]> = name.into();
+        let node = Self::new(inode, Some(self.clone()), name.clone());
+        let mut dead = Vec::new();
+        if version.is_none() && names.len() >= 64 {
+            names.retain(|_, known| known.weak.strong_count() > 0);
+        }
+        dead.extend(names.insert(name, Known::new(&node, version)));
+        drop(names);
+        drop(dead);
         node
     }
 
     /// The name was taken away.
     pub(crate) fn forget(&self, name: &[u8]) {
         let gone = self.names.lock().remove(name);
-        if let Some((_, node)) = gone {
+        if let Some(node) = gone.as_ref().and_then(|k| k.weak.upgrade()) {
             node.up.lock().gone = true;
             let inner = core::mem::take(&mut *node.names.lock());
             drop(inner);
         }
+        drop(gone);
     }
 
     pub(crate) fn known(&self, name: &[u8]) -> Option<Arc<Self>> {
-        self.names.lock().get(name).map(|(_, n)| n.clone())
+        self.names.lock().get(name).and_then(|k| k.weak.upgrade())
     }
 
     /// `name` of this directory is now `new` of `to`, and with `exchange` the other way round too.
     pub(crate) fn moved(self: &Arc<Self>, name: &[u8], to: &Arc<Self>, new: &[u8], exchange: bool) {
-        let here = self.names.lock().remove(name).map(|(_, n)| n);
-        let there = to.names.lock().remove(new).map(|(_, n)| n);
+        let here = self.names.lock().remove(name).and_then(|k| k.weak.upgrade());
+        let there = to.names.lock().remove(new).and_then(|k| k.weak.upgrade());
         if let Some(node) = here {
             node.settle(to, new);
         }
@@ -136,7 +153,9 @@ impl Node {
             up.parent.replace(parent.clone())
         };
         drop(old);
-        parent.names.lock().insert(name, (0, self));
+        let known = Known { version: 0, weak: Arc::downgrade(&self), strong: Some(self) };
+        let old = parent.names.lock().insert(name, known);
+        drop(old);
     }
 }
 

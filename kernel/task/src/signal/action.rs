@@ -97,6 +97,12 @@ impl Actions {
         SigSet(u64::MAX).iter().filter(|&s| self.get(s).handler == IGNORE).fold(SigSet::EMPTY, SigSet::with)
     }
 
+    /// Those with a handler.
+    pub fn caught(&self) -> SigSet {
+        let caught = |s: &Signal| !matches!(self.get(*s).handler, IGNORE | DEFAULT);
+        SigSet(u64::MAX).iter().filter(caught).fold(SigSet::EMPTY, SigSet::with)
+    }
+
     /// At execve(2): handlers go back to default, ignored stay ignored.
     pub fn reset_for_exec(&mut self) {
         for action in &mut self.table {
