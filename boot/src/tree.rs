@@ -3,7 +3,6 @@
 use alloc::sync::Arc;
 
 use base::{Result, wait::Try};
-use procfs::ProcType;
 use vfs::devfs::DevFs;
 use vfs::tmpfs::{self, TmpfsType};
 use vfs::{Caller, FileKind, Follow, OpenFile, OpenFlags, Status, Walk};
@@ -19,13 +18,18 @@ impl vfs::WaitOps for Never {
     }
 }
 
-/// Makes the tree of `kernel`.
+/// Makes the tree of `kernel`; where `/proc/cob` and others are filled in.
 ///
 /// # Errors
 /// What is wrong with the archive.
-pub fn make(kernel: &Arc<task::Kernel>, archive: &'static [u8], devices: &Devices, command_line: &str) -> Result<()> {
+pub fn make(
+    kernel: &Arc<task::Kernel>,
+    archive: &'static [u8],
+    devices: &Devices,
+    command_line: &str,
+) -> Result<procfs::Trees> {
     let vfs = kernel.vfs();
-    vfs.add_type(ProcType::new(kernel, command_line));
+    let trees = procfs::install(kernel, None, command_line);
     vfs.add_type(Arc::new(TmpfsType("tmpfs")));
     vfs.add_type(Arc::new(TmpfsType("ramfs")));
     vfs.mount_root(tmpfs::archive::load(vfs, archive)?, "rootfs", "rootfs")?;
@@ -41,7 +45,7 @@ pub fn make(kernel: &Arc<task::Kernel>, archive: &'static [u8], devices: &Device
     if let Ok(at) = walk.find(b"/dev", Follow::Yes) {
         vfs.mount(&caller, at, "devtmpfs", "devtmpfs", "", vfs::place::MountFlags::empty())?;
     }
-    Ok(())
+    Ok(trees)
 }
 
 /// What the first program has as its standard streams.

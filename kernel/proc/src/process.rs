@@ -52,7 +52,6 @@ impl ProcessFile {
         ("cmdline", Self::Cmdline, 0o444),
         ("comm", Self::Comm, 0o644),
         ("environ", Self::Environ, 0o400),
-        ("io", Self::Io, 0o400),
         ("limits", Self::Limits, 0o444),
         ("maps", Self::Maps, 0o444),
         ("mountinfo", Self::Mountinfo, 0o444),

@@ -4,31 +4,40 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::{fmt::Write, sync::atomic::Ordering};
 
-use base::{Errno, Error, Result};
+use base::{Errno, Result};
 use hal::addr::PAGE_SIZE;
 use mm::Label;
 use proc::process::{Facts, MapLine, ProcessFile, limits, maps};
-use proc::system::{Counters, Cpu, Memory, cpuinfo, loadavg, meminfo, stat, uptime};
-use task::{Kernel, Pid, Process};
-use vfs::Vfs;
+use proc::system::{Counters, Cpu, Memory, cpuinfo, loadavg, meminfo, node_meminfo, stat, uptime};
+use task::{Kernel, Process, Task, children::Usage};
+use vfs::{Place, Vfs};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-const fn gone() -> Error {
-    Error::new(Errno::ESRCH, "no such process")
+/// A process, and which of its threads is asked about; no thread for a zombie.
+pub struct Subject {
+    /// The process.
+    pub process: Arc<Process>,
+    /// The thread.
+    pub thread: Option<Arc<Task>>,
+    /// The thread was asked for by its own number.
+    pub alone: bool,
+    /// That number.
+    pub tid: u32,
 }
 
-pub fn process(kernel: &Kernel, pid: u32) -> Result<Arc<Process>> {
-    kernel.table.process(Pid(pid)).ok_or(gone())
-}
-
-fn facts(kernel: &Kernel, p: &Process) -> Facts {
+fn facts(kernel: &Kernel, s: &Subject) -> Facts {
+    let p = &s.process;
     let creds = p.creds();
     let ids = p.ids();
-    let (own, children) = p.usage();
+    let (own, children) = match &s.thread {
+        Some(thread) if s.alone => (thread.times.usage(), Usage::default()),
+        _ => p.usage(),
+    };
     let mut f = Facts {
-        tid: p.pid().0,
+        tid: s.tid,
         pid: p.pid().0,
         ppid: ids.ppid.0,
         pgid: ids.pgid.0,
@@ -37,7 +46,7 @@ fn facts(kernel: &Kernel, p: &Process) -> Facts {
         users: [creds.uid, creds.euid, creds.suid, creds.fsuid],
         groups: [creds.gid, creds.egid, creds.sgid, creds.fsgid],
         more_groups: creds.groups.to_vec(),
-        threads: p.thread_count() as u32,
+        threads: p.thread_count().max(1) as u32,
         faults: [own.minor_faults, children.minor_faults, own.major_faults, children.major_faults],
         times: [own.user, own.system, children.user, children.system],
         started: p.started,
@@ -59,7 +68,7 @@ fn facts(kernel: &Kernel, p: &Process) -> Facts {
             f.tpgid = session.foreground() as i32;
         }
     }
-    if let Some(task) = p.leader() {
+    if let Some(task) = &s.thread {
         f.comm = task.name().iter().copied().take_while(|b| *b != 0).collect();
         f.state = char::from(task.state());
         f.umask = task.fs().umask();
@@ -71,6 +80,8 @@ fn facts(kernel: &Kernel, p: &Process) -> Facts {
         f.allowed = (0..hal::cpu::count()).filter(|s| task.sched.allows(*s)).map(hal::cpu::global_id).collect();
         f.signals[0] = task.pending().0;
         f.signals[2] = task.mask().0;
+        let (ignored, caught) = p.actions(|a| (a.explicitly_ignored(), a.caught()));
+        (f.signals[3], f.signals[4]) = (ignored.0, caught.0);
     }
     if p.is_stopped() {
         f.state = 'T';
@@ -142,48 +153,29 @@ fn map_lines(p: &Process) -> Vec<MapLine> {
     lines.collect()
 }
 
-/// The lines of `/proc/mounts`.
-pub fn mounts(vfs: &Vfs) -> String {
-    let mut out = String::new();
-    for m in vfs.mounts() {
-        let at = m.at.as_ref().map_or_else(|| b"/".to_vec(), |p| p.path(None).0);
-        let flags = m.flags();
-        let mut options = String::from(if flags.contains(vfs::place::MountFlags::RDONLY) { "ro" } else { "rw" });
-        for (flag, name) in [
-            (vfs::place::MountFlags::NOSUID, ",nosuid"),
-            (vfs::place::MountFlags::NODEV, ",nodev"),
-            (vfs::place::MountFlags::NOEXEC, ",noexec"),
-            (vfs::place::MountFlags::NOATIME, ",noatime"),
-        ] {
-            if flags.contains(flag) {
-                options.push_str(name);
-            }
-        }
-        if !m.options.is_empty() {
-            options.push(',');
-            options.push_str(&m.options);
-        }
-        out.push_str(&format!("{} {} {} {options} 0 0\n", m.source, String::from_utf8_lossy(&at), m.fs_type));
-    }
-    out
+/// `oom_score`: thousandths of the memory of this kernel.
+fn oom_score(kernel: &Kernel, p: &Process) -> i64 {
+    let held = p.space().map_or(0, |space| space.resident_pages());
+    let total = kernel.memory.info().total.max(1);
+    ((held * 1000 / total) as i64 + i64::from(p.oom_score_adj.load(Ordering::Relaxed))).clamp(0, 2000)
 }
 
 /// What a file of `/proc/PID` says.
 ///
 /// # Errors
-/// `ESRCH` if the process is gone.
-pub fn process_file(kernel: &Kernel, vfs: Option<&Vfs>, pid: u32, file: ProcessFile) -> Result<Vec<u8>> {
-    let p = process(kernel, pid)?;
+/// `EOPNOTSUPP` for what is not counted here.
+pub fn process_file(kernel: &Arc<Kernel>, s: &Subject, file: ProcessFile) -> Result<Vec<u8>> {
+    let p = &s.process;
     let text = match file {
-        ProcessFile::Stat => facts(kernel, &p).stat(),
-        ProcessFile::Statm => facts(kernel, &p).statm(),
-        ProcessFile::Status => facts(kernel, &p).status(),
-        ProcessFile::Schedstat => facts(kernel, &p).schedstat(),
-        ProcessFile::Cmdline => return Ok(strings(&p, false)),
-        ProcessFile::Environ => return Ok(strings(&p, true)),
-        ProcessFile::Maps => return Ok(maps(&map_lines(&p))),
+        ProcessFile::Stat => facts(kernel, s).stat(),
+        ProcessFile::Statm => facts(kernel, s).statm(),
+        ProcessFile::Status => facts(kernel, s).status(),
+        ProcessFile::Schedstat => facts(kernel, s).schedstat(),
+        ProcessFile::Cmdline => return Ok(strings(p, false)),
+        ProcessFile::Environ => return Ok(strings(p, true)),
+        ProcessFile::Maps => return Ok(maps(&map_lines(p))),
         ProcessFile::Comm => {
-            let mut name = p.leader().map(|t| t.name().to_vec()).unwrap_or_default();
+            let mut name = s.thread.as_ref().map(|t| t.name().to_vec()).unwrap_or_default();
             name.retain(|b| *b != 0);
             name.push(b'\n');
             return Ok(name);
@@ -197,14 +189,15 @@ pub fn process_file(kernel: &Kernel, vfs: Option<&Vfs>, pid: u32, file: ProcessF
             });
             limits(&values)
         }
-        ProcessFile::Mounts | ProcessFile::Mountinfo => vfs.map(mounts).unwrap_or_default(),
-        ProcessFile::Io => String::from(
-            "rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n",
-        ),
-        ProcessFile::OomScore => String::from("0\n"),
-        ProcessFile::OomScoreAdj => format!("{}\n", p.oom_score_adj.load(core::sync::atomic::Ordering::Relaxed)),
+        ProcessFile::Mounts | ProcessFile::Mountinfo => {
+            let root = s.thread.as_ref().and_then(|t| t.fs().root().ok());
+            mounts(kernel.vfs(), root.as_ref(), file == ProcessFile::Mountinfo)
+        }
+        ProcessFile::Io => return Err(Errno::EOPNOTSUPP.into()),
+        ProcessFile::OomScore => format!("{}\n", oom_score(kernel, p)),
+        ProcessFile::OomScoreAdj => format!("{}\n", p.oom_score_adj.load(Ordering::Relaxed)),
         ProcessFile::Wchan => String::from("0"),
-        ProcessFile::Personality => format!("{:08x}\n", p.personality.load(core::sync::atomic::Ordering::Relaxed)),
+        ProcessFile::Personality => format!("{:08x}\n", p.personality.load(Ordering::Relaxed)),
         ProcessFile::Cgroup => String::from("0::/\n"),
         ProcessFile::Placement => match p.placement() {
             task::Placement::Automatic => String::from("auto\n"),
@@ -212,6 +205,68 @@ pub fn process_file(kernel: &Kernel, vfs: Option<&Vfs>, pid: u32, file: ProcessF
         },
     };
     Ok(text.into_bytes())
+}
+
+/// `mounts` and `mountinfo`.
+fn mounts(vfs: &Vfs, root: Option<&Place>, long: bool) -> String {
+    use vfs::place::MountFlags;
+    let mut out = String::new();
+    let all = vfs.mounts();
+    for mount in &all {
+        let path = match &mount.at {
+            Some(at) => at.path(root).0,
+            None => Vec::from(b"/"),
+        };
+        let path = escape(&path);
+        let flags = mount.flags();
+        let mut options = String::from(if flags.contains(MountFlags::RDONLY) { "ro" } else { "rw" });
+        for (flag, name) in [
+            (MountFlags::NOSUID, ",nosuid"),
+            (MountFlags::NODEV, ",nodev"),
+            (MountFlags::NOEXEC, ",noexec"),
+            (MountFlags::NOATIME, ",noatime"),
+            (MountFlags::RELATIME, ",relatime"),
+        ] {
+            if flags.contains(flag) {
+                options.push_str(name);
+            }
+        }
+        let source = if mount.source.is_empty() { "none" } else { &mount.source };
+        if long {
+            let parent = mount.at.as_ref().map_or(mount.id, |at| at.mount.id);
+            let device = match mount.root.inode().stat() {
+                Ok(base::Try::Done(stat)) => stat.device,
+                _ => vfs::Device::default(),
+            };
+            let fs = if mount.options.is_empty() { "rw" } else { &mount.options };
+            let _ = writeln!(
+                out,
+                "{} {parent} {}:{} / {path} {options} - {} {source} {fs}",
+                mount.id, device.major, device.minor, mount.fs_type
+            );
+        } else {
+            if !mount.options.is_empty() {
+                options.push(',');
+                options.push_str(&mount.options);
+            }
+            let _ = writeln!(out, "{source} {path} {} {options} 0 0", mount.fs_type);
+        }
+    }
+    out
+}
+
+/// Blanks in paths are octal numbers in these files.
+fn escape(path: &[u8]) -> String {
+    let mut out = String::new();
+    for b in path {
+        match b {
+            b' ' | b'\t' | b'\n' | b'\\' => {
+                let _ = write!(out, "\\{b:03o}");
+            }
+            _ => out.push(char::from(*b)),
+        }
+    }
+    out
 }
 
 fn cpus(kernel: &Kernel) -> Vec<Cpu> {
@@ -270,34 +325,35 @@ fn counters(kernel: &Kernel) -> Counters {
     }
 }
 
-/// What a file of `/proc` itself says.
-pub fn system_file(kernel: &Kernel, vfs: Option<&Vfs>, command_line: &str, name: &str) -> Option<Vec<u8>> {
-    let text = match name {
-        "cmdline" => format!("{command_line}\n"),
-        "cpuinfo" => cpuinfo(&cpus(kernel)),
-        "meminfo" => meminfo(&[memory(kernel)]),
-        "stat" => stat(&cpus(kernel), &counters(kernel)),
-        "uptime" => uptime(&counters(kernel)),
-        "loadavg" => loadavg(&counters(kernel)),
-        "version" => format!("Linux version {} (cob) {}\n", RELEASE, kernel.facts.version),
-        "filesystems" => {
-            let mut out = String::new();
-            for (name, no_device) in vfs.map(Vfs::types).unwrap_or_default() {
-                out.push_str(&format!("{}\t{name}\n", if no_device { "nodev" } else { "" }));
-            }
-            out
-        }
-        "sys/kernel/hostname" => format!("{}\n", kernel.names.lock().host),
-        "sys/kernel/domainname" => format!("{}\n", kernel.names.lock().domain),
-        "sys/kernel/osrelease" => format!("{RELEASE}\n"),
-        "sys/kernel/ostype" => String::from("Linux\n"),
-        "sys/kernel/version" => format!("{}\n", kernel.facts.version),
-        "sys/kernel/pid_max" => format!("{}\n", task::cluster::PID_MAX),
-        "sys/vm/overcommit_memory" => format!("{}\n", kernel.memory.overcommit() as u8),
-        _ => return None,
-    };
-    Some(text.into_bytes())
+/// The version of Linux whose behaviour programs find here; uname(2) says the same.
+pub const RELEASE: &str = "6.6.0-cob";
+
+/// `/proc/cpuinfo`.
+pub fn cpuinfo_text(kernel: &Kernel) -> String {
+    cpuinfo(&cpus(kernel))
 }
 
-/// As uname(2) says it.
-const RELEASE: &str = "6.6.0-cob";
+/// `/proc/meminfo`.
+pub fn meminfo_text(kernel: &Kernel) -> String {
+    meminfo(&[memory(kernel)])
+}
+
+/// The `meminfo` of a node.
+pub fn node_meminfo_text(kernel: &Kernel) -> String {
+    node_meminfo(&memory(kernel))
+}
+
+/// `/proc/stat`.
+pub fn stat_text(kernel: &Kernel) -> String {
+    stat(&cpus(kernel), &counters(kernel))
+}
+
+/// `/proc/uptime`.
+pub fn uptime_text(kernel: &Kernel) -> String {
+    uptime(&counters(kernel))
+}
+
+/// `/proc/loadavg`.
+pub fn loadavg_text(kernel: &Kernel) -> String {
+    loadavg(&counters(kernel))
+}
