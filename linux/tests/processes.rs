@@ -380,3 +380,34 @@ fn busy_programs_share_the_cpu() {
         });
     }
 }
+
+#[test]
+fn stops_and_continues_in_a_row_are_counted() {
+    schedules(|seed, cpus| {
+        run(seed, cpus, |cpu, _| {
+            let child = cpu.fork_with(|cpu| {
+                let body = std::sync::Arc::new(|cpu: &mut hal::host::UserCpu| {
+                    loop {
+                        cpu.call(nr::PAUSE, &[]);
+                    }
+                });
+                assert!(cpu.fork(nr::CLONE, [THREAD, 0x1f_0000, 0, 0, 0, 0], body) > 0);
+                loop {
+                    cpu.compute();
+                }
+            });
+            for _ in 0..5 {
+                cpu.call(nr::KILL, &[child as u64, 19]);
+                assert_eq!(cpu.wait(child, 2), (child, 0x137f));
+                // On and off again before its threads can notice.
+                cpu.call(nr::KILL, &[child as u64, 18]);
+                cpu.call(nr::KILL, &[child as u64, 19]);
+                assert_eq!(cpu.wait(child, 2), (child, 0x137f));
+                cpu.call(nr::KILL, &[child as u64, 18]);
+            }
+            cpu.call(nr::KILL, &[child as u64, 9]);
+            assert_eq!(cpu.wait(child, 0), (child, 9));
+            0
+        });
+    });
+}

@@ -51,6 +51,8 @@ pub struct Cx {
     /// Another thread may have used this CPU's FPU since this one did.
     pub(crate) fpu_away: Cell<bool>,
     pub(crate) ended: Cell<bool>,
+    /// Since when its time counts as the kernel's, ns; 0: it is the program's. Short calls are not measured.
+    pub(crate) kernel_since: Cell<u64>,
 }
 
 impl Cx {
@@ -65,6 +67,7 @@ impl Cx {
             resumed: Cell::new(None),
             fpu_away: Cell::new(true),
             ended: Cell::new(false),
+            kernel_since: Cell::new(0),
         }
     }
 
@@ -188,6 +191,7 @@ impl Cx {
     }
 
     fn leave_cpu(&self) {
+        self.count_kernel_time();
         if !self.fpu_away.replace(true) {
             self.regs.borrow_mut().fpu_save();
         }
@@ -195,6 +199,15 @@ impl Cx {
 
     fn enter_cpu(&self) {
         self.space.borrow().activate();
+        self.kernel_since.set(hal::time::now());
+    }
+
+    /// What was spent since `kernel_since` was the kernel's.
+    pub(crate) fn count_kernel_time(&self) {
+        let since = self.kernel_since.replace(0);
+        if since != 0 {
+            self.task.times.in_kernel(hal::time::now().saturating_sub(since));
+        }
     }
 
     /// How the call starts again if it returns `EINTR`. Waits set this; a handler may set it afterwards.

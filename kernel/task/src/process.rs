@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub pending: Pending,
     pub actions: Actions,
     pub job: JobState,
+    /// Counts the stops, so that a thread knows whether it was counted for this one.
+    pub stops: u64,
     /// Set when the process ends: no thread may be added, all are to die.
     pub exiting: Option<Status>,
     /// The thread that calls execve and waits for the others to die.
@@ -141,6 +143,7 @@ impl Process {
                     pending: Pending::new(),
                     actions: parts.actions,
                     job: JobState::Running,
+                    stops: 0,
                     exiting: None,
                     execing: None,
                     ended: Usage::default(),

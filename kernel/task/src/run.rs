@@ -88,10 +88,14 @@ impl Cx {
         if self.kernel().sched.wants_cpu() && !self.ended.get() {
             self.preempt();
         }
+        if self.kernel_since.get() != 0 {
+            self.count_kernel_time();
+        }
     }
 
     #[cold]
     fn fault(&mut self, fault: &Fault) {
+        self.kernel_since.set(hal::time::now());
         let info = match fault.kind {
             FaultKind::Page(access) => match self.page_fault(fault, access) {
                 Some(info) => info,

@@ -178,7 +178,8 @@ pub struct Task {
     state: AtomicU8,
     /// Wakes-ups of waits may be late by this, ns; PR_SET_TIMERSLACK.
     pub timer_slack: AtomicU64,
-    pub(crate) started: u64,
+    /// When it started, ns of machine time.
+    pub started: u64,
 }
 
 /// What a task does, as `/proc/PID/stat` shows it.

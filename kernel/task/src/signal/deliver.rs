@@ -179,6 +179,7 @@ impl Cx {
         if !shared.pending.set().and(conts).is_empty() {
             return;
         }
+        shared.stops += 1;
         shared.job = JobState::Stopping { signal, left: shared.threads.len() };
         for task in &shared.threads {
             task.set_work(work::STOP);
@@ -188,9 +189,9 @@ impl Cx {
 
     /// This thread stops with its process, until SIGCONT or SIGKILL.
     fn stop_here(&self) {
-        let stopped = {
+        let (stopped, stops) = {
             let mut shared = self.process().shared.lock();
-            match shared.job {
+            let stopped = match shared.job {
                 JobState::Stopping { signal, left } => {
                     let left = left.saturating_sub(1);
                     if left == 0 {
@@ -206,7 +207,8 @@ impl Cx {
                     drop(shared);
                     return self.task().clear_work(work::STOP);
                 }
-            }
+            };
+            (stopped, shared.stops)
         };
         if let Some(signal) = stopped {
             self.process().report_job(Status::Stopped(signal));
@@ -214,7 +216,9 @@ impl Cx {
         loop {
             self.task().begin_wait();
             let bits = self.task().work.load(core::sync::atomic::Ordering::SeqCst);
-            if bits & work::DIE != 0 || bits & work::STOP == 0 {
+            // It may have gone on and been stopped again before this thread noticed: then it must be counted again.
+            let stale = self.process().shared.lock().stops != stops;
+            if bits & work::DIE != 0 || bits & work::STOP == 0 || stale {
                 return;
             }
             self.task().set_state(State::Stopped);
