@@ -24,6 +24,7 @@ pub mod ioctl;
 pub mod local;
 pub mod lock;
 pub mod mounts;
+pub mod pair;
 pub mod pipe;
 pub mod place;
 pub mod terminal;

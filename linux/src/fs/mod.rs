@@ -10,6 +10,7 @@ mod mount;
 mod open;
 mod poll;
 mod rw;
+mod socket;
 mod stat;
 mod transfer;
 
@@ -117,6 +118,10 @@ pub const fn handler(call: Call) -> Option<Handler> {
         Call::Removexattr | Call::Lremovexattr | Call::Fremovexattr => meta::no_xattr,
         Call::Pipe => event::pipe,
         Call::Pipe2 => event::pipe2,
+        Call::Socketpair => socket::socketpair,
+        Call::Recvfrom => socket::recvfrom,
+        Call::Sendto => socket::sendto,
+        Call::Shutdown => socket::shutdown,
         Call::MemfdCreate => event::memfd_create,
         Call::Poll => poll::poll,
         Call::Ppoll => poll::ppoll,
