@@ -18,6 +18,8 @@ pub mod caller;
 pub mod devfs;
 pub mod device;
 pub mod env;
+pub mod epoll;
+pub mod event;
 pub mod file;
 pub mod inode;
 pub mod ioctl;

@@ -39,7 +39,16 @@ struct Waiter {
 impl Waiters {
     /// Nobody waits.
     pub fn new() -> Self {
-        Self(Arc::new(Shared { count: AtomicUsize::new(0), inner: SpinLock::new(rank::WAITERS, Inner::default()) }))
+        Self::ranked(rank::WAITERS)
+    }
+
+    /// Those of an epoll instance, which is itself a subscriber.
+    pub fn of_epoll() -> Self {
+        Self::ranked(rank::EPOLL_WAITERS)
+    }
+
+    fn ranked(rank: hal::sync::Rank) -> Self {
+        Self(Arc::new(Shared { count: AtomicUsize::new(0), inner: SpinLock::new(rank, Inner::default()) }))
     }
 
     /// Adds somebody until the answer is dropped. `ERR` and `HUP` are always told.
@@ -72,13 +81,25 @@ impl Waiters {
 
     #[cold]
     fn wake_all(&self, ready: Ready) {
-        let inner = self.0.inner.lock();
-        let mut exclusive_told = false;
-        for entry in inner.entries.iter().filter(|e| e.mask.intersects(ready)) {
-            if entry.exclusive && core::mem::replace(&mut exclusive_told, true) {
-                continue;
+        // Wakers may look at other objects (epoll), so the list is not locked while they are called. Few have more than four.
+        let mut few: [Option<Arc<dyn Wake>>; 4] = [const { None }; 4];
+        let mut more = Vec::new();
+        {
+            let inner = self.0.inner.lock();
+            let mut exclusive_told = false;
+            let mut free = few.iter_mut();
+            for entry in inner.entries.iter().filter(|e| e.mask.intersects(ready)) {
+                if entry.exclusive && core::mem::replace(&mut exclusive_told, true) {
+                    continue;
+                }
+                match free.next() {
+                    Some(slot) => *slot = Some(entry.wake.clone()),
+                    None => more.push(entry.wake.clone()),
+                }
             }
-            entry.wake.wake(ready);
+        }
+        for wake in few.into_iter().flatten().chain(more) {
+            wake.wake(ready);
         }
     }
 }

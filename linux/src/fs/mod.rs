@@ -3,6 +3,7 @@
 mod control;
 mod descriptor;
 mod entries;
+mod epoll;
 mod event;
 mod ioctl;
 mod meta;
@@ -127,6 +128,19 @@ pub const fn handler(call: Call) -> Option<Handler> {
         Call::Ppoll => poll::ppoll,
         Call::Select => poll::select,
         Call::Pselect6 => poll::pselect6,
+        Call::EpollCreate => epoll::epoll_create,
+        Call::EpollCreate1 => epoll::epoll_create1,
+        Call::EpollCtl => epoll::epoll_ctl,
+        Call::EpollWait => epoll::epoll_wait,
+        Call::EpollPwait => epoll::epoll_pwait,
+        Call::EpollPwait2 => epoll::epoll_pwait2,
+        Call::Eventfd => event::eventfd,
+        Call::Eventfd2 => event::eventfd2,
+        Call::TimerfdCreate => event::timerfd_create,
+        Call::TimerfdSettime => event::timerfd_settime,
+        Call::TimerfdGettime => event::timerfd_gettime,
+        Call::Signalfd => event::signalfd,
+        Call::Signalfd4 => event::signalfd4,
         Call::Mount => mount::mount,
         Call::Umount2 => mount::umount2,
         _ => return None,

@@ -20,7 +20,7 @@ struct Watched {
 }
 
 /// From what a program asks to what objects know: `POLLRDNORM` is `POLLIN`, `POLLWRNORM` is `POLLOUT`.
-fn mask(bits: u32) -> Ready {
+pub(super) fn mask(bits: u32) -> Ready {
     let mut mask = Ready::from_bits_truncate(bits);
     mask.set(Ready::IN, bits & (Poll::IN | Poll::RDNORM).bits() != 0);
     mask.set(Ready::OUT, bits & (Poll::OUT | Poll::WRNORM).bits() != 0);

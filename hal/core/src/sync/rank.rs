@@ -100,6 +100,10 @@ ranks! {
     CALL = 645;
     /// A list of subscribers.
     WAITERS = 650;
+    /// What may be ready in an epoll instance; taken where a list of subscribers is being woken.
+    READY_LIST = 652;
+    /// The subscribers of an epoll instance.
+    EPOLL_WAITERS = 655;
     /// A run queue.
     RUN_QUEUE = 700;
     /// The kernel thread of a task.
