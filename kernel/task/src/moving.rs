@@ -40,7 +40,7 @@ pub trait Handles: Send + Sync {
     /// An open file that kernel `from` gave.
     fn take_file(&self, handle: &HandleImage, from: KernelId) -> TryResult<Arc<dyn OpenFile>>;
     /// A place that kernel `from` gave.
-    fn take_place(&self, handle: &HandleImage, from: KernelId) -> TryResult<Place>;
+    fn take_place(&self, handle: &HandleImage, from: KernelId, wait: &dyn vfs::WaitOps) -> Result<Place>;
 }
 
 const NO_HANDLES: Error = Error::new(Errno::EOPNOTSUPP, "files cannot go to other kernels");
@@ -409,7 +409,7 @@ impl Cx {
     }
 
     fn receive(&self, from: KernelId, image: &TaskImage, handles: &dyn Handles) -> Result<crate::execve::Ready> {
-        let place = |h: &HandleImage| self.settle(handles.take_place(h, from), Interrupted::Nothing);
+        let place = |h: &HandleImage| handles.take_place(h, from, self);
         let (cwd, root, program) = (place(&image.cwd)?, place(&image.root)?, place(&image.program)?);
         let fs = Arc::new(FsState::new(Some(cwd), Some(root), image.umask));
         drop(self.task().set_fs(fs));

@@ -149,12 +149,12 @@ impl Vfs {
         })
     }
 
-    /// The root of all.
+    /// The root of all: what is mounted on the first one, if a kernel that joined put the tree of the machine over its own.
     ///
     /// # Errors
     /// `ENOENT` before there is one.
     pub fn root(&self) -> Result<Place> {
-        self.root.get().cloned().ok_or(Errno::ENOENT.into())
+        self.root.get().cloned().map(|place| self.cross(place)).ok_or(Errno::ENOENT.into())
     }
 
     /// Knows a type of file system from now on.

@@ -4,6 +4,7 @@ use alloc::{sync::Arc, vec::Vec};
 
 use base::{Errno, Error, KernelId, ObjectId, Result, TryResult};
 use objects::codec::{Coded, Reader, Short, Writer};
+use task::{image::HandleImage, moving::Handles};
 use vfs::{Caller, Follow, OpenFile, OpenFlags, Place, Status, WaitOps, Walk};
 
 use crate::{
@@ -106,5 +107,29 @@ impl FileService {
         let root = vfs.root()?;
         let caller = Caller::kernel();
         Walk { vfs, caller: &caller, start: root.clone(), root, wait }.find(path, Follow::Yes)
+    }
+}
+
+/// Places go by their path: every kernel of the machine finds the same directory there.
+const BY_PATH: ObjectId = ObjectId { birth: KernelId { index: 0, incarnation: 0 }, serial: 0 };
+
+impl Handles for FileService {
+    fn give_file(&self, file: &Arc<dyn OpenFile>, to: KernelId) -> TryResult<HandleImage> {
+        let sent = self.send_file(file, to)?;
+        Ok(sent.map(|file| HandleImage { object: file.object, data: file.to_bytes() }))
+    }
+
+    fn give_place(&self, place: &Place, _to: KernelId) -> TryResult<HandleImage> {
+        base::wait::done(HandleImage { object: BY_PATH, data: self.path_of(place)? })
+    }
+
+    fn take_file(&self, handle: &HandleImage, _from: KernelId) -> TryResult<Arc<dyn OpenFile>> {
+        let bad = |_| Error::new(Errno::EBADMSG, "the descriptor does not decode");
+        let file = FileInTransit::from_bytes(handle.object, &handle.data).map_err(bad)?;
+        base::wait::done(self.arrive_file(file)?)
+    }
+
+    fn take_place(&self, handle: &HandleImage, _from: KernelId, wait: &dyn WaitOps) -> Result<Place> {
+        self.place_at(&handle.data, wait)
     }
 }

@@ -69,6 +69,7 @@ pub struct TaskService {
     pids: Lock<PidBlocks>,
     members: Lock<Vec<KernelId>>,
     cpus: Vec<CpuFact>,
+    handles: Lock<Option<Arc<dyn task::moving::Handles>>>,
     pub(crate) moves: Lock<Moves>,
     /// Events for parents whose kernel is being looked up, in order.
     routes: Lock<BTreeMap<Pid, Vec<Parcel>>>,
@@ -91,6 +92,7 @@ impl TaskService {
             pids: Lock::new(PidBlocks::new(me.index, kernels)),
             members: Lock::new(alloc::vec![me]),
             cpus,
+            handles: Lock::new(None),
             moves: Lock::new(Moves::default()),
             routes: Lock::new(BTreeMap::new()),
         })
@@ -99,6 +101,11 @@ impl TaskService {
     /// The kernel is there: peers' requests are served from now on.
     pub fn attach(&self, local: Arc<dyn Local>) {
         *self.local.lock() = Some(local);
+    }
+
+    /// How descriptors and directories go with a task that moves.
+    pub fn set_handles(&self, handles: Arc<dyn task::moving::Handles>) {
+        *self.handles.lock() = Some(handles);
     }
 
     /// The membership has a new view; the name service heard of it before.
@@ -454,6 +461,10 @@ impl Cluster for Peers {
         let deadline = service.links.now().saturating_add(LOAD);
         service.links.request(peer, wire::ObjectId::NONE, &message, &[], deadline, then);
         call.into_try()
+    }
+
+    fn handles(&self) -> Option<Arc<dyn task::moving::Handles>> {
+        self.0.handles.lock().clone()
     }
 
     fn cpus(&self) -> Vec<CpuFact> {
