@@ -5,14 +5,18 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
 use base::KernelId;
+use files::{FileHandler, FileService};
 use hal::boot::PhysRange;
 use hal::cpuref::{CpuRef, FenceToken, Fenced};
 use hal::sync::{Once, SpinLock, rank};
 use link::window::{HalWindows, Reach};
 use link::{Facts as Hello, Shm};
-use membership::{Config, Machine, MembershipService, Outcome};
+use membership::{Config, Machine, MembershipService, Outcome, Service, View};
+use names::{NameHandler, NameService};
 use task::Kernel;
+use task::cluster::CpuFact;
 use task::time::{Expire, Timer};
+use tasks::{OwnKernel, TaskHandler, TaskService};
 
 use crate::facts::Facts;
 
@@ -96,6 +100,54 @@ impl Machine for Board {
     }
 }
 
+/// The services that depend on who is there, told in this order: a task's home is looked up by its name.
+struct Services {
+    names: Arc<NameService>,
+    tasks: Arc<TaskService>,
+    files: Arc<FileService>,
+}
+
+impl Service for Services {
+    fn peer_down(&self, dead: KernelId) {
+        self.tasks.peer_down(dead);
+        self.files.peer_down(dead);
+    }
+
+    fn view(&self, view: &View) {
+        self.names.view(view.epoch, view.members.clone());
+        self.tasks.view(view.members.clone());
+    }
+}
+
+/// Plugs the services into the links and into the kernel.
+fn serve(facts: &Facts, kernel: &Arc<Kernel>, peers: &Peers) -> Result<(), String> {
+    let (links, kernels) = (peers.links(), facts.plan.kernels.len() as u16);
+    let names = NameService::new(links.clone(), kernels);
+    // The CPUs of a board are alike; a CPU that cannot describe itself has no description.
+    let mut describe = String::new();
+    let _ = hal::cpu::describe(&mut describe);
+    let cpus = facts.plan.kernels.iter().flat_map(|k| {
+        k.cpus.iter().map(|c| CpuFact {
+            global: c.global,
+            kernel: k.index,
+            isa: kernel.facts.isa.name(),
+            online: true,
+            describe: describe.clone(),
+        })
+    });
+    let tasks = TaskService::new(links.clone(), names.clone(), kernels, cpus.collect());
+    let files = FileService::new(links.clone(), kernel.memory.clone());
+    tasks.attach(Arc::new(OwnKernel(kernel.clone())));
+    files.attach(kernel.vfs().clone());
+    let registered = links.register("names", Arc::new(NameHandler(names.clone())))
+        && links.register("tasks", Arc::new(TaskHandler(tasks.clone())))
+        && links.register("files", Arc::new(FileHandler(files.clone())))
+        && links.register("test", Arc::new(link::echo::EchoService))
+        && kernel.set_cluster(Arc::new(tasks::Peers(tasks.clone())));
+    peers.add(Arc::new(Services { names, tasks, files }));
+    if registered { Ok(()) } else { Err(String::from("a service was there already")) }
+}
+
 /// FNV-1a of the plan: kernels of different plans do not talk.
 fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
@@ -133,7 +185,8 @@ pub fn join(facts: &Facts, kernel: &Arc<Kernel>, starter: Option<u16>) -> Result
     let config =
         Config { probe_gap: ms(plan.probe_ms), probes: plan.probes, silence: ms(plan.dead_after_ms), ..Config::new() };
     let peers = MembershipService::new(me, facts.plan.kernels.len() as u16, shm, board, config);
-    if !peers.links().register("test", Arc::new(link::echo::EchoService)) || PEERS.set(peers.clone()).is_err() {
+    serve(facts, kernel, &peers)?;
+    if PEERS.set(peers.clone()).is_err() {
         return Err(String::from("it has begun already"));
     }
     match starter {
