@@ -30,6 +30,8 @@ pub mod pair;
 pub mod pipe;
 pub mod place;
 pub mod terminal;
+#[cfg(test)]
+mod testing;
 pub mod tmpfs;
 pub mod tty;
 pub mod types;
