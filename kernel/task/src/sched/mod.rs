@@ -84,8 +84,6 @@ enum Leave {
     Preempted,
     /// sched_yield(2) or the end of its slice.
     TurnOver,
-    /// It has ended.
-    End,
 }
 
 /// The scheduler of a kernel.
@@ -250,7 +248,24 @@ impl Sched {
 
     /// The running task ends; returns in another task's life, when its thread is used again.
     pub(crate) fn end(&self, me: Arc<Task>) {
-        self.leave(&me, Leave::End);
+        let cpu = self.cpus.get();
+        let kernel = me.kernel().clone();
+        let (next, due, old) = {
+            let mut run = cpu.run.lock();
+            let now = hal::time::now();
+            run.charge(now);
+            let old = run.running.take();
+            let next = self.pick(cpu, &mut run, now);
+            cpu.note_waiting(&run);
+            (next, run.due(), old)
+        };
+        let Some(mine) = me.take_worker() else { return };
+        // Nothing of it stays on this stack while the thread waits for its next task.
+        drop(old);
+        drop(me);
+        // Whoever takes the thread waits until it is off its stack.
+        self.pool.give(mine.clone());
+        Self::go(cpu, &kernel, &mine, next, due);
     }
 
     /// The task that runs on this CPU.
@@ -278,7 +293,6 @@ impl Sched {
                     me.times.gave_cpu();
                     old = Some(r.task);
                 }
-                Leave::End => old = Some(r.task),
                 Leave::Preempted | Leave::TurnOver if me.sched.allows(slot) => {
                     let arrival = if why == Leave::Preempted { Arrival::Preempted } else { Arrival::TurnOver };
                     r.entity.class = me.sched.class();
@@ -299,18 +313,17 @@ impl Sched {
         }
         cpu.resched.store(false, Ordering::Relaxed);
         drop(old);
-        self.go(cpu, me, why, next, due);
+        if let Some(mine) = me.worker() {
+            Self::go(cpu, me.kernel(), &mine, next, due);
+        }
     }
 
-    fn go(&self, cpu: &Cpu, me: &Arc<Task>, why: Leave, next: Option<Arc<Worker>>, due: Option<u64>) {
-        let Some(mine) = (if why == Leave::End { me.take_worker() } else { me.worker() }) else { return };
-        if why == Leave::End {
-            self.pool.give(mine.clone());
-        }
+    /// Switches from thread `mine` to `next`, or to the idle thread.
+    fn go(cpu: &Cpu, kernel: &Kernel, mine: &Arc<Worker>, next: Option<Arc<Worker>>, due: Option<u64>) {
         match (&next, cpu.idle.get()) {
             (Some(next), _) => {
-                me.kernel().timers.slice(due);
-                if !Arc::ptr_eq(next, &mine) {
+                kernel.timers.slice(due);
+                if !Arc::ptr_eq(next, mine) {
                     thread::switch(mine.thread(), next.thread());
                 }
             }
