@@ -7,10 +7,7 @@ static IO_APIC: AtomicU64 = AtomicU64::new(0);
 /// Physical address of PCI configuration space (bus 0), 0 if none was found.
 static ECAM: AtomicU64 = AtomicU64::new(0);
 /// For each ISA interrupt: pin | active low << 16 | level << 17.
-static LINES: [AtomicU32; 16] = {
-    const EMPTY: AtomicU32 = AtomicU32::new(u32::MAX);
-    [EMPTY; 16]
-};
+static LINES: [AtomicU32; 16] = [const { AtomicU32::new(u32::MAX) }; 16];
 
 /// Where the I/O APIC is.
 pub fn io_apic() -> Option<u64> {

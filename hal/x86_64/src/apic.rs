@@ -201,7 +201,7 @@ pub fn enable_line(line: u32) -> Result<(), Refused> {
     }
     let _held = IO_LOCK.lock();
     io_write(0x11 + 2 * pin, id() << 24);
-    io_write(0x10 + 2 * pin, u32::from(LINE) + line | u32::from(low) << 13 | u32::from(level) << 15);
+    io_write(0x10 + 2 * pin, (u32::from(LINE) + line) | (u32::from(low) << 13) | u32::from(level) << 15);
     Ok(())
 }
 

@@ -183,7 +183,7 @@ fn map(at: u64, phys: u64, size: u64, flags: u64) -> bool {
 /// Maps a range with the largest pages that fit.
 fn map_range(mut at: u64, mut phys: u64, mut len: u64, flags: u64, largest: u64) -> bool {
     while len > 0 {
-        let fits = |s: u64| s <= largest && (at | phys) % s == 0 && len >= s;
+        let fits = |s: u64| s <= largest && (at | phys).is_multiple_of(s) && len >= s;
         let size = if fits(HUGE) {
             HUGE
         } else if fits(BIG) {

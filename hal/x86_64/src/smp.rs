@@ -182,7 +182,7 @@ impl Drop for Low {
 
 /// Fills the trampoline in `page`. `upper` gives the upper half of the root table.
 fn prepare(page: u64, upper: impl Fn(usize) -> u64, to: u64, stack: u64, argument: u64) -> Result<Low, Refused> {
-    if !(TRAMPOLINE..TRAMPOLINE_END).contains(&page) || page % 0x1000 != 0 {
+    if !(TRAMPOLINE..TRAMPOLINE_END).contains(&page) || !page.is_multiple_of(0x1000) {
         return Err(Refused("not a trampoline page"));
     }
     let low = Low::map(page, 0x1000)?;
@@ -320,7 +320,7 @@ extern "C" fn ap_start(block: *mut PerCpu) -> ! {
 /// # Safety
 /// As `Platform::start_peer`.
 pub unsafe fn start_peer(hardware: u32, page: PhysAddr, base: u64) -> Result<(), Refused> {
-    if base % 0x20_0000 != 0 {
+    if !base.is_multiple_of(0x20_0000) {
         return Err(Refused("a kernel's memory begins at a multiple of 2 MiB"));
     }
     let _one = STARTING.lock();

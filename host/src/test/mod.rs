@@ -14,6 +14,9 @@ use anyhow::Result;
 
 use crate::root::Root;
 
+/// The stages; none is the beginning of another.
+const STAGES: [&str; 5] = ["static", "unit", "sim", "abi-linux", "system"];
+
 /// How much is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
@@ -63,6 +66,17 @@ impl Report {
     /// Whether this is to be run at all.
     pub fn wants(&self, name: &str) -> bool {
         self.filter.as_ref().is_none_or(|filter| self.full(name).contains(filter.as_str()))
+    }
+
+    /// The same for a test of another stage.
+    pub fn wants_in(&self, stage: &str, name: &str) -> bool {
+        self.filter.as_ref().is_none_or(|filter| format!("{stage}/{name}").contains(filter.as_str()))
+    }
+
+    /// Whether the filter names another stage, so that this one has nothing to do.
+    pub fn skips(&self, stages: &[&str]) -> bool {
+        let named = self.filter.as_deref().and_then(|filter| STAGES.iter().find(|stage| filter.starts_with(**stage)));
+        named.is_some_and(|named| !stages.contains(named))
     }
 
     fn full(&self, name: &str) -> String {

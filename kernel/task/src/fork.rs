@@ -243,7 +243,7 @@ impl Cx {
             placement: parent.placement(),
         });
         let mut parts = self.parts(pid, &child, &args, regs)?;
-        let done = args.has(flags::VFORK).then(|| Arc::<VforkDone>::default());
+        let done = args.has(flags::VFORK).then(Arc::<VforkDone>::default);
         parts.vfork = done.clone().map(|done| (done, self.task().clone()));
         let task = Task::new(parts);
         child.shared.lock().threads.push(task.clone());

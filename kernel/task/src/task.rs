@@ -358,10 +358,10 @@ impl Task {
 
     /// Wakes it if it sleeps, and makes its CPU notice if it runs in user mode elsewhere.
     pub(crate) fn wake_up(&self) {
-        if self.park.wake() {
-            if let Some(me) = self.me.upgrade() {
-                self.kernel.sched.enqueue(&me);
-            }
+        if self.park.wake()
+            && let Some(me) = self.me.upgrade()
+        {
+            self.kernel.sched.enqueue(&me);
         }
     }
 

@@ -125,8 +125,8 @@ pub fn run(seed: u64, cpus: usize, init: impl Fn(&mut UserCpu, &Notes) -> i32 + 
         kernel.run_cpu()
     });
     assert_eq!(outcome, Outcome::PoweredOff(true), "seed {seed}: {:?}\n{}", notes.lock().unwrap(), machine.log(0));
-    let notes = notes.lock().unwrap().clone();
-    notes
+
+    notes.lock().unwrap().clone()
 }
 
 /// What scripts do often.

@@ -151,7 +151,7 @@ fn programs_that_move_and_their_interpreters() {
     on_files(|memory, files| {
         let pie = go(memory, files, "/pie").unwrap();
         let other = go(memory, files, "/pie").unwrap();
-        assert!(pie.entry % 4096 == 0 && pie.entry > 1 << 40);
+        assert!(pie.entry.is_multiple_of(4096) && pie.entry > 1 << 40);
         assert_ne!(pie.entry, other.entry, "addresses are random");
         let loaded = go(memory, files, "/dynamic").unwrap();
         let program = loaded.space.program();

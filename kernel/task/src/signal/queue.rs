@@ -128,7 +128,7 @@ mod tests {
         for v in 0..3 {
             assert_eq!(p.take(all), Some(rt(40, v)));
         }
-        assert!(p.take(all).is_none() && p.is_empty() && p.len() == 0);
+        assert!(p.take(all).is_none() && p.is_empty() && p.is_empty());
     }
 
     #[test]

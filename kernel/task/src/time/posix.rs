@@ -157,10 +157,9 @@ impl Expire for PosixTimer {
             let mut inner = self.inner.lock();
             let Some(was) = inner.timer.take() else { return };
             let mut missed = 0;
-            if inner.interval != 0 {
-                let now = hal::time::now();
-                let late = now.saturating_sub(was.deadline());
-                missed = late / inner.interval;
+            let late = hal::time::now().saturating_sub(was.deadline());
+            if let Some(intervals) = late.checked_div(inner.interval) {
+                missed = intervals;
                 let next = was.deadline() + (missed + 1) * inner.interval;
                 inner.timer = Some(process.kernel().timers.set(next, self.clone()));
             }

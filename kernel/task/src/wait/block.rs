@@ -63,10 +63,11 @@ impl Cx {
         // Most calls end here, without a subscription.
         match attempt()? {
             Try::Done(value) => return Ok(value),
-            Try::Started(op) => match self.finish_op(op, timeout, interrupted)? {
-                Some(value) => return Ok(value),
-                None => {}
-            },
+            Try::Started(op) => {
+                if let Some(value) = self.finish_op(op, timeout, interrupted)? {
+                    return Ok(value);
+                }
+            }
             Try::WouldBlock => {}
         }
         if timeout == Timeout::Now {
