@@ -25,8 +25,6 @@ pub enum ProcessFile {
     Limits = 8,
     /// Mounts as this process sees them.
     Mounts = 9,
-    /// Bytes read and written.
-    Io = 10,
     /// Where the out-of-memory killer ranks it.
     OomScore = 11,
     /// The wish that goes into that rank.

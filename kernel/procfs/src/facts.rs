@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::{fmt::Write, sync::atomic::Ordering};
 
-use base::{Errno, Result};
+use base::Result;
 use hal::addr::PAGE_SIZE;
 use mm::Label;
 use proc::process::{Facts, MapLine, ProcessFile, limits, maps};
@@ -163,7 +163,7 @@ fn oom_score(kernel: &Kernel, p: &Process) -> i64 {
 /// What a file of `/proc/PID` says.
 ///
 /// # Errors
-/// `EOPNOTSUPP` for what is not counted here.
+/// None now; a text may come to need something that can fail.
 pub fn process_file(kernel: &Arc<Kernel>, s: &Subject, file: ProcessFile) -> Result<Vec<u8>> {
     let p = &s.process;
     let text = match file {
@@ -193,14 +193,13 @@ pub fn process_file(kernel: &Arc<Kernel>, s: &Subject, file: ProcessFile) -> Res
             let root = s.thread.as_ref().and_then(|t| t.fs().root().ok());
             mounts(kernel.vfs(), root.as_ref(), file == ProcessFile::Mountinfo)
         }
-        ProcessFile::Io => return Err(Errno::EOPNOTSUPP.into()),
         ProcessFile::OomScore => format!("{}\n", oom_score(kernel, p)),
         ProcessFile::OomScoreAdj => format!("{}\n", p.oom_score_adj.load(Ordering::Relaxed)),
         ProcessFile::Wchan => String::from("0"),
         ProcessFile::Personality => format!("{:08x}\n", p.personality.load(Ordering::Relaxed)),
         ProcessFile::Cgroup => String::from("0::/\n"),
         ProcessFile::Placement => match p.placement() {
-            task::Placement::Automatic => String::from("auto\n"),
+            task::Placement::Automatic => String::from("-\n"),
             task::Placement::Kernel(k) => format!("{k}\n"),
         },
     };
@@ -297,7 +296,7 @@ fn memory(kernel: &Kernel) -> Memory {
         kernel: kernel.id().index,
         total: pages(m.total),
         free: pages(m.free),
-        cached: pages(m.cached),
+        cached: pages(m.cached.saturating_sub(m.shared)),
         shmem: pages(m.shared),
         committed: pages(m.committed),
         commit_limit: pages(m.commit_limit),
@@ -346,6 +345,12 @@ pub fn node_meminfo_text(kernel: &Kernel) -> String {
 /// `/proc/stat`.
 pub fn stat_text(kernel: &Kernel) -> String {
     stat(&cpus(kernel), &counters(kernel))
+}
+
+/// `/proc/vmstat`: pages of this kernel.
+pub fn vmstat_text(kernel: &Kernel) -> String {
+    let m = kernel.memory.info();
+    format!("nr_free_pages {}\nnr_file_pages {}\nnr_shmem {}\n", m.free, m.cached, m.shared)
 }
 
 /// `/proc/uptime`.

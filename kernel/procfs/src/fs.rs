@@ -1,25 +1,17 @@
 //! A tree of entries as a file system.
 
-use alloc::{
-    boxed::Box,
-    sync::{Arc, Weak},
-    vec::Vec,
-};
+use alloc::{sync::Arc, vec::Vec};
 
-use base::{
-    Errno, Error, KernelId, ObjectId, Result, Try, TryResult, Wake,
-    io::{Sink, Source},
-    wait::{Op, done},
-};
-use hal::sync::{SpinLock, rank};
+use base::{Errno, Error, KernelId, ObjectId, Result, Try, TryResult, wait::done};
 use vfs::{
-    Access, Caller, Device, DirSink, FileKind, Inode, LocalFile, OpenFile, OpenFlags, Place, SeekFrom, SetAttr, Stat,
-    StatFs, Status, Time, Vfs,
-    local::{FileOps, Wrote},
-    mounts::FsType,
+    Access, Caller, Device, FileKind, Inode, NewNode, OpenFile, OpenFlags, Place, RenameFlags, SetAttr, Stat, StatFs,
+    Status, Time, Vfs, mounts::FsType,
 };
 
-use crate::entry::{Dir, Entry, Found, Item};
+use crate::{
+    entry::{Dir, Found, Item},
+    file::{Opened, TreeFile},
+};
 
 /// One such file system.
 pub struct ProcFs {
@@ -63,10 +55,12 @@ struct Node {
 }
 
 /// FNV-1a over a name, continuing from the number of the directory.
-fn number(parent: u64, name: &[u8]) -> u64 {
+pub(crate) fn number(parent: u64, name: &[u8]) -> u64 {
     let start = parent ^ 0xcbf2_9ce4_8422_2325;
     name.iter().fold(start, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3)) >> 2 | 1
 }
+
+const FIXED: Error = Error::new(Errno::EPERM, "names here are made by the kernel");
 
 impl Node {
     fn new(fs: &Arc<ProcFs>, found: &Found, ino: u64) -> Arc<Self> {
@@ -130,6 +124,28 @@ impl Inode for Node {
         Ok(found.map(move |found| Node::new(&fs, &found, ino) as Arc<dyn Inode>))
     }
 
+    fn create(&self, caller: &Caller, name: &[u8], _: NewNode, _: u32) -> TryResult<Arc<dyn Inode>> {
+        match &self.item {
+            Item::Dir(dir) => match dir.find(caller, name)? {
+                Try::Done(_) => Err(Errno::EEXIST.into()),
+                _ => Err(FIXED),
+            },
+            _ => Err(Errno::ENOTDIR.into()),
+        }
+    }
+
+    fn link(&self, _: &Caller, _: &[u8], _: &Arc<dyn Inode>) -> TryResult<()> {
+        Err(FIXED)
+    }
+
+    fn unlink(&self, _: &Caller, _: &[u8], _: bool) -> TryResult<()> {
+        Err(FIXED)
+    }
+
+    fn rename(&self, _: &Caller, _: &[u8], _: &Arc<dyn Inode>, _: &[u8], _: RenameFlags) -> TryResult<()> {
+        Err(FIXED)
+    }
+
     fn read_link(&self, caller: &Caller) -> TryResult<Vec<u8>> {
         match &self.item {
             Item::Link(link) => link.target(caller),
@@ -155,205 +171,21 @@ impl Inode for Node {
         want.set(Access::READ, flags.contains(OpenFlags::READ));
         want.set(Access::WRITE, flags.contains(OpenFlags::WRITE));
         self.stat_now().check(caller, want)?;
-        let ops: Arc<dyn FileOps> = match &self.item {
-            Item::Dir(dir) => Arc::new_cyclic(|me| Listing {
-                me: me.clone(),
-                dir: dir.clone(),
-                caller: caller.clone(),
-                ino: self.ino,
-                names: SpinLock::new(rank::INODE, None),
-            }),
-            Item::File(entry) => Arc::new_cyclic(|me| Snapshot {
-                me: me.clone(),
-                entry: entry.clone(),
-                text: SpinLock::new(rank::INODE, Snap { text: Vec::new(), fresh: false, taken: false }),
-            }),
-            Item::Link(_) => return Err(Errno::ELOOP.into()),
-        };
-        done(LocalFile::new(self.fs.env.new_id(), ops, place, flags, status))
+        let opened = Opened { id: self.fs.env.new_id(), inode: self.clone(), place, flags, status };
+        match &self.item {
+            Item::Dir(_) if flags.contains(OpenFlags::WRITE) => Err(Errno::EISDIR.into()),
+            Item::Dir(dir) => {
+                let (ino, by, dir) = (self.ino, caller.clone(), dir.clone());
+                let names = dir.list(caller)?;
+                Ok(names.map(move |names| TreeFile::directory(opened, dir, ino, by, names)))
+            }
+            Item::File(entry) => done(TreeFile::text(opened, entry.clone())),
+            Item::Link(_) => Err(Errno::ELOOP.into()),
+        }
     }
 
     fn stat_fs(&self) -> TryResult<StatFs> {
         done(StatFs { magic: self.fs.magic, block_size: 4096, name_max: 255, ..StatFs::default() })
-    }
-
-    fn as_any(&self) -> &dyn core::any::Any {
-        self
-    }
-}
-
-struct Snap {
-    text: Vec<u8>,
-    /// It came by an operation that was waited for, and nobody has read it.
-    fresh: bool,
-    taken: bool,
-}
-
-/// An open file: its text as it was when the reader was at the start.
-struct Snapshot {
-    me: Weak<Self>,
-    entry: Arc<dyn Entry>,
-    text: SpinLock<Snap>,
-}
-
-/// Keeps what an operation brings, and says "try again".
-struct Keep<T> {
-    op: Box<dyn Op<T>>,
-    keep: Box<dyn FnMut(T) + Send>,
-}
-
-impl<T, U> Op<U> for Keep<T> {
-    fn notify(&mut self, waker: Arc<dyn Wake>) {
-        self.op.notify(waker);
-    }
-
-    fn take(&mut self) -> Option<TryResult<U>> {
-        Some(match self.op.take()? {
-            Ok(Try::Done(value)) => {
-                (self.keep)(value);
-                Ok(Try::WouldBlock)
-            }
-            Ok(Try::WouldBlock) => Ok(Try::WouldBlock),
-            Ok(Try::Started(op)) => {
-                self.op = op;
-                return None;
-            }
-            Err(e) => Err(e),
-        })
-    }
-}
-
-impl FileOps for Snapshot {
-    fn read(&self, _: &LocalFile, caller: &Caller, offset: u64, sink: &mut dyn Sink) -> TryResult<usize> {
-        let renew = {
-            let snap = self.text.lock();
-            !snap.taken || (offset == 0 && !snap.fresh)
-        };
-        if renew {
-            match self.entry.read(caller)? {
-                Try::Done(text) => {
-                    let mut snap = self.text.lock();
-                    let old = core::mem::replace(&mut *snap, Snap { text, fresh: true, taken: true });
-                    drop(snap);
-                    drop(old);
-                }
-                Try::WouldBlock => return Ok(Try::WouldBlock),
-                Try::Started(op) => {
-                    let me = self.me.clone();
-                    let keep = Box::new(move |text| {
-                        if let Some(me) = me.upgrade() {
-                            *me.text.lock() = Snap { text, fresh: true, taken: true };
-                        }
-                    });
-                    return Ok(Try::Started(Box::new(Keep { op, keep })));
-                }
-            }
-        }
-        // A sink may be memory of the program: nothing is locked while it is filled.
-        let text = core::mem::take(&mut self.text.lock().text);
-        let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        let n = sink.put(text.get(from..).unwrap_or_default());
-        let mut snap = self.text.lock();
-        snap.text = text;
-        snap.fresh = n == 0 && sink.stalled();
-        drop(snap);
-        done(n)
-    }
-
-    fn write(&self, _: &LocalFile, caller: &Caller, offset: u64, _: bool, source: &mut dyn Source) -> TryResult<Wrote> {
-        /// The longest command.
-        const MAX: usize = 65536;
-        let n = source.left();
-        if n > MAX {
-            return Err(Error::new(Errno::EINVAL, "too long"));
-        }
-        if !source.can_take(n) {
-            return done(Wrote { bytes: 0, end: offset });
-        }
-        let mut bytes = alloc::vec![0; n];
-        let n = source.take(&mut bytes);
-        bytes.truncate(n);
-        let wrote = Wrote { bytes: n, end: offset + n as u64 };
-        Ok(self.entry.write(caller, &bytes)?.map(move |()| wrote))
-    }
-
-    fn seek(&self, to: SeekFrom, _: u64) -> Result<u64> {
-        match to {
-            SeekFrom::End(by) => 0_u64.checked_add_signed(by).ok_or(Errno::EINVAL.into()),
-            _ => Err(Errno::EINVAL.into()),
-        }
-    }
-
-    fn can_epoll(&self) -> bool {
-        false
-    }
-
-    fn as_any(&self) -> &dyn core::any::Any {
-        self
-    }
-}
-
-type Names = Vec<(Vec<u8>, FileKind)>;
-
-/// An open directory: its names as they were when the reader was at the start.
-struct Listing {
-    me: Weak<Self>,
-    dir: Arc<dyn Dir>,
-    caller: Caller,
-    ino: u64,
-    names: SpinLock<Option<(Names, bool)>>,
-}
-
-impl FileOps for Listing {
-    fn read(&self, _: &LocalFile, _: &Caller, _: u64, _: &mut dyn Sink) -> TryResult<usize> {
-        Err(Errno::EISDIR.into())
-    }
-
-    fn write(&self, _: &LocalFile, _: &Caller, _: u64, _: bool, _: &mut dyn Source) -> TryResult<Wrote> {
-        Err(Errno::EISDIR.into())
-    }
-
-    fn can_epoll(&self) -> bool {
-        false
-    }
-
-    fn read_dir(&self, from: u64, sink: &mut dyn DirSink) -> TryResult<u64> {
-        let renew = self.names.lock().as_ref().is_none_or(|(_, fresh)| from == 0 && !fresh);
-        if renew {
-            match self.dir.list(&self.caller)? {
-                Try::Done(names) => *self.names.lock() = Some((names, true)),
-                Try::WouldBlock => return Ok(Try::WouldBlock),
-                Try::Started(op) => {
-                    let me = self.me.clone();
-                    let keep = Box::new(move |names| {
-                        if let Some(me) = me.upgrade() {
-                            *me.names.lock() = Some((names, true));
-                        }
-                    });
-                    return Ok(Try::Started(Box::new(Keep { op, keep })));
-                }
-            }
-        }
-        let mut names = self.names.lock();
-        let Some((names, fresh)) = names.as_mut() else { return done(from) };
-        *fresh = false;
-        let mut at = from;
-        for (position, name) in [(0, &b"."[..]), (1, &b".."[..])] {
-            if at == position {
-                if !sink.put(name, self.ino, FileKind::Directory, position + 1) {
-                    return done(at);
-                }
-                at = position + 1;
-            }
-        }
-        let skip = usize::try_from(at.saturating_sub(2)).unwrap_or(usize::MAX);
-        for (name, kind) in names.iter().skip(skip) {
-            if !sink.put(name, number(self.ino, name), *kind, at + 1) {
-                break;
-            }
-            at += 1;
-        }
-        done(at)
     }
 
     fn as_any(&self) -> &dyn core::any::Any {

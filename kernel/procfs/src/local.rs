@@ -56,6 +56,24 @@ impl LocalView {
         }
     }
 
+    /// Reads what is written to a placement, as `docs/proc-cob.md` has it. A kernel that cannot be had is refused here, not at the execve to come.
+    fn placement(&self, words: &str) -> Result<Placement> {
+        const UNKNOWN: Error = Error::new(Errno::ENXIO, "the plan has no such kernel");
+        if words == "-" {
+            return Ok(Placement::Automatic);
+        }
+        let index: u16 = words.parse().map_err(|_| Error::new(Errno::EINVAL, "a kernel's index or -"))?;
+        if index >= self.0.facts.kernels {
+            return Err(UNKNOWN);
+        }
+        let placement = Placement::Kernel(index);
+        match self.0.cluster().place(placement) {
+            Err(e) if e == Errno::ENODEV => Err(UNKNOWN),
+            Err(e) => Err(e),
+            Ok(_) => Ok(placement),
+        }
+    }
+
     fn thread(&self, caller: &Caller, pid: u32) -> Result<Arc<Task>> {
         let process = self.process(pid).ok_or(NO_ENTRY)?;
         self.may_look(caller, &process)?;
@@ -156,6 +174,9 @@ impl ProcessView for LocalView {
         self.may_look(caller, &process)?;
         match what {
             ProcessFile::Comm => {
+                if caller.pid != process.pid().0 {
+                    return Err(Error::new(Errno::EINVAL, "the name of another process"));
+                }
                 process.leader().ok_or(GONE)?.set_name(text.as_bytes());
                 Ok(())
             }
@@ -172,12 +193,7 @@ impl ProcessView for LocalView {
                 Ok(())
             }
             ProcessFile::Placement => {
-                let placement = match text.trim() {
-                    "auto" | "" => Placement::Automatic,
-                    n => Placement::Kernel(n.parse().map_err(|_| Errno::EINVAL)?),
-                };
-                // A kernel that cannot be had is refused here, not at the execve that is to come.
-                self.0.cluster().place(placement)?;
+                let placement = self.placement(text.trim())?;
                 process.set_placement(placement);
                 Ok(())
             }

@@ -21,7 +21,7 @@ fn numbers(cpus: &[CpuFact]) -> impl Iterator<Item = u32> {
 }
 
 /// The tree as it is now; the machine's CPUs are in the plan, so only what is online changes.
-pub(crate) fn tree(kernel: &Arc<Kernel>) -> Arc<Folder> {
+pub(crate) fn tree(kernel: &Arc<Kernel>, command_line: &str) -> Arc<Folder> {
     let root = Folder::new();
     let devices = root.dir("devices");
     let system = devices.dir("system");
@@ -32,7 +32,10 @@ pub(crate) fn tree(kernel: &Arc<Kernel>) -> Arc<Folder> {
     root.dir("block");
     root.dir("bus");
     let class = root.dir("class");
-    class.dir("tty");
+    // Where the console is: what the command line says, as on Linux; without that the first serial line.
+    let console = command_line.split_whitespace().filter_map(|word| word.strip_prefix("console=")).next_back();
+    let console = format!("{}\n", console.and_then(|c| c.split(',').next()).unwrap_or("ttyS0"));
+    class.dir("tty").dir("console").text("active", move || console.clone());
     class.dir("net");
     let k = root.dir("kernel");
     k.dir("mm");

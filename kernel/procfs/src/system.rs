@@ -40,7 +40,7 @@ pub fn install(kernel: &Arc<Kernel>, view: Option<Arc<dyn ProcessView>>, command
     let vfs = kernel.vfs();
     let root = Arc::new(Root { folder: folder.clone(), view });
     vfs.add_type(Arc::new(Proc(ProcFs::new(vfs, "proc", 0x9fa0, root))));
-    let sys = crate::sys::tree(kernel);
+    let sys = crate::sys::tree(kernel, command_line);
     vfs.add_type(Arc::new(Proc(ProcFs::new(vfs, "sysfs", 0x6265_6572, sys.clone()))));
     Trees { proc: folder, cob, sys }
 }
@@ -79,6 +79,7 @@ fn fill(folder: &Folder, kernel: &Arc<Kernel>, command_line: &str) {
     folder.text("stat", with(facts::stat_text));
     folder.text("uptime", with(facts::uptime_text));
     folder.text("loadavg", with(facts::loadavg_text));
+    folder.text("vmstat", with(facts::vmstat_text));
     folder.text("version", with(|k| alloc::format!("Linux version {} (cob) {}\n", facts::RELEASE, k.facts.version)));
     folder.text(
         "interrupts",
@@ -105,7 +106,13 @@ fn fill(folder: &Folder, kernel: &Arc<Kernel>, command_line: &str) {
     folder.text("diskstats", String::new);
     let link = |f: fn(&vfs::Caller) -> String| Item::Link(Arc::new(To(f)));
     folder.add("self", link(|c| c.pid.to_string()));
-    folder.add("thread-self", link(|c| alloc::format!("{0}/task/{0}", c.pid)));
+    let of = kernel.clone();
+    let thread_self = move |c: &vfs::Caller| {
+        // A caller is a process; the thread is the one that runs here, unless a peer asks for its own.
+        let task = of.sched.current().filter(|t| t.process().pid().0 == c.pid);
+        alloc::format!("{}/task/{}", c.pid, task.map_or(c.pid, |t| t.tid().0))
+    };
+    folder.add("thread-self", Item::Link(Arc::new(To(thread_self))));
     folder.add("mounts", link(|_| String::from("self/mounts")));
 }
 
@@ -175,7 +182,22 @@ fn settings(folder: &Folder, kernel: &Arc<Kernel>) {
     fs.text("file-max", || String::from("9223372036854775807\n"));
     fs.text("nr_open", || String::from("1048576\n"));
     let vm = sys.dir("vm");
-    let of = kernel.clone();
-    vm.text("overcommit_memory", move || alloc::format!("{}\n", of.memory.overcommit() as u8));
+    let (read, write) = (kernel.clone(), kernel.clone());
+    vm.file(
+        "overcommit_memory",
+        Setting(
+            move || alloc::format!("{}\n", read.memory.overcommit() as u8),
+            move |_: &vfs::Caller, text: &str| -> Result<()> {
+                let policy = match text {
+                    "0" => mm::memory::Overcommit::Heuristic,
+                    "1" => mm::memory::Overcommit::Always,
+                    "2" => mm::memory::Overcommit::Never,
+                    _ => return Err(Errno::EINVAL.into()),
+                };
+                write.memory.set_overcommit(policy);
+                Ok(())
+            },
+        ),
+    );
     vm.text("max_map_count", || String::from("65530\n"));
 }

@@ -269,7 +269,7 @@ impl Sched {
     }
 
     /// The task that runs on this CPU.
-    pub(crate) fn current(&self) -> Option<Arc<Task>> {
+    pub fn current(&self) -> Option<Arc<Task>> {
         self.cpus.get().run.lock().running.as_ref().map(|r| r.task.clone())
     }
 
