@@ -11,7 +11,7 @@ use hal::addr::PAGE_SIZE;
 use mm::Label;
 use proc::process::{Facts, MapLine, ProcessFile, limits, maps};
 use proc::system::{Counters, Cpu, Memory, cpuinfo, loadavg, meminfo, node_meminfo, stat, uptime};
-use task::{Kernel, Process, Task, children::Usage};
+use task::{Kernel, Process, Task, children::Usage, limits::Resource};
 use vfs::{Place, Vfs};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -50,12 +50,13 @@ fn facts(kernel: &Kernel, s: &Subject) -> Facts {
         faults: [own.minor_faults, children.minor_faults, own.major_faults, children.major_faults],
         times: [own.user, own.system, children.user, children.system],
         started: p.started,
-        exit_signal: 17,
+        exit_signal: p.exit_signal(),
+        queued: (p.queued_signals(), p.limits(|l| l.soft(Resource::SigPending))),
         kernel: kernel.id().index,
         capabilities: [creds.inheritable, creds.permitted, creds.effective, creds.bounding, creds.ambient],
         no_new_privs: creds.no_new_privs,
         switches: (own.voluntary, own.involuntary),
-        rss_limit: u64::MAX,
+        rss_limit: p.limits(|l| l.soft(Resource::Rss)),
         state: 'Z',
         ..Facts::default()
     };
@@ -78,7 +79,8 @@ fn facts(kernel: &Kernel, s: &Subject) -> Facts {
         f.policy = task.sched.policy() as u8;
         f.cpu = hal::cpu::global_id(task.sched.cpu().min(hal::cpu::count() - 1));
         f.allowed = (0..hal::cpu::count()).filter(|s| task.sched.allows(*s)).map(hal::cpu::global_id).collect();
-        f.signals[0] = task.pending().0;
+        let (alone, shared) = task.pending_sets();
+        (f.signals[0], f.signals[1]) = (alone.0, shared.0);
         f.signals[2] = task.mask().0;
         let (ignored, caught) = p.actions(|a| (a.explicitly_ignored(), a.caught()));
         (f.signals[3], f.signals[4]) = (ignored.0, caught.0);
@@ -93,6 +95,8 @@ fn facts(kernel: &Kernel, s: &Subject) -> Facts {
     if let Some(space) = p.space() {
         let info = space.info();
         let program = space.program();
+        // Where the heap begins, or would: without one, brk is where it was at the start.
+        let heap = space.mappings().iter().find(|m| m.label == Label::Heap).map_or_else(|| space.brk(), |m| m.start);
         f.vsize = info.totals.size;
         f.peak_vsize = info.peak_size;
         f.rss = [info.resident as u64 * PAGE, 0, 0];
@@ -104,7 +108,7 @@ fn facts(kernel: &Kernel, s: &Subject) -> Facts {
             program.stack,
             program.data.start,
             program.data.end,
-            program.data.end,
+            heap,
             program.args.start,
             program.args.end,
             program.env.start,
@@ -212,10 +216,11 @@ fn mounts(vfs: &Vfs, root: Option<&Place>, long: bool) -> String {
     let mut out = String::new();
     let all = vfs.mounts();
     for mount in &all {
-        let path = match &mount.at {
-            Some(at) => at.path(root).0,
-            None => Vec::from(b"/"),
-        };
+        let (path, reachable) = Place { node: mount.root.clone(), mount: mount.clone() }.path(root);
+        if !reachable {
+            // Above the root of this process: chroot(2).
+            continue;
+        }
         let path = escape(&path);
         let flags = mount.flags();
         let mut options = String::from(if flags.contains(MountFlags::RDONLY) { "ro" } else { "rw" });

@@ -335,6 +335,16 @@ impl Process {
         *self.placement.lock() = placement;
     }
 
+    /// The signal that its parent gets when it exits; 0 for none.
+    pub fn exit_signal(&self) -> u8 {
+        self.exit_signal.load(Ordering::Relaxed)
+    }
+
+    /// How many signals are queued with info, for RLIMIT_SIGPENDING.
+    pub fn queued_signals(&self) -> u64 {
+        self.queued.load(Ordering::Relaxed)
+    }
+
     /// Whether signals that would end it are thrown away unless it has a handler: pid 1.
     pub fn is_init(&self) -> bool {
         self.pid == Pid::INIT

@@ -87,6 +87,13 @@ impl Task {
         signals.pending.set().or(shared.pending.set())
     }
 
+    /// The signals that are pending for this task alone, and for its process, `/proc/PID/status`.
+    pub fn pending_sets(&self) -> (SigSet, SigSet) {
+        let shared = self.process().shared.lock();
+        let signals = self.signals.lock();
+        (signals.pending.set(), shared.pending.set())
+    }
+
     /// Takes a pending signal of `wanted`, its own first.
     pub fn take_signal(&self, wanted: SigSet) -> Option<SigInfo> {
         let mut shared = self.process().shared.lock();
