@@ -411,3 +411,18 @@ fn stops_and_continues_in_a_row_are_counted() {
         });
     });
 }
+
+#[test]
+fn cpu_time_is_counted_without_a_tick() {
+    run(1, 1, |cpu, _| {
+        let used = |cpu: &mut hal::host::UserCpu| {
+            assert_eq!(cpu.call(nr::CLOCK_GETTIME, &[2, DATA + 0xb00]), 0);
+            u64::from(cpu.word(DATA + 0xb00)) * 1_000_000_000 + u64::from(cpu.word(DATA + 0xb08))
+        };
+        let from = used(cpu);
+        while used(cpu) - from < 1_000_000 {
+            cpu.compute();
+        }
+        0
+    });
+}

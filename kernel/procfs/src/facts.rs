@@ -71,7 +71,7 @@ fn facts(kernel: &Kernel, s: &Subject) -> Facts {
     }
     if let Some(task) = &s.thread {
         f.comm = task.name().iter().copied().take_while(|b| *b != 0).collect();
-        f.state = char::from(task.state());
+        f.state = char::from(if s.alone { task.state() } else { p.state() });
         f.umask = task.fs().umask();
         f.fd_size = (task.files().list().len() as u32).max(64);
         f.nice = task.sched.nice();

@@ -321,8 +321,9 @@ impl Kernel {
 }
 
 impl Task {
-    /// What it used so far and what its process had used when it started, for RUSAGE_THREAD.
+    /// What it used so far: RUSAGE_THREAD.
     pub fn usage(&self) -> Usage {
+        self.kernel().sched.charge_running();
         self.times.usage()
     }
 }

@@ -298,6 +298,15 @@ impl Process {
         shared.threads.iter().find(|t| t.tid() == self.pid).or_else(|| shared.threads.first()).cloned()
     }
 
+    /// What it does, as `/proc/PID/stat` shows it: what its first thread does, and a zombie once that has ended.
+    pub fn state(&self) -> u8 {
+        let shared = self.shared.lock();
+        match shared.threads.iter().find(|t| t.tid() == self.pid) {
+            Some(task) => task.state(),
+            None => crate::task::State::Zombie as u8,
+        }
+    }
+
     /// Whether it has exited and waits to be reaped.
     pub fn zombie(&self) -> Option<(Status, Usage)> {
         self.shared.lock().zombie
@@ -310,6 +319,7 @@ impl Process {
 
     /// What it used; `children` adds what those did that were waited for.
     pub fn usage(&self) -> (Usage, Usage) {
+        self.kernel.sched.charge_running();
         let mut shared = self.shared.lock();
         let shared = &mut *shared;
         let mut own = shared.ended;
@@ -321,6 +331,7 @@ impl Process {
 
     /// CPU time of all its threads, ns.
     pub fn cpu_time(&self) -> u64 {
+        self.kernel.sched.charge_running();
         let shared = self.shared.lock();
         shared.ended.user + shared.ended.system + shared.threads.iter().map(|t| t.times.total()).sum::<u64>()
     }

@@ -264,6 +264,12 @@ impl Task {
         self.tid.store(tid.0, Ordering::Relaxed);
     }
 
+    /// The CPU time that it used so far, ns.
+    pub fn cpu_time(&self) -> u64 {
+        self.kernel.sched.charge_running();
+        self.times.total()
+    }
+
     /// Its kernel.
     pub const fn kernel(&self) -> &Arc<Kernel> {
         &self.kernel

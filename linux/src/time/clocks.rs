@@ -48,8 +48,8 @@ fn read(cx: &Cx, id: ClockId) -> Result<i64> {
         ClockId::Kernel(clock) => Ok(cx.kernel().clocks.read(clock)),
         ClockId::Process(Pid(0)) => Ok(cx.process().cpu_time() as i64),
         ClockId::Process(pid) => cx.kernel().table.process(pid).map(|p| p.cpu_time() as i64).ok_or_else(none),
-        ClockId::Thread(Pid(0)) => Ok(cx.task().times.total() as i64),
-        ClockId::Thread(tid) => cx.kernel().table.task(tid).map(|t| t.times.total() as i64).ok_or_else(none),
+        ClockId::Thread(Pid(0)) => Ok(cx.task().cpu_time() as i64),
+        ClockId::Thread(tid) => cx.kernel().table.task(tid).map(|t| t.cpu_time() as i64).ok_or_else(none),
     }
 }
 

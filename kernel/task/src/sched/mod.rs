@@ -268,6 +268,13 @@ impl Sched {
         Self::go(cpu, &kernel, &mine, next, due);
     }
 
+    /// Brings the CPU time of all running tasks up to date: there is no tick that would.
+    pub fn charge_running(&self) {
+        for cpu in self.cpus.iter() {
+            cpu.run.lock().charge(hal::time::now());
+        }
+    }
+
     /// The task that runs on this CPU.
     pub fn current(&self) -> Option<Arc<Task>> {
         self.cpus.get().run.lock().running.as_ref().map(|r| r.task.clone())
