@@ -26,7 +26,6 @@ pub mod ioctl;
 pub mod local;
 pub mod lock;
 pub mod mounts;
-pub mod pair;
 pub mod pipe;
 pub mod place;
 pub mod terminal;
@@ -35,6 +34,7 @@ mod testing;
 pub mod tmpfs;
 pub mod tty;
 pub mod types;
+pub mod unix;
 pub mod waiters;
 pub mod walk;
 

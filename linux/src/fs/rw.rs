@@ -78,22 +78,6 @@ pub(super) fn drain(
     offset: Option<u64>,
     now: bool,
 ) -> Result<u64> {
-    drain_with(cx, file, range, offset, now, true)
-}
-
-/// Writes `range` to a socket; `quiet`: an error brings no signal (`MSG_NOSIGNAL`).
-pub(super) fn send(cx: &Cx, file: &Arc<dyn OpenFile>, range: &mut UserRange, now: bool, quiet: bool) -> Result<u64> {
-    drain_with(cx, file, range, None, now, !quiet)
-}
-
-fn drain_with(
-    cx: &Cx,
-    file: &Arc<dyn OpenFile>,
-    range: &mut UserRange,
-    offset: Option<u64>,
-    now: bool,
-    signals: bool,
-) -> Result<u64> {
     let caller = cx.caller();
     let wanted = range.remaining();
     let mut moved = 0;
@@ -108,9 +92,7 @@ fn drain_with(
         let n = match cx.block_on(attempt, subscribe, wait, Interrupted::Restart) {
             Ok(n) => n,
             Err(e) => {
-                if signals {
-                    tell(cx, e);
-                }
+                tell(cx, e);
                 if moved > 0 {
                     break;
                 }
