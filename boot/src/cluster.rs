@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
-use base::KernelId;
+use base::{KernelId, Ready, Wake as _};
 use files::{FileHandler, FileService};
 use hal::boot::PhysRange;
 use hal::cpuref::{CpuRef, FenceToken, Fenced};
@@ -13,12 +13,15 @@ use link::window::{HalWindows, Reach};
 use link::{Facts as Hello, Shm};
 use membership::{Config, Machine, MembershipService, Outcome, Service, View};
 use names::{NameHandler, NameService};
-use task::Kernel;
 use task::cluster::CpuFact;
 use task::time::{Expire, Timer};
+use task::{Kernel, Task};
 use tasks::{OwnKernel, TaskHandler, TaskService};
 
+use wire::files::tree;
+
 use crate::facts::Facts;
+use crate::tree::Own;
 
 /// Membership over this machine's memory.
 pub type Peers = MembershipService<HalWindows>;
@@ -119,8 +122,65 @@ impl Service for Services {
     }
 }
 
+/// What this kernel has with the others.
+pub struct Cluster {
+    /// Who is there.
+    pub peers: Arc<Peers>,
+    /// Files of all kernels.
+    pub files: Arc<FileService>,
+    /// Told when a view is in force.
+    watcher: Arc<Watcher>,
+}
+
+/// Wakes the thread that waits for company.
+#[derive(Default)]
+struct Watcher(Once<Arc<Task>>);
+
+impl Service for Watcher {
+    fn peer_down(&self, _: KernelId) {}
+
+    fn view(&self, _: &View) {
+        if let Some(thread) = self.0.get() {
+            thread.clone().wake(Ready::all());
+        }
+    }
+}
+
+impl Cluster {
+    /// Serves this kernel's own trees to the others. A kernel that joined shows its programs the tree of the lowest kernel that was there before.
+    pub fn share(&self, kernel: &Arc<Kernel>, own: &Own, founder: bool) {
+        self.files.set_tree(tree::ROOT, own.root.clone());
+        self.files.set_tree(tree::DEVICES, own.dev.clone());
+        self.files.set_tree(tree::PTYS, own.pts.clone());
+        if founder {
+            return;
+        }
+        let (peers, files, watcher, of) =
+            (self.peers.clone(), self.files.clone(), self.watcher.clone(), kernel.clone());
+        let started = kernel.start_thread("tree", move |thread| {
+            // Nobody else waits for company.
+            let _ = watcher.0.set(thread.clone());
+            let me = of.id();
+            let home = loop {
+                thread.begin_wait();
+                if let Some(home) = peers.view().members.iter().copied().filter(|&member| member != me).min() {
+                    break home;
+                }
+                thread.park();
+            };
+            match crate::tree::see(&of, &files, home, thread) {
+                Ok(()) => log::info!("the tree of kernel {home}"),
+                Err(why) => log::error!("the tree of kernel {home} cannot be seen: {why}"),
+            }
+        });
+        if let Err(why) = started {
+            log::error!("the tree of the others: {why}");
+        }
+    }
+}
+
 /// Plugs the services into the links and into the kernel.
-fn serve(facts: &Facts, kernel: &Arc<Kernel>, peers: &Peers) -> Result<(), String> {
+fn serve(facts: &Facts, kernel: &Arc<Kernel>, peers: &Peers) -> Result<(Arc<FileService>, Arc<Watcher>), String> {
     let (links, kernels) = (peers.links(), facts.plan.kernels.len() as u16);
     let names = NameService::new(links.clone(), kernels);
     // The CPUs of a board are alike; a CPU that cannot describe itself has no description.
@@ -139,13 +199,17 @@ fn serve(facts: &Facts, kernel: &Arc<Kernel>, peers: &Peers) -> Result<(), Strin
     let files = FileService::new(links.clone(), kernel.memory.clone());
     tasks.attach(Arc::new(OwnKernel(kernel.clone())));
     files.attach(kernel.vfs().clone());
+    tasks.set_handles(files.clone());
     let registered = links.register("names", Arc::new(NameHandler(names.clone())))
         && links.register("tasks", Arc::new(TaskHandler(tasks.clone())))
         && links.register("files", Arc::new(FileHandler(files.clone())))
+        && links.register("generic", Arc::new(FileHandler(files.clone())))
         && links.register("test", Arc::new(link::echo::EchoService))
         && kernel.set_cluster(Arc::new(tasks::Peers(tasks.clone())));
-    peers.add(Arc::new(Services { names, tasks, files }));
-    if registered { Ok(()) } else { Err(String::from("a service was there already")) }
+    peers.add(Arc::new(Services { names, tasks, files: files.clone() }));
+    let watcher = Arc::new(Watcher::default());
+    peers.add(watcher.clone());
+    if registered { Ok((files, watcher)) } else { Err(String::from("a service was there already")) }
 }
 
 /// FNV-1a of the plan: kernels of different plans do not talk.
@@ -157,7 +221,7 @@ fn hash(text: &str) -> u64 {
 ///
 /// # Errors
 /// A sentence for the log.
-pub fn join(facts: &Facts, kernel: &Arc<Kernel>, starter: Option<u16>) -> Result<Arc<Peers>, String> {
+pub fn join(facts: &Facts, kernel: &Arc<Kernel>, starter: Option<u16>) -> Result<Cluster, String> {
     let me = KernelId { index: facts.info.index, incarnation: facts.info.incarnation };
     let reaches = facts.plan.kernels.iter().map(|k| Reach {
         index: k.index,
@@ -185,7 +249,7 @@ pub fn join(facts: &Facts, kernel: &Arc<Kernel>, starter: Option<u16>) -> Result
     let config =
         Config { probe_gap: ms(plan.probe_ms), probes: plan.probes, silence: ms(plan.dead_after_ms), ..Config::new() };
     let peers = MembershipService::new(me, facts.plan.kernels.len() as u16, shm, board, config);
-    serve(facts, kernel, &peers)?;
+    let (files, watcher) = serve(facts, kernel, &peers)?;
     if PEERS.set(peers.clone()).is_err() {
         return Err(String::from("it has begun already"));
     }
@@ -193,7 +257,7 @@ pub fn join(facts: &Facts, kernel: &Arc<Kernel>, starter: Option<u16>) -> Result
         Some(starter) => peers.enter(starter),
         None => peers.found(),
     }
-    Ok(peers)
+    Ok(Cluster { peers, files, watcher })
 }
 
 /// Tells the others that this kernel panicked.

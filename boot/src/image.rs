@@ -72,13 +72,17 @@ fn start(raw: &'static RawBoot) -> ! {
     }
     start_peers(&facts, epoch, archive);
     #[cfg(feature = "selftest")]
-    if let Ok(peers) = &joined
-        && crate::peertest::start(&facts, &kernel, peers)
+    if let Ok(cluster) = &joined
+        && crate::peertest::start(&facts, &kernel, &cluster.peers)
     {
         crate::kernel::run(&kernel)
     }
-    if let Err(why) = tree::make(&kernel, archive, &devices, &facts.command_line) {
-        panic!("the file tree: {why:?}");
+    let own = match tree::make(&kernel, archive, &devices, &facts.command_line) {
+        Ok(own) => own,
+        Err(why) => panic!("the file tree: {why:?}"),
+    };
+    if let Ok(cluster) = &joined {
+        cluster.share(&kernel, &own, facts.starter.is_none());
     }
     if facts.info.index == 0 && facts.info.incarnation == 1 {
         first_program(&kernel, &facts.command_line);

@@ -1,13 +1,28 @@
-//! The file tree that the first program finds: the archive as root, `/dev` on it.
+//! The file tree that programs find: the archive as root, `/dev` on it. A kernel that joined others puts theirs over its own.
 
 use alloc::sync::Arc;
 
-use base::{Result, wait::Try};
+use base::{KernelId, Result, wait::Try};
+use files::FileService;
+use task::Task;
 use vfs::devfs::DevFs;
 use vfs::tmpfs::{self, TmpfsType};
-use vfs::{Caller, FileKind, Follow, OpenFile, OpenFlags, Status, Walk};
+use vfs::{Caller, FileKind, Follow, Inode, OpenFile, OpenFlags, Status, Walk};
+use wire::files::tree;
 
 use crate::devices::{AGENT, AGENT_NAME, Devices};
+
+/// What this kernel has by itself; it stays when the kernel whose tree is seen dies.
+pub struct Own {
+    /// For those who add files to `/proc`.
+    pub trees: procfs::Trees,
+    /// The archive as a tree.
+    pub root: Arc<dyn Inode>,
+    /// `/dev`.
+    pub dev: Arc<dyn Inode>,
+    /// `/dev/pts`.
+    pub pts: Arc<dyn Inode>,
+}
 
 /// Waits for nothing: at boot everything is local.
 struct Never;
@@ -22,17 +37,13 @@ impl vfs::WaitOps for Never {
 ///
 /// # Errors
 /// What is wrong with the archive.
-pub fn make(
-    kernel: &Arc<task::Kernel>,
-    archive: &'static [u8],
-    devices: &Devices,
-    command_line: &str,
-) -> Result<procfs::Trees> {
+pub fn make(kernel: &Arc<task::Kernel>, archive: &'static [u8], devices: &Devices, command_line: &str) -> Result<Own> {
     let vfs = kernel.vfs();
     let trees = procfs::install(kernel, None, command_line);
     vfs.add_type(Arc::new(TmpfsType("tmpfs")));
     vfs.add_type(Arc::new(TmpfsType("ramfs")));
-    vfs.mount_root(tmpfs::archive::load(vfs, archive)?, "rootfs", "rootfs")?;
+    let tree: Arc<dyn Inode> = tmpfs::archive::load(vfs, archive)?;
+    vfs.mount_root(tree.clone(), "rootfs", "rootfs")?;
     vfs::tty::pty::install(vfs);
     devices.register(vfs);
     let dev = DevFs::install(vfs)?;
@@ -45,7 +56,51 @@ pub fn make(
     if let Ok(at) = walk.find(b"/dev", Follow::Yes) {
         vfs.mount(&caller, at, "devtmpfs", "devtmpfs", "", vfs::place::MountFlags::empty())?;
     }
-    Ok(trees)
+    Ok(Own { trees, root: tree, dev: dev.root().clone(), pts: vfs.ptys.root(vfs)? })
+}
+
+/// Waits in a kernel thread.
+struct InThread<'a>(&'a Arc<Task>);
+
+impl vfs::WaitOps for InThread<'_> {
+    fn wait(&self, op: &mut dyn vfs::caller::Waitable) -> Result<()> {
+        op.notify(self.0.clone());
+        loop {
+            self.0.begin_wait();
+            if op.ready() {
+                return Ok(());
+            }
+            self.0.park();
+        }
+    }
+}
+
+/// Puts the tree of `home` over this kernel's own: from now on programs here see the same files as there. Called in a kernel thread.
+///
+/// # Errors
+/// `EHOSTDOWN` if `home` died meanwhile.
+pub fn see(kernel: &Arc<task::Kernel>, files: &Arc<FileService>, home: KernelId, thread: &Arc<Task>) -> Result<()> {
+    let wait: &dyn vfs::WaitOps = &InThread(thread);
+    let vfs = kernel.vfs();
+    let caller = Caller::kernel();
+    let over = |at, inode, name: &str| {
+        vfs.attach(at, inode, name, name, "", vfs::place::MountFlags::empty());
+    };
+    let root = wait.finish(files.root_of(home, tree::ROOT))?;
+    let dev = wait.finish(files.root_of(home, tree::DEVICES))?;
+    let pts = wait.finish(files.root_of(home, tree::PTYS))?;
+    let at = vfs.root()?;
+    over(at, root, "rootfs");
+    let find = |path: &[u8]| {
+        let root = vfs.root()?;
+        Walk { vfs, caller: &caller, start: root.clone(), root, wait }.find(path, Follow::Yes)
+    };
+    over(find(b"/dev")?, dev, "devtmpfs");
+    over(find(b"/dev/pts")?, pts, "devpts");
+    for (path, kind) in [(&b"/proc"[..], "proc"), (b"/sys", "sysfs")] {
+        vfs.mount(&caller, find(path)?, kind, kind, "", vfs::place::MountFlags::empty())?;
+    }
+    Ok(())
 }
 
 /// What the first program has as its standard streams.

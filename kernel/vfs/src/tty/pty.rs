@@ -50,7 +50,11 @@ impl Ptys {
     }
 
     /// The directory `/dev/pts`, one for all mounts.
-    fn root(&self, vfs: &Arc<Vfs>) -> Result<Arc<TmpInode>> {
+    /// The directory of the slaves.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn root(&self, vfs: &Arc<Vfs>) -> Result<Arc<TmpInode>> {
         if let Some(root) = self.root.lock().clone() {
             return Ok(root);
         }
