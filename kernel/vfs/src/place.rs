@@ -271,12 +271,6 @@ impl Place {
                     Some(at) => place = at,
                     None => {
                         reachable &= root.is_none_or(|r| *r == place);
-                        // A root without a slash in front is an anonymous file: its name is all there is.
-                        let name = place.node.name();
-                        if !name.is_empty() {
-                            parts.push(name);
-                            return (join(&parts, false), false);
-                        }
                         break;
                     }
                 }
@@ -290,7 +284,8 @@ impl Place {
             parts.push(name);
             match parent {
                 Some(node) => place.node = node,
-                None => break,
+                // A pipe, a socket, an O_TMPFILE file: its name is all there is.
+                None => return (join(&parts, false), false),
             }
         }
         (join(&parts, true), reachable)

@@ -141,6 +141,28 @@ fn mounts_are_crossed_both_ways() {
 }
 
 #[test]
+fn open_files_say_what_they_are() {
+    with_tree(|vfs| {
+        let root = Caller::kernel();
+        let w = walk(vfs, &root);
+        let (reader, _writer) = crate::pipe::Pipe::pair(vfs, &root, Status::empty());
+        assert!(reader.describe().starts_with("pipe:["), "{}", reader.describe());
+        w.create(b"/d", NewNode::Directory, 0o755).expect("mkdir");
+        put(&w, "/d/f", "");
+        let file = w.open(b"/d/f", OpenFlags::READ, Status::empty(), 0).expect("open");
+        assert_eq!(file.describe(), "/d/f");
+        w.rename(b"/d/f", &w, b"/g", RenameFlags::empty()).expect("rename");
+        assert_eq!(file.describe(), "/g");
+        w.unlink(b"/g", false).expect("unlink");
+        assert_eq!(file.describe(), "/g (deleted)");
+        let dir = w.open(b"/", OpenFlags::READ, Status::empty(), 0).expect("open");
+        assert_eq!(dir.describe(), "/");
+        let label = crate::event::EventFd::open(vfs, &root, 0, false, Status::empty()).describe();
+        assert_eq!(label, "anon_inode:[eventfd]");
+    });
+}
+
+#[test]
 fn links_sizes_and_unlinked_files() {
     with_tree(|vfs| {
         let root = Caller::kernel();
