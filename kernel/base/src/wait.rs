@@ -87,6 +87,10 @@ pub type TryResult<T> = Result<Try<T>>;
 pub trait Op<T>: Send {
     /// Names who is told when there is a result. At most one waker; it is called at once if the result is there already.
     fn notify(&mut self, waker: Arc<dyn Wake>);
+    /// Whether it ends by itself soon (an answer that a peer gives at once): then only SIGKILL ends a wait for it, as for a local look-up.
+    fn soon(&self) -> bool {
+        false
+    }
     /// The result, once. `None` while it is not there. `Some(Ok(Try::WouldBlock))` means "tried, would block".
     fn take(&mut self) -> Option<TryResult<T>>;
 }
@@ -129,6 +133,10 @@ struct Mapped<T, F> {
 impl<T: 'static, U: 'static, F: FnOnce(T) -> U + Send + 'static> Op<U> for Mapped<T, F> {
     fn notify(&mut self, waker: Arc<dyn Wake>) {
         self.op.notify(waker);
+    }
+
+    fn soon(&self) -> bool {
+        self.op.soon()
     }
 
     fn take(&mut self) -> Option<TryResult<U>> {

@@ -264,7 +264,8 @@ impl Cx {
 impl vfs::WaitOps for Cx {
     fn wait(&self, op: &mut dyn vfs::caller::Waitable) -> Result<()> {
         op.notify(self.waker());
-        self.wait_until(|| op.ready().then_some(()), crate::wait::Timeout::Never, Interrupted::Restart)
+        let interrupted = if op.soon() { Interrupted::Killed } else { Interrupted::Restart };
+        self.wait_until(|| op.ready().then_some(()), crate::wait::Timeout::Never, interrupted)
     }
 }
 

@@ -144,6 +144,8 @@ pub trait Waitable {
     fn notify(&mut self, waker: alloc::sync::Arc<dyn base::Wake>);
     /// Whether the result is there now.
     fn ready(&mut self) -> bool;
+    /// Whether it ends by itself soon: see [`Op::soon`].
+    fn soon(&self) -> bool;
 }
 
 struct Held<T> {
@@ -154,6 +156,10 @@ struct Held<T> {
 impl<T> Waitable for Held<T> {
     fn notify(&mut self, waker: alloc::sync::Arc<dyn base::Wake>) {
         self.op.notify(waker);
+    }
+
+    fn soon(&self) -> bool {
+        self.op.soon()
     }
 
     fn ready(&mut self) -> bool {

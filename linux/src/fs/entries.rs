@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use base::{Errno, Error, Result};
 use linux_abi::structs::Dirent;
-use task::{Cx, Interrupted, Timeout};
+use task::{Cx, Interrupted};
 use vfs::{Device, DirSink, FileKind, Follow, NewNode, RenameFlags, Walk, caller::cap};
 
 use super::{AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, at, file, find, invalid, path, settle, walk};
@@ -37,8 +37,10 @@ pub fn getdents64(cx: &Cx, [fd, buf, len, ..]: [u64; 6]) -> Result<u64> {
     // A page or so at a time is all that libc asks for; more is not needed at once.
     let limit = usize::try_from(len as u32).unwrap_or(usize::MAX).min(65536);
     let mut entries = Entries { bytes: Vec::new(), limit, full: false };
-    let never = |_| Ok(base::Subscription::never());
-    cx.block_on(|| file.read_dir(&mut entries), never, Timeout::Never, Interrupted::Restart)?;
+    // `Started`: the entries are on their way from another kernel; they are handed out when it is asked again.
+    while let base::Try::Started(op) = file.read_dir(&mut entries)? {
+        cx.wait_op(op, Interrupted::Killed)?;
+    }
     if entries.bytes.is_empty() && entries.full {
         return Err(invalid("the buffer is too small for an entry"));
     }

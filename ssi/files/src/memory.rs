@@ -12,7 +12,7 @@ use hal::{addr::PAGE_SIZE, usermode::Access};
 use mm::{MappedPage, Mapper, MemoryObject, ObjectKind, PageCache, PageSource, SourcePage};
 use wire::files::{PageGet, PageIs};
 
-use crate::service::FileService;
+use crate::{remote::RemoteFile, service::FileService};
 
 /// A private view of a remote file as it is when it is mapped.
 pub struct RemoteMemory {
@@ -21,13 +21,14 @@ pub struct RemoteMemory {
 
 struct Pages {
     service: Arc<FileService>,
-    object: ObjectId,
+    /// Kept: its reference is what the pages are asked under.
+    file: Arc<RemoteFile>,
 }
 
 impl PageSource for Pages {
     fn page(&self, index: u64) -> TryResult<SourcePage> {
         let memory = self.service.memory.clone();
-        self.service.ask(self.object, &PageGet { index }, &[], move |answer| {
+        self.service.ask(self.file.object(), &PageGet { index }, &[], move |answer| {
             let (_, bytes) = answer.read::<PageIs>()?;
             if bytes.is_empty() {
                 return Ok(Try::Done(SourcePage::Hole));
@@ -41,9 +42,9 @@ impl PageSource for Pages {
 }
 
 impl RemoteMemory {
-    /// The content of `object`, which had `size` bytes when it was opened.
-    pub(crate) fn make(service: &Arc<FileService>, object: ObjectId, size: u64) -> Arc<Self> {
-        let source = Arc::new(Pages { service: service.clone(), object });
+    /// The content of `file`, which had `size` bytes when it was opened.
+    pub(crate) fn make(service: &Arc<FileService>, file: Arc<RemoteFile>, size: u64) -> Arc<Self> {
+        let source = Arc::new(Pages { service: service.clone(), file });
         Arc::new(Self { cache: PageCache::of_source(&service.memory, source, size) })
     }
 }

@@ -304,7 +304,8 @@ impl OpenFile for RemoteFile {
         {
             return Ok(memory);
         }
-        Ok(RemoteMemory::make(&self.service, self.object, self.opened.size))
+        let me = self.service.proxy(self.object).ok_or(Error::new(Errno::ENODEV, "the file is being closed"))?;
+        Ok(RemoteMemory::make(&self.service, me, self.opened.size))
     }
 
     fn describe(&self) -> String {
@@ -482,7 +483,9 @@ impl Inode for RemoteInode {
         let message = NodeOpen { flags: flags.bits(), status: status.bits() };
         let service = self.service.clone();
         let base = self.base.clone();
-        self.service.ask(self.object, &message, &encode(&[caller]), move |answer| {
+        // A FIFO opens when somebody opens its other end.
+        let long = self.kind == FileKind::Fifo;
+        self.service.ask_long(self.object, &message, &encode(&[caller]), long, move |answer| {
             service.take_file(answer, flags, status, Some(place), base).map(Try::Done)
         })
     }

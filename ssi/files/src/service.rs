@@ -17,7 +17,8 @@ use mm::Memory;
 use objects::{Exports, Imports, Receipt, call, from_wire, object_from_wire, object_to_wire, to_wire, when_done};
 use vfs::{Inode, OpenFile, OpenFlags, Place, Stat, Status, Vfs};
 use wire::{
-    files::{GrantFor, NodeRoot, tree},
+    Message as _,
+    files::{FileIoctl, FileRead, FileWrite, GrantFor, NodeRoot, tree},
     generic::{Arm, Armed, Disarm, Release},
 };
 
@@ -128,10 +129,29 @@ impl FileService {
         payload: &[u8],
         read: impl FnOnce(&Incoming<'_>) -> link::Result<Try<T>> + Send + 'static,
     ) -> TryResult<T> {
+        // Everything is answered at once but what waits for data or room.
+        let long = [FileRead::SPEC.number, FileWrite::SPEC.number, FileIoctl::SPEC.number];
+        self.ask_long(object, message, payload, long.contains(&M::SPEC.number), read)
+    }
+
+    /// As [`FileService::ask`]; `long`: it may take as long as somebody pleases.
+    pub(crate) fn ask_long<M: wire::Request, T: Send + 'static>(
+        &self,
+        object: ObjectId,
+        message: &M,
+        payload: &[u8],
+        long: bool,
+        read: impl FnOnce(&Incoming<'_>) -> link::Result<Try<T>> + Send + 'static,
+    ) -> TryResult<T> {
         let Some(home) = self.held.lock().imports.home(object) else {
             return Err(Error::new(Errno::EHOSTDOWN, "the kernel that had it is down"));
         };
-        self.ask_kernel(home, object, message, payload, read)
+        self.ask_kernel(home, object, message, payload, long, read)
+    }
+
+    /// The proxy of an open file, while somebody has it.
+    pub(crate) fn proxy(&self, object: ObjectId) -> Option<Arc<RemoteFile>> {
+        self.held.lock().files.get(&object).and_then(Weak::upgrade)
     }
 
     pub(crate) fn ask_kernel<M: wire::Request, T: Send + 'static>(
@@ -140,6 +160,7 @@ impl FileService {
         object: ObjectId,
         message: &M,
         payload: &[u8],
+        long: bool,
         read: impl FnOnce(&Incoming<'_>) -> link::Result<Try<T>> + Send + 'static,
     ) -> TryResult<T> {
         let (call, completer) = call();
@@ -148,9 +169,16 @@ impl FileService {
             // A value for nobody is dropped, and with it the proxies and grants in it.
             drop(completer.complete(result));
         });
-        let id = self.links.request(to_wire(to), object_to_wire(object), message, payload, self.soon(), then);
+        let id = self.links.request(
+            to_wire(to),
+            object_to_wire(object),
+            message,
+            payload,
+            if long { u64::MAX } else { self.soon() },
+            then,
+        );
         let links = self.links.clone();
-        call.on_abandon(move || links.cancel(id)).into_try()
+        call.on_abandon(move || links.cancel(id)).long(long).into_try()
     }
 
     /// Tells an object something; nobody waits.
@@ -170,7 +198,7 @@ impl FileService {
         let nothing = ObjectId { birth: kernel, serial: 0 };
         let service = self.me.clone();
         let base = self.root(which).ok();
-        self.ask_kernel(kernel, nothing, &NodeRoot { tree: which }, &[], move |answer| {
+        self.ask_kernel(kernel, nothing, &NodeRoot { tree: which }, &[], false, move |answer| {
             let service = service.upgrade().ok_or(link::Error::down(answer.from))?;
             service.take_node(answer, |_| base).map(Try::Done)
         })

@@ -19,6 +19,7 @@ struct Slot<T> {
 /// The caller's end.
 pub struct Call<T> {
     slot: Arc<Lock<Slot<T>>>,
+    long: bool,
     abandon: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -28,7 +29,7 @@ pub struct Completer<T>(Arc<Lock<Slot<T>>>);
 /// Both ends of an operation.
 pub fn call<T>() -> (Call<T>, Completer<T>) {
     let slot = Arc::new(Lock::ranked(rank::CALL, Slot { result: None, waker: None, abandoned: false }));
-    (Call { slot: slot.clone(), abandon: None }, Completer(slot))
+    (Call { slot: slot.clone(), long: false, abandon: None }, Completer(slot))
 }
 
 impl<T: Send + 'static> Call<T> {
@@ -36,6 +37,13 @@ impl<T: Send + 'static> Call<T> {
     #[must_use]
     pub fn on_abandon(mut self, f: impl FnOnce() + Send + 'static) -> Self {
         self.abandon = Some(Box::new(f));
+        self
+    }
+
+    /// It may take as long as somebody pleases (the open of a FIFO): signals end a wait for it.
+    #[must_use]
+    pub const fn long(mut self, long: bool) -> Self {
+        self.long = long;
         self
     }
 
@@ -76,6 +84,10 @@ impl<T: Send> Op<T> for Call<T> {
         }
     }
 
+    fn soon(&self) -> bool {
+        !self.long
+    }
+
     fn take(&mut self) -> Option<TryResult<T>> {
         let result = self.slot.lock().result.take();
         if result.is_some() {
@@ -103,10 +115,10 @@ impl<T> Drop for Call<T> {
 pub fn when_done<T: 'static>(tried: TryResult<T>, then: impl FnOnce(Result<T>) + Send + 'static) {
     match tried {
         Ok(Try::Started(mut op)) => {
-            let pending = Arc::new(Pending { op: Lock::new(None), then: Lock::new(Some(then)) });
+            let pending = Arc::new(Pending { state: Lock::new((None, false)), then: Lock::new(Some(then)) });
             // The op keeps the waker and the waker the op, until the result is taken.
             op.notify(pending.clone());
-            *pending.op.lock() = Some(op);
+            pending.state.lock().0 = Some(op);
             // The result may have come between the two lines.
             pending.wake(Ready::empty());
         }
@@ -122,19 +134,35 @@ fn settled<T>(ended: TryResult<T>) -> Result<T> {
 }
 
 struct Pending<T, F> {
-    op: Lock<Option<Box<dyn Op<T>>>>,
+    /// The operation, while nobody looks at it, and whether to look again.
+    state: Lock<(Option<Box<dyn Op<T>>>, bool)>,
     then: Lock<Option<F>>,
 }
 
 impl<T: 'static, F: FnOnce(Result<T>) + Send + 'static> Wake for Pending<T, F> {
     fn wake(&self, _: Ready) {
-        let result = {
-            let mut op = self.op.lock();
-            let Some(result) = op.as_mut().and_then(|op| op.take()) else {
-                return;
+        let result = loop {
+            let op = {
+                let mut state = self.state.lock();
+                match state.0.take() {
+                    Some(op) => op,
+                    None => {
+                        // Somebody looks at it just now, or it has ended: whoever looks does so once more.
+                        state.1 = true;
+                        return;
+                    }
+                }
             };
-            *op = None;
-            result
+            // The operation may take locks of its own: not with ours held.
+            let mut op = op;
+            if let Some(result) = op.take() {
+                break result;
+            }
+            let mut state = self.state.lock();
+            state.0 = Some(op);
+            if !core::mem::take(&mut state.1) {
+                return;
+            }
         };
         let then = self.then.lock().take();
         if let Some(then) = then {

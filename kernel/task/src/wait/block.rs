@@ -133,6 +133,7 @@ impl Cx {
     fn finish_op<T>(&self, mut op: Box<dyn Op<T>>, timeout: Timeout, interrupted: Interrupted) -> Result<Option<T>> {
         // A request to a peer has a deadline of its own; not waiting for its answer would make it useless.
         let timeout = if timeout == Timeout::Now { Timeout::Never } else { timeout };
+        let interrupted = if op.soon() { Interrupted::Killed } else { interrupted };
         let mut sleep = self.sleep(timeout, interrupted);
         op.notify(self.waker());
         loop {
