@@ -105,7 +105,7 @@ pub mod index {
 }
 
 /// `B38400 | CS8 | CREAD | HUPCL` and the like.
-const CONTROL: u32 = 0o15 | 0o60 | 0o200 | 0o2000;
+const CONTROL: u32 = 0o17 | 0o60 | 0o200 | 0o2000;
 
 impl Termios {
     /// What a terminal starts with, `tty_std_termios` of Linux.
