@@ -10,11 +10,12 @@ use super::Finding;
 use crate::root::Root;
 
 /// What may lie in the top folder.
-const TOP: [&str; 28] = [
+const TOP: [&str; 29] = [
     ".cargo",
     ".ci",
     ".gitignore",
     "ARCHITECTURE.md",
+    "CHANGELOG.md",
     "CONTRIBUTING.md",
     "Cargo.lock",
     "Cargo.toml",
