@@ -16,7 +16,7 @@ use names::{NameHandler, NameService};
 use task::cluster::CpuFact;
 use task::time::{Expire, Timer};
 use task::{Kernel, Task};
-use tasks::{OwnKernel, TaskHandler, TaskService};
+use tasks::{ClusterView, OwnKernel, TaskHandler, TaskService};
 
 use wire::files::tree;
 
@@ -128,6 +128,8 @@ pub struct Cluster {
     pub peers: Arc<Peers>,
     /// Files of all kernels.
     pub files: Arc<FileService>,
+    /// Processes of all kernels, for `/proc`.
+    pub processes: Arc<ClusterView>,
     /// Told when a view is in force.
     watcher: Arc<Watcher>,
 }
@@ -179,8 +181,15 @@ impl Cluster {
     }
 }
 
+/// What [`serve`] made, for others to build on.
+struct Served {
+    files: Arc<FileService>,
+    processes: Arc<ClusterView>,
+    watcher: Arc<Watcher>,
+}
+
 /// Plugs the services into the links and into the kernel.
-fn serve(facts: &Facts, kernel: &Arc<Kernel>, peers: &Peers) -> Result<(Arc<FileService>, Arc<Watcher>), String> {
+fn serve(facts: &Facts, kernel: &Arc<Kernel>, peers: &Peers) -> Result<Served, String> {
     let (links, kernels) = (peers.links(), facts.plan.kernels.len() as u16);
     let names = NameService::new(links.clone(), kernels);
     // The CPUs of a board are alike; a CPU that cannot describe itself has no description.
@@ -206,10 +215,11 @@ fn serve(facts: &Facts, kernel: &Arc<Kernel>, peers: &Peers) -> Result<(Arc<File
         && links.register("generic", Arc::new(FileHandler(files.clone())))
         && links.register("test", Arc::new(link::echo::EchoService))
         && kernel.set_cluster(Arc::new(tasks::Peers(tasks.clone())));
+    let processes = Arc::new(ClusterView::new(kernel.clone(), tasks.clone()));
     peers.add(Arc::new(Services { names, tasks, files: files.clone() }));
     let watcher = Arc::new(Watcher::default());
     peers.add(watcher.clone());
-    if registered { Ok((files, watcher)) } else { Err(String::from("a service was there already")) }
+    if registered { Ok(Served { files, processes, watcher }) } else { Err(String::from("a service was there already")) }
 }
 
 /// FNV-1a of the plan: kernels of different plans do not talk.
@@ -249,7 +259,7 @@ pub fn join(facts: &Facts, kernel: &Arc<Kernel>, starter: Option<u16>) -> Result
     let config =
         Config { probe_gap: ms(plan.probe_ms), probes: plan.probes, silence: ms(plan.dead_after_ms), ..Config::new() };
     let peers = MembershipService::new(me, facts.plan.kernels.len() as u16, shm, board, config);
-    let (files, watcher) = serve(facts, kernel, &peers)?;
+    let Served { files, processes, watcher } = serve(facts, kernel, &peers)?;
     if PEERS.set(peers.clone()).is_err() {
         return Err(String::from("it has begun already"));
     }
@@ -257,7 +267,7 @@ pub fn join(facts: &Facts, kernel: &Arc<Kernel>, starter: Option<u16>) -> Result
         Some(starter) => peers.enter(starter),
         None => peers.found(),
     }
-    Ok(Cluster { peers, files, watcher })
+    Ok(Cluster { peers, files, processes, watcher })
 }
 
 /// Tells the others that this kernel panicked.

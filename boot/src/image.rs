@@ -77,7 +77,8 @@ fn start(raw: &'static RawBoot) -> ! {
     {
         crate::kernel::run(&kernel)
     }
-    let own = match tree::make(&kernel, archive, &devices, &facts.command_line) {
+    let processes = joined.as_ref().ok().map(|cluster| cluster.processes.clone() as Arc<dyn procfs::ProcessView>);
+    let own = match tree::make(&kernel, processes, archive, &devices, &facts.command_line) {
         Ok(own) => own,
         Err(why) => panic!("the file tree: {why:?}"),
     };

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 
 use base::{KernelId, Result, wait::Try};
 use files::FileService;
+use procfs::ProcessView;
 use task::Task;
 use vfs::devfs::DevFs;
 use vfs::tmpfs::{self, TmpfsType};
@@ -33,13 +34,19 @@ impl vfs::WaitOps for Never {
     }
 }
 
-/// Makes the tree of `kernel`; where `/proc/cob` and others are filled in.
+/// Makes the tree of `kernel`, with `processes` in `/proc` (its own without peers); where `/proc/cob` and others are filled in.
 ///
 /// # Errors
 /// What is wrong with the archive.
-pub fn make(kernel: &Arc<task::Kernel>, archive: &'static [u8], devices: &Devices, command_line: &str) -> Result<Own> {
+pub fn make(
+    kernel: &Arc<task::Kernel>,
+    processes: Option<Arc<dyn ProcessView>>,
+    archive: &'static [u8],
+    devices: &Devices,
+    command_line: &str,
+) -> Result<Own> {
     let vfs = kernel.vfs();
-    let trees = procfs::install(kernel, None, command_line);
+    let trees = procfs::install(kernel, processes, command_line);
     vfs.add_type(Arc::new(TmpfsType("tmpfs")));
     vfs.add_type(Arc::new(TmpfsType("ramfs")));
     let tree: Arc<dyn Inode> = tmpfs::archive::load(vfs, archive)?;

@@ -135,4 +135,22 @@ crate::messages! {
     0x0421 Processes (Reply, reply, payload 4096) {
         v1 {}
     }
+
+    /// What `/proc` shows of a process of the receiver. The payload is a `Question`. Answered by [`ProcessLook`], or the errno that a program gets.
+    0x0423 LookAtProcess (Request, request -> ProcessLook, payload 512) {
+        v1 {
+            /// The process.
+            pid: u32,
+            /// Where the wanted piece of the answer begins.
+            offset: u32,
+        }
+    }
+
+    /// The payload is a piece of the answer: as many of its bytes as fit.
+    0x0424 ProcessLook (Reply, reply, payload 4096) {
+        v1 {
+            /// Bytes of the whole answer.
+            total: u32,
+        }
+    }
 }

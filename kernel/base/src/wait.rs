@@ -108,6 +108,22 @@ impl<T> Try<T> {
             Self::Started(op) => Try::Started(Box::new(Mapped { op, f: Some(f) })),
         }
     }
+
+    /// Goes on with what `f` makes of the value, now or when it comes.
+    ///
+    /// # Errors
+    /// That of `f`, if the value is there.
+    pub fn and_then<U>(self, f: impl FnOnce(T) -> TryResult<U> + Send + 'static) -> TryResult<U>
+    where
+        T: 'static,
+        U: 'static,
+    {
+        match self {
+            Self::Done(value) => f(value),
+            Self::WouldBlock => Ok(Try::WouldBlock),
+            Self::Started(op) => Ok(Try::Started(Box::new(Chained { op, f: Some(f) }))),
+        }
+    }
 }
 
 impl<T: core::fmt::Debug> core::fmt::Debug for Try<T> {
@@ -143,5 +159,23 @@ impl<T: 'static, U: 'static, F: FnOnce(T) -> U + Send + 'static> Op<U> for Mappe
         let result = self.op.take()?;
         let f = self.f.take()?;
         Some(result.map(|t| t.map(f)))
+    }
+}
+
+struct Chained<T, F> {
+    op: Box<dyn Op<T>>,
+    f: Option<F>,
+}
+
+impl<T: 'static, U: 'static, F: FnOnce(T) -> TryResult<U> + Send + 'static> Op<U> for Chained<T, F> {
+    fn notify(&mut self, waker: Arc<dyn Wake>) {
+        self.op.notify(waker);
+    }
+
+    fn take(&mut self) -> Option<TryResult<U>> {
+        let result = self.op.take()?;
+        let f = self.f.take()?;
+        // What `f` started is the result: who takes it waits for that.
+        Some(result.and_then(|t| t.and_then(f)))
     }
 }

@@ -27,4 +27,4 @@ pub use entry::{Dir, Entry, Folder, Item, Link, Setting, Text, To};
 pub use fs::{Proc, ProcFs};
 pub use local::LocalView;
 pub use system::{Trees, install};
-pub use view::ProcessView;
+pub use view::{Owner, ProcessView};

@@ -169,7 +169,7 @@ impl ProcessView for LocalView {
         }
     }
 
-    fn set(&self, caller: &Caller, pid: u32, what: ProcessFile, text: &str) -> Result<()> {
+    fn set(&self, caller: &Caller, pid: u32, what: ProcessFile, text: &str) -> TryResult<()> {
         let process = self.process(pid).ok_or(GONE)?;
         self.may_look(caller, &process)?;
         match what {
@@ -178,7 +178,7 @@ impl ProcessView for LocalView {
                     return Err(Error::new(Errno::EINVAL, "the name of another process"));
                 }
                 process.leader().ok_or(GONE)?.set_name(text.as_bytes());
-                Ok(())
+                done(())
             }
             ProcessFile::OomScoreAdj => {
                 let value: i16 = text.trim().parse().map_err(|_| Errno::EINVAL)?;
@@ -190,12 +190,12 @@ impl ProcessView for LocalView {
                     return Err(Errno::EACCES.into());
                 }
                 process.oom_score_adj.store(value, Ordering::Relaxed);
-                Ok(())
+                done(())
             }
             ProcessFile::Placement => {
                 let placement = self.placement(text.trim())?;
                 process.set_placement(placement);
-                Ok(())
+                done(())
             }
             _ => Err(Errno::EACCES.into()),
         }

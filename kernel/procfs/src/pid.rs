@@ -143,12 +143,12 @@ impl Dir for Process {
             Kind::Threads => Some(self.view.threads(self.pid)?),
             _ => None,
         };
-        if let (Some(Try::Done(list)), Some(n)) = (there, number(name))
-            && !list.contains(&n)
-        {
-            return Err(NO_ENTRY);
+        let (view, pid) = (self.view.clone(), self.pid);
+        let owned = move || Ok(view.owner(pid)?.map(with));
+        match (there, number(name)) {
+            (Some(list), Some(n)) => list.and_then(move |list| if list.contains(&n) { owned() } else { Err(NO_ENTRY) }),
+            _ => owned(),
         }
-        Ok(self.view.owner(self.pid)?.map(with))
     }
 }
 
@@ -165,7 +165,7 @@ impl Entry for File {
 
     fn write(&self, caller: &Caller, bytes: &[u8]) -> TryResult<()> {
         let text = core::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
-        done(self.of.view.set(caller, self.of.pid, self.what, text.trim_end_matches('\n'))?)
+        self.of.view.set(caller, self.of.pid, self.what, text.trim_end_matches('\n'))
     }
 
     fn mode(&self) -> u32 {

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use base::{Result, TryResult};
+use base::TryResult;
 use proc::process::{ProcessFile, ProcessLink};
 use vfs::{Caller, Place};
 
@@ -58,5 +58,5 @@ pub trait ProcessView: Send + Sync {
     ///
     /// # Errors
     /// `EACCES`, `EINVAL`.
-    fn set(&self, caller: &Caller, pid: u32, what: ProcessFile, text: &str) -> Result<()>;
+    fn set(&self, caller: &Caller, pid: u32, what: ProcessFile, text: &str) -> TryResult<()>;
 }

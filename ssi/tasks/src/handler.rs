@@ -1,6 +1,6 @@
 //! Serves the peers' messages of the family `tasks` from this kernel.
 
-use alloc::{boxed::Box, sync::Arc};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
 use base::{Errno, Error, Result, TryResult};
 use link::{AnswerTo, Handler, Incoming, Links};
@@ -9,15 +9,19 @@ use task::{ids::Pid, image::TaskImage};
 use wire::{
     Message as _,
     tasks::{
-        Adopt, ChildTell, ListProcesses, MoveAbort, MoveCommit, MovePart, MovePrepare, ProcessAnswer, ProcessAsk,
-        Processes, SessionAnswer, SessionAsk, SessionTell, SignalAll, SignalMembers, SignalledAll, Told,
+        Adopt, ChildTell, ListProcesses, LookAtProcess, MoveAbort, MoveCommit, MovePart, MovePrepare, ProcessAnswer,
+        ProcessAsk, ProcessLook, Processes, SessionAnswer, SessionAsk, SessionTell, SignalAll, SignalMembers,
+        SignalledAll, Told,
     },
 };
 
 use crate::{
     codec::{Body, decode, encode},
-    service::{Local, Parcel, Prepared, TaskService},
+    service::{LIST_MAX, Local, Parcel, Prepared, TaskService},
 };
+
+/// The payload of one answer in bytes.
+const PIECE: usize = 4096;
 
 /// What [`Links`] calls: the service behind an [`Arc`].
 pub struct TaskHandler(pub Arc<TaskService>);
@@ -93,9 +97,13 @@ impl Handler for TaskHandler {
             kind if kind == ListProcesses::SPEC.number => {
                 let (list, _) = message.read::<ListProcesses>()?;
                 let mut pids = local.pids(Pid(list.after));
-                // Four bytes each and a count: what fits into one payload.
-                pids.truncate(1000);
+                pids.truncate(LIST_MAX);
                 let _ = links.answer(answer, &Processes {}, &encode(&pids));
+            }
+            kind if kind == LookAtProcess::SPEC.number => {
+                let (look, payload) = message.read::<LookAtProcess>()?;
+                let question = decode(payload).map_err(|_| bad(from))?;
+                self.shown(answer, look.offset, local.look(Pid(look.pid), &question));
             }
             kind if kind == MovePart::SPEC.number => {
                 let (part, payload) = message.read::<MovePart>()?;
@@ -128,6 +136,20 @@ impl Handler for TaskHandler {
 }
 
 impl TaskHandler {
+    /// Sends the piece at `offset` of what `/proc` shows.
+    fn shown(&self, to: AnswerTo, offset: u32, tried: TryResult<Vec<u8>>) {
+        let links = self.0.links.clone();
+        when_done(tried, move |result| match result {
+            Ok(bytes) => {
+                let rest = bytes.get(offset as usize..).unwrap_or_default();
+                let piece = rest.get(..PIECE).unwrap_or(rest);
+                // If the asker died nobody needs the answer.
+                let _ = links.answer(to, &ProcessLook { total: bytes.len() as u32 }, piece);
+            }
+            Err(error) => links.refuse(to, error.errno()),
+        });
+    }
+
     fn to_parent(&self, answer: AnswerTo, local: &dyn Local, parent: Pid, parcel: Parcel) {
         if TaskService::hand_over(local, parent, parcel) {
             let _ = self.0.links.answer(answer, &Told {}, &[]);

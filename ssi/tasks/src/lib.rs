@@ -4,6 +4,7 @@
 //! * `handler.rs`: serves the peers' messages from this kernel.
 //! * `local.rs`: this kernel as the peers see it.
 //! * `moves.rs`: moves that come here.
+//! * `view.rs`: all processes for `/proc`; `question.rs`: what one kernel asks another for it.
 //! * `codec.rs`: the types of crate `task` as bytes.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -13,8 +14,11 @@ pub mod codec;
 pub mod handler;
 pub mod local;
 pub mod moves;
+pub mod question;
 pub mod service;
+pub mod view;
 
 pub use handler::TaskHandler;
 pub use local::OwnKernel;
 pub use service::{Local, Peers, Prepared, TaskService};
+pub use view::ClusterView;

@@ -3,6 +3,7 @@
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
 use base::{Errno, KernelId, TryResult};
+use procfs::LocalView;
 use task::{
     Kernel,
     children::{ChildEvent, ChildRecord},
@@ -14,7 +15,10 @@ use task::{
     signal::SigInfo,
 };
 
-use crate::service::{Local, Prepared};
+use crate::{
+    question::Question,
+    service::{Local, Prepared},
+};
 
 /// A kernel as its own task service sees it.
 pub struct OwnKernel(pub Arc<Kernel>);
@@ -67,6 +71,10 @@ impl Local for OwnKernel {
 
     fn pids(&self, after: Pid) -> Vec<Pid> {
         self.0.table.processes().iter().map(|p| p.pid()).filter(|pid| *pid > after).collect()
+    }
+
+    fn look(&self, pid: Pid, question: &Question) -> TryResult<Vec<u8>> {
+        question.ask(&LocalView::new(self.0.clone()), pid)
     }
 }
 

@@ -25,12 +25,18 @@ use wire::tasks::{
 use crate::{
     codec::{Body, decode, encode},
     moves::Moves,
+    question::Question,
 };
 
 /// How long a peer may take for what it answers at once, in ns.
 const SOON: u64 = 10_000_000_000;
+/// How long a peer may take to say what `/proc` shows, in ns. Who is slower is left out.
+const AT_ONCE: u64 = 2_000_000_000;
 /// How long a peer may take to load a program, in ns.
 const LOAD: u64 = 60_000_000_000;
+
+/// The most pids in one answer: four bytes each and a count, what fits into one payload.
+pub(crate) const LIST_MAX: usize = 1000;
 
 /// What this service asks of its own kernel when a peer asks. Nothing here sleeps.
 pub trait Local: Send + Sync {
@@ -52,6 +58,8 @@ pub trait Local: Send + Sync {
     fn prepare(&self, from: KernelId, image: Box<TaskImage>) -> TryResult<Box<dyn Prepared>>;
     /// The pids of the processes that are here, in order, above `after`.
     fn pids(&self, after: Pid) -> Vec<Pid>;
+    /// What `/proc` shows of a process that is here, as bytes: see [`Question`].
+    fn look(&self, pid: Pid, question: &Question) -> TryResult<Vec<u8>>;
 }
 
 /// A process that is about to live here.
@@ -119,7 +127,7 @@ impl TaskService {
         drop(gone);
     }
 
-    fn me(&self) -> KernelId {
+    pub(crate) fn me(&self) -> KernelId {
         from_wire(self.links.me())
     }
 
@@ -127,7 +135,7 @@ impl TaskService {
         self.local.lock().clone().ok_or(Error::new(Errno::EAGAIN, "the kernel is still booting"))
     }
 
-    fn others(&self) -> Vec<KernelId> {
+    pub(crate) fn others(&self) -> Vec<KernelId> {
         let me = self.me();
         self.members.lock().iter().copied().filter(|&member| member != me).collect()
     }
@@ -136,9 +144,25 @@ impl TaskService {
         self.links.now().saturating_add(SOON)
     }
 
+    pub(crate) fn at_once(&self) -> u64 {
+        self.links.now().saturating_add(AT_ONCE)
+    }
+
     /// Asks a peer and decodes the answer's payload.
     fn ask<M: wire::Request, T: Body + Send + 'static>(
         &self,
+        to: KernelId,
+        object: ObjectId,
+        message: &M,
+        payload: &[u8],
+    ) -> TryResult<T> {
+        self.ask_until(self.soon(), to, object, message, payload)
+    }
+
+    /// [`Self::ask`] with the time when it is too late.
+    fn ask_until<M: wire::Request, T: Body + Send + 'static>(
+        &self,
+        deadline: u64,
         to: KernelId,
         object: ObjectId,
         message: &M,
@@ -154,7 +178,7 @@ impl TaskService {
             // An answer for nobody: only knowledge, nothing to undo.
             drop(completer.complete(result.map(Try::Done).map_err(objects::error)));
         });
-        let id = self.links.request(to_wire(to), object_to_wire(object), message, payload, self.soon(), then);
+        let id = self.links.request(to_wire(to), object_to_wire(object), message, payload, deadline, then);
         let links = self.links.clone();
         call.on_abandon(move || links.forget(id)).into_try()
     }
@@ -230,9 +254,9 @@ impl TaskService {
         }
     }
 
-    /// The pids of a kernel's processes above `after`, for `/proc`.
+    /// The pids of a kernel's processes above `after`, for `/proc`; at most [`LIST_MAX`].
     pub fn list(&self, of: KernelId, after: Pid) -> TryResult<Vec<Pid>> {
-        self.ask(of, NO_OBJECT, &ListProcesses { after: after.0 }, &[])
+        self.ask_until(self.at_once(), of, NO_OBJECT, &ListProcesses { after: after.0 }, &[])
     }
 }
 
@@ -288,7 +312,7 @@ impl Session for RemoteSession {
 }
 
 /// The name service's word for a name of crate `task`.
-fn name_of(name: task::cluster::Name) -> Name {
+pub(crate) fn name_of(name: task::cluster::Name) -> Name {
     let (kind, pid) = match name {
         task::cluster::Name::Process(pid) => (Kind::Process, pid),
         task::cluster::Name::Group(pid) => (Kind::Group, pid),
