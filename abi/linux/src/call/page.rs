@@ -8,7 +8,7 @@ use super::{Level, ROWS};
 const HEAD: &str = "\
 # System calls
 
-Every call of Linux 6.17, its number on each ISA, and how far Cob implements it. `none` means that programs get `ENOSYS`.
+Every call of Linux 6.17, its number on each ISA, and how far Cob implements it. `none` means that no case shows it: a program may get `ENOSYS`.
 The tests are cases of `tests/abi`, which pass on Linux too. Printed from `abi/linux/src/call/rows.rs`; do not edit.
 
 | call | x86-64 | aarch64 | riscv64 | level | what is missing | tests |
