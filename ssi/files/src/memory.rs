@@ -29,7 +29,10 @@ impl PageSource for Pages {
     fn page(&self, index: u64) -> TryResult<SourcePage> {
         let memory = self.service.memory.clone();
         self.service.ask(self.file.object(), &PageGet { index }, &[], move |answer| {
-            let (_, bytes) = answer.read::<PageIs>()?;
+            let (page, bytes) = answer.read::<PageIs>()?;
+            if index >= page.size.div_ceil(PAGE_SIZE as u64) {
+                return Err(link::Error::new(Errno::EFAULT, "beyond the end of the file", answer.from));
+            }
             if bytes.is_empty() {
                 return Ok(Try::Done(SourcePage::Hole));
             }
@@ -42,10 +45,10 @@ impl PageSource for Pages {
 }
 
 impl RemoteMemory {
-    /// The content of `file`, which had `size` bytes when it was opened.
-    pub(crate) fn make(service: &Arc<FileService>, file: Arc<RemoteFile>, size: u64) -> Arc<Self> {
+    /// The content of `file`. Only its home knows its size: every page that is asked for says whether it is still there.
+    pub(crate) fn make(service: &Arc<FileService>, file: Arc<RemoteFile>) -> Arc<Self> {
         let source = Arc::new(Pages { service: service.clone(), file });
-        Arc::new(Self { cache: PageCache::of_source(&service.memory, source, size) })
+        Arc::new(Self { cache: PageCache::of_source(&service.memory, source, mm::cache::SIZE_MAX) })
     }
 }
 

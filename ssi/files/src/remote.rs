@@ -305,7 +305,7 @@ impl OpenFile for RemoteFile {
             return Ok(memory);
         }
         let me = self.service.proxy(self.object).ok_or(Error::new(Errno::ENODEV, "the file is being closed"))?;
-        Ok(RemoteMemory::make(&self.service, me, self.opened.size))
+        Ok(RemoteMemory::make(&self.service, me))
     }
 
     fn describe(&self) -> String {
