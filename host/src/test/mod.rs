@@ -89,6 +89,11 @@ impl Report {
         self.filter.as_ref().is_none_or(|filter| self.full(name).contains(filter.as_str()))
     }
 
+    /// Whether only some tests are wanted, by name.
+    pub const fn is_filtered(&self) -> bool {
+        self.filter.is_some()
+    }
+
     /// The same for a test of another stage.
     pub fn wants_in(&self, stage: &str, name: &str) -> bool {
         self.filter.as_ref().is_none_or(|filter| format!("{stage}/{name}").contains(filter.as_str()))
