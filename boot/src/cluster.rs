@@ -213,6 +213,7 @@ fn serve(facts: &Facts, kernel: &Arc<Kernel>, peers: &Peers) -> Result<Served, S
         && links.register("tasks", Arc::new(TaskHandler(tasks.clone())))
         && links.register("files", Arc::new(FileHandler(files.clone())))
         && links.register("generic", Arc::new(FileHandler(files.clone())))
+        && links.register("resources", Arc::new(crate::cobfiles::Orders))
         && links.register("test", Arc::new(link::echo::EchoService))
         && kernel.set_cluster(Arc::new(tasks::Peers(tasks.clone())));
     let processes = Arc::new(ClusterView::new(kernel.clone(), tasks.clone()));

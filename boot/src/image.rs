@@ -84,6 +84,7 @@ fn start(raw: &'static RawBoot) -> ! {
     };
     if let Ok(cluster) = &joined {
         cluster.share(&kernel, &own, facts.starter.is_none());
+        crate::cobfiles::install(&facts, &cluster.peers, &own.trees);
     }
     if facts.info.index == 0 && facts.info.incarnation == 1 {
         first_program(&kernel, &facts.command_line);

@@ -7,6 +7,8 @@ extern crate alloc;
 #[cfg(target_os = "none")]
 mod cluster;
 #[cfg(target_os = "none")]
+mod cobfiles;
+#[cfg(target_os = "none")]
 mod devices;
 #[cfg(target_os = "none")]
 mod facts;

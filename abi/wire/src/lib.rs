@@ -22,6 +22,7 @@ pub mod id;
 pub mod membership;
 pub mod message;
 pub mod names;
+pub mod resources;
 pub mod table;
 pub mod tasks;
 pub mod test;
@@ -57,7 +58,7 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "tasks", first: 0x0400, last: 0x04ff, specs: tasks::SPECS },
     Family { name: "files", first: 0x0500, last: 0x05ff, specs: files::SPECS },
     Family { name: "memory", first: 0x0600, last: 0x06ff, specs: &[] },
-    Family { name: "resources", first: 0x0700, last: 0x07ff, specs: &[] },
+    Family { name: "resources", first: 0x0700, last: 0x07ff, specs: resources::SPECS },
     Family { name: "net", first: 0x0800, last: 0x08ff, specs: &[] },
     Family { name: "sched", first: 0x0900, last: 0x09ff, specs: &[] },
     Family { name: "time", first: 0x0a00, last: 0x0aff, specs: &[] },
