@@ -185,6 +185,8 @@ impl Machine {
             let _ = completer.complete(match answer {
                 Ok(_) => done(()),
                 // It was up when asked, and died of this or of something else.
+                // It was up when the order went out: its death is what was ordered, and may overtake the answer.
+                Err(why) if why.errno == Errno::EHOSTDOWN => done(()),
                 Err(why) => Err(why.errno.into()),
             });
         });

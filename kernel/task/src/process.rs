@@ -386,6 +386,11 @@ impl core::fmt::Debug for Process {
 }
 
 impl Process {
+    /// Its children that have not ended, as far as it knows.
+    pub fn living_children(&self) -> Vec<Pid> {
+        self.shared.lock().children.iter().filter(|child| child.zombie.is_none()).map(|child| child.pid).collect()
+    }
+
     /// Whether it has a child with this number.
     pub fn has_child(&self, pid: Pid) -> bool {
         self.shared.lock().children.get(pid).is_some()

@@ -57,6 +57,15 @@ impl Local for OwnKernel {
         }
     }
 
+    fn absent_children(&self) -> Vec<(Pid, Pid)> {
+        let here = |pid: Pid| self.0.table.process(pid).is_some();
+        let of = |parent: &Arc<task::process::Process>| {
+            let pid = parent.pid();
+            parent.living_children().into_iter().map(move |child| (pid, child)).collect::<Vec<_>>()
+        };
+        self.0.table.processes().iter().flat_map(of).filter(|(_, child)| !here(*child)).collect()
+    }
+
     fn adopt(&self, parent: Pid, children: Vec<ChildRecord>) -> bool {
         let here = self.0.table.process(parent).is_some();
         if here {

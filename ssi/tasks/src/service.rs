@@ -10,12 +10,12 @@ use link::{Incoming, Links, lock::Lock};
 use names::{Kind, Name, NameService, PidBlocks};
 use objects::{call, from_wire, object_to_wire, to_wire, when_done};
 use task::{
-    children::{ChildEvent, ChildRecord},
+    children::{ChildChange, ChildEvent, ChildRecord, Status, Usage},
     cluster::{Cluster, CpuFact, Placement, ProcessRef, ProcessReply, ProcessRequest},
     ids::Pid,
     image::TaskImage,
     session::{Notice, Reply, Request, Sender, Session},
-    signal::SigInfo,
+    signal::{SigInfo, Signal},
 };
 use wire::tasks::{
     Adopt, ChildTell, ListProcesses, MoveAbort, MoveCommit, MovePart, MovePrepare, ProcessAsk, SessionAsk, SessionTell,
@@ -52,6 +52,8 @@ pub trait Local: Send + Sync {
     fn signal_all(&self, info: SigInfo, from: Sender) -> usize;
     /// Something happened to a child of a process that is here. `false` if the parent is not.
     fn child_event(&self, parent: Pid, event: ChildEvent) -> bool;
+    /// Parents that are here with children that are not, which live as far as is known.
+    fn absent_children(&self) -> Vec<(Pid, Pid)>;
     /// New children for a process that is here. `false` if it is not.
     fn adopt(&self, parent: Pid, children: Vec<ChildRecord>) -> bool;
     /// A task that moves here: reserves everything that can fail and loads the program. The answer is the reserved process.
@@ -116,9 +118,30 @@ impl TaskService {
         *self.handles.lock() = Some(handles);
     }
 
-    /// The membership has a new view; the name service heard of it before.
-    pub fn view(&self, members: Vec<KernelId>) {
-        *self.members.lock() = members;
+    /// The membership has a new view; the name service heard of it before. Children that were on a kernel that is gone have no name any more: their
+    /// parents learn that they were killed.
+    pub fn view(self: &Arc<Self>, members: Vec<KernelId>) {
+        let gone = {
+            let mut now = self.members.lock();
+            let gone = now.iter().any(|member| !members.contains(member));
+            *now = members;
+            gone
+        };
+        let Some(local) = self.local().ok().filter(|_| gone) else {
+            return;
+        };
+        for (parent, child) in local.absent_children() {
+            let local = local.clone();
+            let name = Name { kind: Kind::Process, key: u64::from(child.0) };
+            when_done(self.names.lookup(name), move |found| {
+                if found.is_err_and(|error| error.errno() == Errno::ESRCH) {
+                    log::info!("process {child} was killed: its kernel is down");
+                    let status = Status::Killed { signal: Signal::KILL, core: false };
+                    let change = ChildChange::Status { status, uid: 0, usage: Usage::default() };
+                    local.child_event(parent, ChildEvent { pid: child, change });
+                }
+            });
+        }
     }
 
     /// A kernel died: what moved here from it and was not committed is forgotten.
