@@ -200,7 +200,7 @@ mod tests {
         use wire::Message as _;
         let set = |n| Question::set(&Caller::kernel(), 1, ProcessFile::Comm, &"x".repeat(n));
         let longest = set(Question::TEXT_MAX).unwrap();
-        assert!(encode(&longest).len() <= wire::tasks::LookAtProcess::SPEC.payload as usize);
+        assert!(encode(&longest).len() <= wire::tasks::LookAtProcess::SPEC.payload);
         assert!(set(Question::TEXT_MAX + 1).is_err());
     }
 
