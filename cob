@@ -24,6 +24,9 @@ missing() {
         [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ] || echo rustc-web cargo-web
         [ -d /usr/lib/rustlib/src/rust/library/core ] || echo rust-web-src
     fi
+    # What `cob test` checks the sources with; where Debian's Rust builds the kernel, its clippy checks it.
+    have cargo-fmt || echo rustfmt
+    [ ! -d /usr/lib/rustlib/src/rust/library/core ] && kernel_rust || [ -x /usr/bin/cargo-clippy ] || echo rust-web-clippy
 }
 
 # Whether some Rust can build for bare metal: Debian's with its sources, or rustup's with the target.
