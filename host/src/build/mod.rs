@@ -2,7 +2,7 @@
 
 mod cargo;
 pub mod cpio;
-mod debian;
+pub mod debian;
 mod fresh;
 mod tree;
 

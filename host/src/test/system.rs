@@ -229,7 +229,7 @@ fn clean(session: &mut Session, kills: &[usize], allowed: &[String]) -> Verdict 
 
 /// What the same script makes of the same busybox under this host's kernel.
 fn on_linux(root: &Root, case: &Case) -> Result<(Vec<u8>, u8)> {
-    let busybox = root.target().join("debian/busybox-static/bin/busybox");
+    let busybox = crate::build::debian::busybox(root)?;
     let bin = applets(root, &busybox)?;
     let home = root.target().join("linux-home");
     let _ = std::fs::remove_dir_all(&home);
