@@ -21,8 +21,8 @@ use vfs::Caller;
 use wire::resources::{Order, OrderDone, order};
 use wire::{Lane, ObjectId};
 
-use crate::cluster::Peers;
 use crate::facts::Facts;
+use crate::member::Peers;
 
 const MS: u64 = 1_000_000;
 /// How long a kernel has to answer an order, in nanoseconds.

@@ -22,9 +22,9 @@ const COM1: (u16, u32) = (0x3f8, 4);
 /// Buses behind the host bridge that are looked at: emulated machines have one.
 const BUSES: u16 = 1;
 /// `/dev/vport0p1`. The major number is one that Linux leaves to dynamic allocation.
-pub const AGENT: Device = Device::new(247, 1);
-/// Its name.
-pub const AGENT_NAME: &str = "vport0p1";
+const AGENT: Device = Device::new(247, 1);
+/// How `/dev` shows it.
+const AGENT_NODE: (&str, FileKind, Device, u32) = ("vport0p1", FileKind::Char, AGENT, 0o600);
 
 /// The registers of COM1.
 pub struct Com(Ports);
@@ -198,18 +198,6 @@ impl Devices {
         found
     }
 
-    /// Makes the devices known to the file tree.
-    pub fn register(&self, vfs: &Vfs) {
-        if let Some(serial) = &self.serial {
-            serial.connect(vfs::tty::console::install(vfs, serial.clone()));
-        }
-        if let Some(agent) = &self.agent {
-            // The tree is made once.
-            let _ = agent.env.set(vfs.env().clone());
-            vfs.devices.add(FileKind::Char, AGENT.major, Some(AGENT.minor), agent.clone());
-        }
-    }
-
     /// Serves an interrupt line or vector.
     pub fn interrupt(&self, line: u32) {
         if let Some(serial) = &self.serial
@@ -222,6 +210,23 @@ impl Devices {
         {
             agent.interrupt();
         }
+    }
+}
+
+impl cluster::tree::Devices for Devices {
+    fn register(&self, vfs: &Vfs) {
+        if let Some(serial) = &self.serial {
+            serial.connect(vfs::tty::console::install(vfs, serial.clone()));
+        }
+        if let Some(agent) = &self.agent {
+            // The tree is made once.
+            let _ = agent.env.set(vfs.env().clone());
+            vfs.devices.add(FileKind::Char, AGENT.major, Some(AGENT.minor), agent.clone());
+        }
+    }
+
+    fn nodes(&self) -> &[(&'static str, FileKind, Device, u32)] {
+        if self.agent.is_some() { &[AGENT_NODE] } else { &[] }
     }
 }
 

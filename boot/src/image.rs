@@ -6,10 +6,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use hal::boot::{PhysRange, RawBoot};
 
+use cluster::tree;
 use task::exec::Strings;
 
 use crate::devices::Devices;
-use crate::{cluster, facts, peers, tree};
+use crate::{facts, member, peers};
 
 /// The first program.
 const INIT: &str = "/sbin/init";
@@ -66,7 +67,7 @@ fn start(raw: &'static RawBoot) -> ! {
         Ok(kernel) => kernel,
         Err(why) => panic!("{why}"),
     };
-    let joined = cluster::join(&facts, &kernel, facts.starter);
+    let joined = member::join(&facts, &kernel);
     if let Err(why) = &joined {
         log::error!("no peers: {why}");
     }
@@ -78,7 +79,7 @@ fn start(raw: &'static RawBoot) -> ! {
         crate::kernel::run(&kernel)
     }
     let processes = joined.as_ref().ok().map(|cluster| cluster.processes.clone() as Arc<dyn procfs::ProcessView>);
-    let own = match tree::make(&kernel, processes, archive, &devices, &facts.command_line) {
+    let own = match tree::make(&kernel, processes, archive, &*devices, &facts.command_line) {
         Ok(own) => own,
         Err(why) => panic!("the file tree: {why:?}"),
     };
@@ -126,7 +127,7 @@ fn death() -> ! {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    cluster::announce_death(info);
+    member::announce_death(info);
     hal::console::last_words(format_args!("{info}"), hal_x86_64::panic::frame_pointer());
     hal::console::die()
 }

@@ -40,7 +40,7 @@ impl Hooks for Lent {
     }
 
     fn doorbell(&self) {
-        if let Some(peers) = crate::cluster::peers() {
+        if let Some(peers) = crate::member::peers() {
             peers.doorbell();
         }
     }

@@ -5,8 +5,6 @@
 extern crate alloc;
 
 #[cfg(target_os = "none")]
-mod cluster;
-#[cfg(target_os = "none")]
 mod cobfiles;
 #[cfg(target_os = "none")]
 mod devices;
@@ -17,13 +15,13 @@ mod image;
 #[cfg(target_os = "none")]
 mod kernel;
 #[cfg(target_os = "none")]
+mod member;
+#[cfg(target_os = "none")]
 mod peers;
 #[cfg(all(target_os = "none", feature = "selftest"))]
 mod peertest;
 #[cfg(all(target_os = "none", feature = "selftest"))]
 mod selftest;
-#[cfg(target_os = "none")]
-mod tree;
 
 #[cfg(not(target_os = "none"))]
 fn main() {

@@ -6,8 +6,8 @@ use alloc::sync::Arc;
 use hal::time::now;
 use task::Kernel;
 
-use crate::cluster::Peers;
 use crate::facts::Facts;
+use crate::member::Peers;
 
 const MS: u64 = 1_000_000;
 

@@ -1,4 +1,11 @@
-//! The other kernels: links over shared memory and doorbells, membership, and the services on them.
+//! The other kernels: links over shared memory and doorbells, membership, and the services on them, plugged into one kernel. The image on bare
+//! metal and the system simulator put a kernel together with this.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod tree;
 
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
@@ -6,33 +13,39 @@ use alloc::vec::Vec;
 
 use base::{KernelId, Ready, Wake as _};
 use files::{FileHandler, FileService};
-use hal::boot::PhysRange;
+use hal::boot::{BootInfo, PhysRange};
 use hal::cpuref::{CpuRef, FenceToken, Fenced};
 use hal::sync::{Once, SpinLock, rank};
 use link::window::{HalWindows, Reach};
-use link::{Facts as Hello, Shm};
+use link::{Facts as Hello, Handler, Shm};
 use membership::{Config, Machine, MembershipService, Outcome, Service, View};
 use names::{NameHandler, NameService};
+use plan::Plan;
 use task::cluster::CpuFact;
 use task::time::{Expire, Timer};
 use task::{Kernel, Task};
 use tasks::{ClusterView, OwnKernel, TaskHandler, TaskService};
 
-use wire::files::tree;
-
-use crate::facts::Facts;
 use crate::tree::Own;
 
 /// Membership over this machine's memory.
 pub type Peers = MembershipService<HalWindows>;
 
-/// For the panic path and the doorbell, which come with nothing.
-static PEERS: Once<Arc<Peers>> = Once::new();
-
-/// The membership of this kernel, once it has begun.
-pub fn peers() -> Option<&'static Arc<Peers>> {
-    PEERS.get()
+/// What a kernel is told of its machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The machine.
+    pub plan: &'a Plan,
+    /// Its text: kernels of different plans do not talk.
+    pub text: &'a str,
+    /// This kernel.
+    pub info: &'a BootInfo,
+    /// The kernel that started it; none for the first of the machine.
+    pub starter: Option<u16>,
 }
+
+/// A handler that whoever puts the kernel together adds to the links: under which name, and what it does.
+pub type Extra = (&'static str, Arc<dyn Handler>);
 
 /// What membership asks of this kernel.
 struct Board {
@@ -41,13 +54,14 @@ struct Board {
     /// The hardware numbers of the CPUs of each kernel.
     cpus: Vec<(u16, Vec<u32>)>,
     alarm: SpinLock<Option<Timer>>,
+    peers: Once<Weak<Peers>>,
     me: Weak<Self>,
 }
 
 impl Expire for Board {
     fn expire(self: Arc<Self>) {
         *self.alarm.lock() = None;
-        if let Some(peers) = peers() {
+        if let Some(peers) = self.peers.get().and_then(Weak::upgrade) {
             peers.tick();
         }
     }
@@ -151,9 +165,9 @@ impl Service for Watcher {
 impl Cluster {
     /// Serves this kernel's own trees to the others. A kernel that joined shows its programs the tree of the lowest kernel that was there before.
     pub fn share(&self, kernel: &Arc<Kernel>, own: &Own, founder: bool) {
-        self.files.set_tree(tree::ROOT, own.root.clone());
-        self.files.set_tree(tree::DEVICES, own.dev.clone());
-        self.files.set_tree(tree::PTYS, own.pts.clone());
+        self.files.set_tree(wire::files::tree::ROOT, own.root.clone());
+        self.files.set_tree(wire::files::tree::DEVICES, own.dev.clone());
+        self.files.set_tree(wire::files::tree::PTYS, own.pts.clone());
         if founder {
             return;
         }
@@ -189,7 +203,7 @@ struct Served {
 }
 
 /// Plugs the services into the links and into the kernel.
-fn serve(facts: &Facts, kernel: &Arc<Kernel>, peers: &Peers) -> Result<Served, String> {
+fn serve(facts: &Facts<'_>, kernel: &Arc<Kernel>, peers: &Peers, extras: Vec<Extra>) -> Result<Served, String> {
     let (links, kernels) = (peers.links(), facts.plan.kernels.len() as u16);
     let names = NameService::new(links.clone(), kernels);
     // The CPUs of a board are alike; a CPU that cannot describe itself has no description.
@@ -213,8 +227,8 @@ fn serve(facts: &Facts, kernel: &Arc<Kernel>, peers: &Peers) -> Result<Served, S
         && links.register("tasks", Arc::new(TaskHandler(tasks.clone())))
         && links.register("files", Arc::new(FileHandler(files.clone())))
         && links.register("generic", Arc::new(FileHandler(files.clone())))
-        && links.register("resources", Arc::new(crate::cobfiles::Orders))
         && links.register("test", Arc::new(link::echo::EchoService))
+        && extras.into_iter().all(|(name, handler)| links.register(name, handler))
         && kernel.set_cluster(Arc::new(tasks::Peers(tasks.clone())));
     let processes = Arc::new(ClusterView::new(kernel.clone(), tasks.clone()));
     peers.add(Arc::new(Services { names, tasks, files: files.clone() }));
@@ -228,11 +242,17 @@ fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Begins this kernel's membership. `starter` is the kernel that started it; none for the first of the machine.
+/// Begins this kernel's membership. `publish` makes it known to the doorbell and the panic path before the first message can come; it says
+/// `false` if another one is known there.
 ///
 /// # Errors
 /// A sentence for the log.
-pub fn join(facts: &Facts, kernel: &Arc<Kernel>, starter: Option<u16>) -> Result<Cluster, String> {
+pub fn join(
+    facts: &Facts<'_>,
+    kernel: &Arc<Kernel>,
+    extras: Vec<Extra>,
+    publish: impl FnOnce(&Arc<Peers>) -> bool,
+) -> Result<Cluster, String> {
     let me = KernelId { index: facts.info.index, incarnation: facts.info.incarnation };
     let reaches = facts.plan.kernels.iter().map(|k| Reach {
         index: k.index,
@@ -248,52 +268,28 @@ pub fn join(facts: &Facts, kernel: &Arc<Kernel>, starter: Option<u16>) -> Result
             isa: hal::cpu::ELF_MACHINE,
             cpus: facts.info.n_cpus as u16,
             memory: facts.info.owned().iter().map(|r| r.len).sum(),
-            plan: hash(&facts.text),
+            plan: hash(facts.text),
             epoch: 0,
         },
         cpus: facts.plan.kernels.iter().map(|k| (k.index, k.cpus.iter().map(|c| c.hardware).collect())).collect(),
         alarm: SpinLock::new(rank::LINK, None),
+        peers: Once::new(),
         me: weak.clone(),
     });
     let ms = |n: u32| u64::from(n) * 1_000_000;
     let plan = &facts.plan.membership;
     let config =
         Config { probe_gap: ms(plan.probe_ms), probes: plan.probes, silence: ms(plan.dead_after_ms), ..Config::new() };
-    let peers = MembershipService::new(me, facts.plan.kernels.len() as u16, shm, board, config);
-    let Served { files, processes, watcher } = serve(facts, kernel, &peers)?;
-    if PEERS.set(peers.clone()).is_err() {
+    let peers = MembershipService::new(me, facts.plan.kernels.len() as u16, shm, board.clone(), config);
+    // Made a moment ago: nobody else has set it.
+    let _ = board.peers.set(Arc::downgrade(&peers));
+    let Served { files, processes, watcher } = serve(facts, kernel, &peers, extras)?;
+    if !publish(&peers) {
         return Err(String::from("it has begun already"));
     }
-    match starter {
+    match facts.starter {
         Some(starter) => peers.enter(starter),
         None => peers.found(),
     }
     Ok(Cluster { peers, files, processes, watcher })
-}
-
-/// Tells the others that this kernel panicked.
-pub fn announce_death(info: &core::panic::PanicInfo<'_>) {
-    use core::fmt::Write as _;
-
-    /// As much of the message as fits: nothing is allocated any more.
-    struct Short([u8; 120], usize);
-    impl core::fmt::Write for Short {
-        fn write_str(&mut self, text: &str) -> core::fmt::Result {
-            for byte in text.bytes() {
-                let Some(slot) = self.0.get_mut(self.1) else { return Ok(()) };
-                *slot = byte;
-                self.1 += 1;
-            }
-            Ok(())
-        }
-    }
-
-    let Some(peers) = peers() else { return };
-    let mut text = Short([0; 120], 0);
-    // Short never fails.
-    let _ = write!(text, "{}", info.message());
-    let said = text.0.get(..text.1).unwrap_or_default();
-    // A character may have been cut at the end.
-    let said = core::str::from_utf8(said).unwrap_or("a panic");
-    peers.dying(said);
 }

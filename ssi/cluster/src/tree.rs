@@ -8,10 +8,8 @@ use procfs::ProcessView;
 use task::Task;
 use vfs::devfs::DevFs;
 use vfs::tmpfs::{self, TmpfsType};
-use vfs::{Caller, FileKind, Follow, Inode, OpenFile, OpenFlags, Status, Walk};
+use vfs::{Caller, Device, FileKind, Follow, Inode, OpenFile, OpenFlags, Status, Vfs, Walk};
 use wire::files::tree;
-
-use crate::devices::{AGENT, AGENT_NAME, Devices};
 
 /// What this kernel has by itself; it stays when the kernel whose tree is seen dies.
 pub struct Own {
@@ -34,6 +32,14 @@ impl vfs::WaitOps for Never {
     }
 }
 
+/// The devices of a kernel, as far as its tree has to do with them.
+pub trait Devices {
+    /// Makes them known to the tree.
+    fn register(&self, vfs: &Vfs);
+    /// What `/dev` shows beside what every kernel has: name, kind, number, mode.
+    fn nodes(&self) -> &[(&'static str, FileKind, Device, u32)];
+}
+
 /// Makes the tree of `kernel`, with `processes` in `/proc` (its own without peers); where `/proc/cob` and others are filled in.
 ///
 /// # Errors
@@ -42,7 +48,7 @@ pub fn make(
     kernel: &Arc<task::Kernel>,
     processes: Option<Arc<dyn ProcessView>>,
     archive: &'static [u8],
-    devices: &Devices,
+    devices: &dyn Devices,
     command_line: &str,
 ) -> Result<Own> {
     let vfs = kernel.vfs();
@@ -54,8 +60,8 @@ pub fn make(
     vfs::tty::pty::install(vfs);
     devices.register(vfs);
     let dev = DevFs::install(vfs)?;
-    if devices.agent.is_some() {
-        dev.add(AGENT_NAME, FileKind::Char, AGENT, 0o600)?;
+    for &(name, kind, number, mode) in devices.nodes() {
+        dev.add(name, kind, number, mode)?;
     }
     let root = vfs.root()?;
     let caller = Caller::kernel();
