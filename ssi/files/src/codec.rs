@@ -2,23 +2,19 @@
 
 use alloc::vec::Vec;
 
-use objects::codec::{Coded, Reader, Short, Writer};
+use objects::{
+    codec::{Body, Coded, Reader, Short, Writer},
+    coded,
+};
 use vfs::{
     Caller, Entry, FileKind, Ioctl, NewNode, OpenFlags, SetAttr, Stat, StatFs, Status, Time,
     ioctl::{Queues, Termios, When, WindowSize},
     types::Device,
 };
 
-/// A type of another crate with an encoding of ours.
-pub trait Body: Sized {
-    /// Writes it.
-    fn put(&self, to: &mut Writer);
-    /// Reads it.
-    ///
-    /// # Errors
-    /// [`Short`].
-    fn get(from: &mut Reader<'_>) -> Result<Self, Short>;
-}
+/// Names the encodings of this crate.
+#[derive(Clone, Copy, Debug)]
+pub struct Files;
 
 /// Encodes values one after the other.
 pub fn encode(values: &[&dyn Encode]) -> Vec<u8> {
@@ -35,7 +31,7 @@ pub trait Encode {
     fn encode(&self, to: &mut Writer);
 }
 
-impl<T: Body> Encode for T {
+impl<T: Body<Files>> Encode for T {
     fn encode(&self, to: &mut Writer) {
         self.put(to);
     }
@@ -45,7 +41,7 @@ impl<T: Body> Encode for T {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Bytes(pub Vec<u8>);
 
-impl Body for Bytes {
+impl Body<Files> for Bytes {
     fn put(&self, to: &mut Writer) {
         (self.0.len() as u32).put(to);
         to.0.extend_from_slice(&self.0);
@@ -57,25 +53,8 @@ impl Body for Bytes {
     }
 }
 
-macro_rules! coded {
-    ($type:ty, |$value:ident, $to:ident| $put:block, |$from:ident| $get:block) => {
-        impl Body for $type {
-            fn put(&self, to: &mut Writer) {
-                let $value = self;
-                to.record(|$to| $put);
-            }
-
-            fn get(from: &mut Reader<'_>) -> Result<Self, Short> {
-                let mut record = from.record()?;
-                let $from = &mut record;
-                Ok($get)
-            }
-        }
-    };
-}
-
 coded!(
-    Caller,
+    Files: Caller,
     |v, to| {
         v.uid.put(to);
         v.gid.put(to);
@@ -134,7 +113,7 @@ pub fn kind(number: u8) -> Result<FileKind, Short> {
 }
 
 coded!(
-    Stat,
+    Files: Stat,
     |v, to| {
         put_device(v.device, to);
         v.inode.put(to);
@@ -172,7 +151,7 @@ coded!(
 );
 
 coded!(
-    StatFs,
+    Files: StatFs,
     |v, to| {
         for n in [v.magic, v.block_size, v.blocks, v.free, v.files, v.free_files, v.name_max, v.flags] {
             n.put(to);
@@ -193,7 +172,7 @@ coded!(
 );
 
 coded!(
-    SetAttr,
+    Files: SetAttr,
     |v, to| {
         v.mode.put(to);
         v.uid.put(to);
@@ -217,7 +196,7 @@ coded!(
 );
 
 coded!(
-    NewNode,
+    Files: NewNode,
     |v, to| {
         match v {
             NewNode::Regular => 1_u8.put(to),
@@ -239,7 +218,7 @@ coded!(
         match u8::get(from)? {
             1 => NewNode::Regular,
             2 => NewNode::Directory,
-            3 => NewNode::Symlink(<Bytes as Body>::get(from)?.0),
+            3 => NewNode::Symlink(<Bytes as Body<Files>>::get(from)?.0),
             4 => NewNode::Fifo,
             5 => NewNode::Socket,
             6 => NewNode::Device(kind(u8::get(from)?)?, get_device(from)?),
@@ -249,7 +228,7 @@ coded!(
 );
 
 coded!(
-    Entry,
+    Files: Entry,
     |v, to| {
         Body::put(&Bytes(v.name.clone()), to);
         v.inode.put(to);
@@ -258,7 +237,7 @@ coded!(
     },
     |from| {
         Entry {
-            name: <Bytes as Body>::get(from)?.0,
+            name: <Bytes as Body<Files>>::get(from)?.0,
             inode: Coded::get(from)?,
             kind: kind(u8::get(from)?)?,
             next: Coded::get(from)?,
@@ -267,7 +246,7 @@ coded!(
 );
 
 coded!(
-    Termios,
+    Files: Termios,
     |v, to| {
         for n in [v.input, v.output, v.control, v.local, v.input_speed, v.output_speed] {
             n.put(to);
@@ -298,7 +277,7 @@ coded!(
 );
 
 coded!(
-    WindowSize,
+    Files: WindowSize,
     |v, to| {
         for n in [v.rows, v.columns, v.width, v.height] {
             n.put(to);
@@ -315,7 +294,7 @@ coded!(
 );
 
 coded!(
-    Ioctl,
+    Files: Ioctl,
     |v, to| {
         match *v {
             Ioctl::GetTermios => 1_u8.put(to),
@@ -450,7 +429,7 @@ pub enum Answer {
 }
 
 coded!(
-    Answer,
+    Files: Answer,
     |v, to| {
         match v {
             Answer::Done => 1_u8.put(to),
@@ -483,16 +462,16 @@ coded!(
 mod tests {
     use alloc::vec;
 
-    use objects::codec::Reader;
+    use objects::codec::{Body, Reader};
     use vfs::{
         Caller, Entry, FileKind, Ioctl, NewNode, SetAttr, Time,
         ioctl::{Termios, When, WindowSize},
         types::Device,
     };
 
-    use super::{Answer, Body, encode};
+    use super::{Answer, Files, encode};
 
-    fn same<T: Body + PartialEq + core::fmt::Debug>(value: T) {
+    fn same<T: Body<Files> + PartialEq + core::fmt::Debug>(value: T) {
         let bytes = encode(&[&value]);
         assert_eq!(T::get(&mut Reader(&bytes)).as_ref(), Ok(&value));
         for cut in 0..bytes.len() {

@@ -5,7 +5,10 @@ use alloc::{sync::Arc, vec::Vec};
 use base::{Errno, Error, ObjectId, Ready, Result, TryResult, Wake, io::VecSink, wait::done};
 use hal::addr::PAGE_SIZE;
 use link::{AnswerTo, Handler, Incoming, Links, lock::Lock};
-use objects::{codec::Reader, from_wire, object_from_wire, object_to_wire, when_done};
+use objects::{
+    codec::{Body, Reader},
+    from_wire, object_from_wire, object_to_wire, when_done,
+};
 use vfs::{
     Access, Caller, DirSink, Entry, FileKind, Inode, Ioctl, IoctlReply, NewNode, OpenFile, OpenFlags, ReadOut,
     RenameFlags, SeekFrom, SetAttr, Status,
@@ -22,7 +25,7 @@ use wire::{
 };
 
 use crate::{
-    codec::{Answer, Body, Bytes, encode},
+    codec::{Answer, Bytes, Files, encode},
     remote::{ABLE_BASE, ABLE_EPOLL, ABLE_MAP},
     service::{CHUNK, FileService, Lent},
 };
@@ -34,7 +37,7 @@ pub struct FileHandler(pub Arc<FileService>);
 struct Payload<'a>(Reader<'a>, wire::KernelId);
 
 impl<'a> Payload<'a> {
-    fn next<T: Body>(&mut self) -> link::Result<T> {
+    fn next<T: Body<Files>>(&mut self) -> link::Result<T> {
         T::get(&mut self.0).map_err(|_| link::Error::new(Errno::EBADMSG, "the payload does not decode", self.1))
     }
 
@@ -90,7 +93,7 @@ impl FileHandler {
     }
 
     /// Answers with a structure.
-    fn structure<T: Body + 'static, M: wire::Message + Send + 'static>(
+    fn structure<T: Body<Files> + 'static, M: wire::Message + Send + 'static>(
         &self,
         to: AnswerTo,
         tried: TryResult<T>,

@@ -13,7 +13,10 @@ use base::{
 };
 use link::{Incoming, lock::Lock};
 use mm::MemoryObject;
-use objects::{codec::Reader, object_to_wire};
+use objects::{
+    codec::{Body, Reader},
+    object_to_wire,
+};
 use vfs::{
     Access, Caller, DirSink, Entry, FileKind, Inode, Ioctl, IoctlReply, NewNode, OpenFile, OpenFlags, Place, ReadOut,
     RenameFlags, SeekFrom, SetAttr, Stat, StatFs, Status,
@@ -25,7 +28,7 @@ use wire::files::{
 };
 
 use crate::{
-    codec::{Answer, Body, Bytes, encode},
+    codec::{Answer, Bytes, Files, encode},
     memory::RemoteMemory,
     service::{CHUNK, FileService},
 };
@@ -80,7 +83,7 @@ fn bad(answer: &Incoming<'_>) -> link::Error {
     link::Error::new(Errno::EBADMSG, "the answer does not decode", answer.from)
 }
 
-fn body<T: Body>(answer: &Incoming<'_>, payload: &[u8]) -> link::Result<T> {
+fn body<T: Body<Files>>(answer: &Incoming<'_>, payload: &[u8]) -> link::Result<T> {
     T::get(&mut Reader(payload)).map_err(|_| bad(answer))
 }
 
@@ -277,7 +280,7 @@ impl OpenFile for RemoteFile {
             let mut from = Reader(payload);
             let mut entries = VecDeque::new();
             while !from.0.is_empty() {
-                entries.push_back(<Entry as Body>::get(&mut from).map_err(|_| bad(answer))?);
+                entries.push_back(<Entry as Body<Files>>::get(&mut from).map_err(|_| bad(answer))?);
             }
             let mut buffer = buffer.lock();
             buffer.ended = entries.is_empty();

@@ -316,7 +316,8 @@ impl FileService {
     ) -> link::Result<Arc<dyn Inode>> {
         let (node, payload) = answer.read::<wire::files::NodeIs>()?;
         let bad = |_| link::Error::new(Errno::EBADMSG, "the answer does not decode", answer.from);
-        let stat = <Stat as crate::codec::Body>::get(&mut objects::codec::Reader(payload)).map_err(bad)?;
+        let stat = <Stat as objects::codec::Body<crate::codec::Files>>::get(&mut objects::codec::Reader(payload))
+            .map_err(bad)?;
         let base = if node.base != 0 || stat.kind == vfs::FileKind::Directory { base(&stat) } else { None };
         self.receive_node(object_from_wire(node.node), from_wire(answer.from), stat, base)
             .map_err(|error| link::Error::new(error.errno(), error.why(), answer.from))

@@ -205,6 +205,68 @@ impl Coded for ObjectId {
     }
 }
 
+/// An encoding that another crate, which names itself with the type `By`, gives to a type of a third one: there the orphan rule wants something of
+/// its own in the implementation.
+pub trait Body<By>: Sized {
+    /// Writes it.
+    fn put(&self, to: &mut Writer);
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`Short`].
+    fn get(from: &mut Reader<'_>) -> Result<Self, Short>;
+}
+
+impl<By, T: Body<By>> Body<By> for Option<T> {
+    fn put(&self, to: &mut Writer) {
+        self.is_some().put(to);
+        if let Some(value) = self {
+            value.put(to);
+        }
+    }
+
+    fn get(from: &mut Reader<'_>) -> Result<Self, Short> {
+        if bool::get(from)? { T::get(from).map(Some) } else { Ok(None) }
+    }
+}
+
+impl<By, T: Body<By>> Body<By> for Vec<T> {
+    fn put(&self, to: &mut Writer) {
+        (self.len() as u32).put(to);
+        for value in self {
+            value.put(to);
+        }
+    }
+
+    fn get(from: &mut Reader<'_>) -> Result<Self, Short> {
+        let count = u32::get(from)? as usize;
+        // Each has at least a byte: a larger count is a lie.
+        if count > from.0.len() {
+            return Err(Short);
+        }
+        (0..count).map(|_| T::get(from)).collect()
+    }
+}
+
+/// A [`Body`] as a record, by a pair of blocks: `coded!(By: Type, |value, to| { … }, |from| { … })`. Later fields can follow.
+#[macro_export]
+macro_rules! coded {
+    ($by:ty: $type:ty, |$value:ident, $to:ident| $put:block, |$from:ident| $get:block) => {
+        impl $crate::codec::Body<$by> for $type {
+            fn put(&self, to: &mut $crate::codec::Writer) {
+                let $value = self;
+                to.record(|$to| $put);
+            }
+
+            fn get(from: &mut $crate::codec::Reader<'_>) -> Result<Self, $crate::codec::Short> {
+                let mut record = from.record()?;
+                let $from = &mut record;
+                Ok($get)
+            }
+        }
+    };
+}
+
 /// A structure as a record: `record!(Type { field, field, … })`, with the fields in an order that never changes. Fields that a later version
 /// adds come last, as `field = default`.
 #[macro_export]

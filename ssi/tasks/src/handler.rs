@@ -4,7 +4,7 @@ use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
 use base::{Errno, Error, Result, TryResult};
 use link::{AnswerTo, Handler, Incoming, Links};
-use objects::{from_wire, when_done};
+use objects::{codec::Body, from_wire, when_done};
 use task::{ids::Pid, image::TaskImage};
 use wire::{
     Message as _,
@@ -16,7 +16,7 @@ use wire::{
 };
 
 use crate::{
-    codec::{Body, decode, encode},
+    codec::{Tasks, decode, encode},
     service::{LIST_MAX, Local, Parcel, Prepared, TaskService},
 };
 
@@ -36,7 +36,7 @@ fn refused(error: Error, from: wire::KernelId) -> link::Error {
 
 impl TaskHandler {
     /// Sends an answer now, or when the operation ends.
-    fn reply<T: Body + Send + 'static, M: wire::Message + Send + 'static>(
+    fn reply<T: Body<Tasks> + Send + 'static, M: wire::Message + Send + 'static>(
         &self,
         to: AnswerTo,
         tried: TryResult<T>,

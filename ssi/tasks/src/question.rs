@@ -3,13 +3,13 @@
 use alloc::vec::Vec;
 
 use base::{Errno, Error, TryResult};
-use objects::codec::{Coded, Reader, Short, Writer};
+use objects::codec::{Body, Coded, Reader, Short, Writer};
 use proc::process::{ProcessFile, ProcessLink};
 use procfs::ProcessView;
 use task::ids::Pid;
 use vfs::Caller;
 
-use crate::codec::Body;
+use crate::codec::Tasks;
 
 /// Of what `/proc/PID` consists.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,7 +143,7 @@ impl What {
     }
 }
 
-impl Body for Question {
+impl Body<Tasks> for Question {
     fn put(&self, to: &mut Writer) {
         to.record(|to| {
             let (what, number) = self.what.numbers();

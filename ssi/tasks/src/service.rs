@@ -8,7 +8,7 @@ use base::{
 };
 use link::{Incoming, Links, lock::Lock};
 use names::{Kind, Name, NameService, PidBlocks};
-use objects::{call, from_wire, object_to_wire, to_wire, when_done};
+use objects::{call, codec::Body, from_wire, object_to_wire, to_wire, when_done};
 use task::{
     children::{ChildChange, ChildEvent, ChildRecord, Status, Usage},
     cluster::{Cluster, CpuFact, Placement, ProcessRef, ProcessReply, ProcessRequest},
@@ -23,7 +23,7 @@ use wire::tasks::{
 };
 
 use crate::{
-    codec::{Body, decode, encode},
+    codec::{Tasks, decode, encode},
     moves::Moves,
     question::Question,
 };
@@ -172,7 +172,7 @@ impl TaskService {
     }
 
     /// Asks a peer and decodes the answer's payload.
-    fn ask<M: wire::Request, T: Body + Send + 'static>(
+    fn ask<M: wire::Request, T: Body<Tasks> + Send + 'static>(
         &self,
         to: KernelId,
         object: ObjectId,
@@ -183,7 +183,7 @@ impl TaskService {
     }
 
     /// [`Self::ask`] with the time when it is too late.
-    fn ask_until<M: wire::Request, T: Body + Send + 'static>(
+    fn ask_until<M: wire::Request, T: Body<Tasks> + Send + 'static>(
         &self,
         deadline: u64,
         to: KernelId,

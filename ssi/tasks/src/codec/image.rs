@@ -2,7 +2,10 @@
 
 use alloc::{string::String, vec::Vec};
 
-use objects::codec::{Coded, Reader, Short, Writer};
+use objects::{
+    codec::{Coded, Reader},
+    coded,
+};
 use task::{
     creds::Creds,
     image::{FdImage, HandleImage, IntervalTimer, Scheduling, TaskImage},
@@ -10,10 +13,10 @@ use task::{
     signal::SigSet,
 };
 
-use super::{Body, get, put};
+use super::{Tasks, get, put};
 
 coded!(
-    Creds,
+    Tasks: Creds,
     |v, to| {
         for id in [v.uid, v.euid, v.suid, v.fsuid, v.gid, v.egid, v.sgid, v.fsgid] {
             id.put(to);
@@ -50,7 +53,7 @@ coded!(
 );
 
 coded!(
-    Limits,
+    Tasks: Limits,
     |v, to| {
         for limit in &v.0 {
             put(limit, to);
@@ -66,7 +69,7 @@ coded!(
 );
 
 coded!(
-    Scheduling,
+    Tasks: Scheduling,
     |v, to| {
         v.policy.put(to);
         v.priority.put(to);
@@ -84,7 +87,7 @@ coded!(
 );
 
 coded!(
-    HandleImage,
+    Tasks: HandleImage,
     |v, to| {
         v.object.put(to);
         Coded::put(&v.data, to);
@@ -93,7 +96,7 @@ coded!(
 );
 
 coded!(
-    FdImage,
+    Tasks: FdImage,
     |v, to| {
         v.fd.put(to);
         put(&v.handle, to);
@@ -102,7 +105,7 @@ coded!(
 );
 
 coded!(
-    TaskImage,
+    Tasks: TaskImage,
     |v, to| {
         for pid in [v.pid, v.ppid, v.pgid, v.sid] {
             put(&pid, to);

@@ -1,11 +1,14 @@
 //! The types of crate `task` as bytes, in the payload of the messages of `wire::tasks`.
 //!
-//! The orphan rule wants newtypes for the types of another crate: [`W`] wraps them on the way, and nothing outside this file sees it.
+//! [`Tasks`] stands in each of their implementations of [`Body`].
 
 use alloc::vec::Vec;
 
 use base::ObjectId;
-use objects::codec::{Coded, Reader, Short, Writer};
+use objects::{
+    codec::{Body, Coded, Reader, Short, Writer},
+    coded,
+};
 use task::{
     children::{ChildChange, ChildEvent, ChildRecord, Status, Usage},
     cluster::{Ids, ProcessReply, ProcessRequest},
@@ -15,19 +18,12 @@ use task::{
     signal::{SigInfo, Signal, info::Origin},
 };
 
-/// A type of another crate with an encoding of ours. ([`Coded`] belongs to a third crate, so that the orphan rule wants a trait of our own.)
-pub trait Body: Sized {
-    /// Writes it.
-    fn put(&self, to: &mut Writer);
-    /// Reads it.
-    ///
-    /// # Errors
-    /// [`Short`].
-    fn get(from: &mut Reader<'_>) -> Result<Self, Short>;
-}
+/// Names the encodings of this crate.
+#[derive(Clone, Copy, Debug)]
+pub struct Tasks;
 
 /// Encodes a value.
-pub fn encode(value: &impl Body) -> Vec<u8> {
+pub fn encode(value: &impl Body<Tasks>) -> Vec<u8> {
     let mut to = Writer::default();
     value.put(&mut to);
     to.0
@@ -37,39 +33,21 @@ pub fn encode(value: &impl Body) -> Vec<u8> {
 ///
 /// # Errors
 /// [`Short`] if the bytes are none; the sender is to blame.
-pub fn decode<T: Body>(bytes: &[u8]) -> Result<T, Short> {
+pub fn decode<T: Body<Tasks>>(bytes: &[u8]) -> Result<T, Short> {
     T::get(&mut Reader(bytes))
 }
 
-fn put(value: &impl Body, to: &mut Writer) {
+fn put(value: &impl Body<Tasks>, to: &mut Writer) {
     value.put(to);
 }
 
-fn get<T: Body>(from: &mut Reader<'_>) -> Result<T, Short> {
+fn get<T: Body<Tasks>>(from: &mut Reader<'_>) -> Result<T, Short> {
     T::get(from)
-}
-
-/// Encodes a type by a pair of blocks inside a record, so that later fields can follow.
-macro_rules! coded {
-    ($type:ty, |$value:ident, $to:ident| $put:block, |$from:ident| $get:block) => {
-        impl Body for $type {
-            fn put(&self, to: &mut Writer) {
-                let $value = self;
-                to.record(|$to| $put);
-            }
-
-            fn get(from: &mut Reader<'_>) -> Result<Self, Short> {
-                let mut record = from.record()?;
-                let $from = &mut record;
-                Ok($get)
-            }
-        }
-    };
 }
 
 mod image;
 
-impl Body for Pid {
+impl Body<Tasks> for Pid {
     fn put(&self, to: &mut Writer) {
         self.0.put(to);
     }
@@ -78,7 +56,7 @@ impl Body for Pid {
     }
 }
 
-impl Body for Signal {
+impl Body<Tasks> for Signal {
     fn put(&self, to: &mut Writer) {
         self.number().put(to);
     }
@@ -87,37 +65,8 @@ impl Body for Signal {
     }
 }
 
-impl<T: Body> Body for Option<T> {
-    fn put(&self, to: &mut Writer) {
-        self.is_some().put(to);
-        if let Some(value) = self {
-            put(value, to);
-        }
-    }
-    fn get(from: &mut Reader<'_>) -> Result<Self, Short> {
-        if bool::get(from)? { get(from).map(Some) } else { Ok(None) }
-    }
-}
-
-impl<T: Body> Body for Vec<T> {
-    fn put(&self, to: &mut Writer) {
-        (self.len() as u32).put(to);
-        for value in self {
-            put(value, to);
-        }
-    }
-    fn get(from: &mut Reader<'_>) -> Result<Self, Short> {
-        let count = u32::get(from)? as usize;
-        // Each has at least a byte: a larger count is a lie.
-        if count > from.0.len() {
-            return Err(Short);
-        }
-        (0..count).map(|_| get(from)).collect()
-    }
-}
-
 coded!(
-    SigInfo,
+    Tasks: SigInfo,
     |v, to| {
         put(&v.signal, to);
         v.code.put(to);
@@ -179,7 +128,7 @@ coded!(
 );
 
 coded!(
-    Sender,
+    Tasks: Sender,
     |v, to| {
         put(&v.pid, to);
         v.uid.put(to);
@@ -199,7 +148,7 @@ coded!(
 );
 
 coded!(
-    (SigInfo, Sender),
+    Tasks: (SigInfo, Sender),
     |v, to| {
         put(&v.0, to);
         put(&v.1, to);
@@ -208,7 +157,7 @@ coded!(
 );
 
 coded!(
-    Limit,
+    Tasks: Limit,
     |v, to| {
         v.soft.put(to);
         v.hard.put(to);
@@ -217,7 +166,7 @@ coded!(
 );
 
 coded!(
-    ProcessRequest,
+    Tasks: ProcessRequest,
     |v, to| {
         match v {
             ProcessRequest::Signal { info, from, thread } => {
@@ -270,7 +219,7 @@ coded!(
 );
 
 coded!(
-    ProcessReply,
+    Tasks: ProcessReply,
     |v, to| {
         match v {
             ProcessReply::Done => 1_u8.put(to),
@@ -311,7 +260,7 @@ coded!(
 );
 
 coded!(
-    Request,
+    Tasks: Request,
     |v, to| {
         match v {
             Request::SetGroup { caller, target, pgid } => {
@@ -391,7 +340,7 @@ coded!(
 );
 
 coded!(
-    Reply,
+    Tasks: Reply,
     |v, to| {
         match v {
             Reply::Done => 1_u8.put(to),
@@ -423,7 +372,7 @@ coded!(
 );
 
 coded!(
-    Notice,
+    Tasks: Notice,
     |v, to| {
         match v {
             Notice::Fork { ppid, from, child, place } => {
@@ -494,7 +443,7 @@ coded!(
 );
 
 coded!(
-    Status,
+    Tasks: Status,
     |v, to| {
         match *v {
             Status::Exited(code) => {
@@ -525,7 +474,7 @@ coded!(
 );
 
 coded!(
-    Usage,
+    Tasks: Usage,
     |v, to| {
         for n in [v.user, v.system, v.max_rss, v.minor_faults, v.major_faults, v.voluntary, v.involuntary] {
             n.put(to);
@@ -545,7 +494,7 @@ coded!(
 );
 
 coded!(
-    (Status, Usage),
+    Tasks: (Status, Usage),
     |v, to| {
         put(&v.0, to);
         put(&v.1, to);
@@ -554,7 +503,7 @@ coded!(
 );
 
 coded!(
-    ChildEvent,
+    Tasks: ChildEvent,
     |v, to| {
         put(&v.pid, to);
         match v.change {
@@ -585,7 +534,7 @@ coded!(
 );
 
 coded!(
-    ChildRecord,
+    Tasks: ChildRecord,
     |v, to| {
         put(&v.pid, to);
         put(&v.pgid, to);
@@ -621,11 +570,11 @@ mod tests {
         signal::{SigInfo, Signal},
     };
 
-    use super::{Body, decode, encode};
+    use super::{Body, Tasks, decode, encode};
 
     const OBJECT: ObjectId = ObjectId { birth: KernelId { index: 3, incarnation: 9 }, serial: 77 };
 
-    pub(super) fn same<T: Body + PartialEq + core::fmt::Debug>(value: &T) {
+    pub(super) fn same<T: Body<Tasks> + PartialEq + core::fmt::Debug>(value: &T) {
         let bytes = encode(value);
         assert_eq!(decode::<T>(&bytes).as_ref(), Ok(value));
         for cut in 0..bytes.len() {
