@@ -153,8 +153,12 @@ fn stop_and_continue_are_reported() {
             cpu.sleep(30_000_000);
             assert_eq!(cpu.wait(child, 1).0, 0, "it is stopped and cannot exit");
             assert_eq!(cpu.call(nr::KILL, &[child as u64, 18]), 0);
-            assert_eq!(cpu.wait(child, 8), (child, 0xffff));
-            assert_eq!(cpu.wait(child, 0), (child, 5 << 8));
+            // It may be faster than we are: what it does last is what is told.
+            let (waited, status) = cpu.wait(child, 8);
+            assert!(waited == child && (status == 0xffff || status == 5 << 8), "{status:#x}");
+            if status == 0xffff {
+                assert_eq!(cpu.wait(child, 0), (child, 5 << 8));
+            }
             // SIGKILL ends a stopped process.
             let child = cpu.fork_with(|cpu| cpu.call(nr::PAUSE, &[]) as i32);
             cpu.call(nr::KILL, &[child as u64, 19]);
