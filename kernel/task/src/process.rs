@@ -400,16 +400,11 @@ impl Process {
     pub fn lead_session(self: &Arc<Self>) {
         use crate::{
             children::{ChildChange, ChildEvent},
-            session::{Life, LocalSession, Member},
+            session::{LocalSession, Member},
         };
-        let leader = Member {
-            pgid: self.pid,
-            ppid: self.ppid(),
-            place: self.kernel.id(),
-            life: Life::Alive,
-            execed: self.execed.load(Ordering::Relaxed),
-            users: self.creds().users(),
-        };
+        let execed = self.execed.load(Ordering::Relaxed);
+        let new = Member::new(self.pid, self.ppid(), self.kernel.id(), self.creds().users());
+        let leader = Member { execed, ..new };
         self.set_pgid(self.pid);
         let session = LocalSession::new(&self.kernel, self.pid, leader);
         self.set_session(session);

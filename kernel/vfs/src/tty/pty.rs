@@ -137,7 +137,7 @@ impl Driver for PtyDriver {
                 return Err(e);
             }
         }
-        let master = Arc::new(Master { vfs: self.0.clone(), tty, number, locked, opened: AtomicBool::new(false) });
+        let master = Arc::new(Master { vfs: self.0.clone(), tty, number, locked });
         done(LocalFile::new(vfs.env().new_id(), master, place, flags, status))
     }
 }
@@ -148,17 +148,12 @@ struct Master {
     tty: Arc<Tty>,
     number: u32,
     locked: Arc<AtomicBool>,
-    /// A slave was open once; then none being open is a hang-up.
-    opened: AtomicBool,
 }
 
 impl Master {
     fn slave_gone(&self) -> bool {
         let open = self.tty.opens.load(Ordering::SeqCst) > 0;
-        if open {
-            self.opened.store(true, Ordering::Relaxed);
-        }
-        (!open && self.opened.load(Ordering::Relaxed)) || self.tty.is_hung_up()
+        (!open && self.tty.opened.load(Ordering::SeqCst)) || self.tty.is_hung_up()
     }
 }
 
