@@ -20,6 +20,7 @@ use crate::{
     session::Session,
     signal::{Actions, Pending, Signal},
     task::Task,
+    time::cputime::CpuWatch,
     time::itimer::IntervalTimers,
     time::posix::PosixTimers,
     wait::WaitList,
@@ -88,10 +89,14 @@ pub struct Process {
     space: SpinLock<Option<Arc<Space>>>,
     /// Told when something happens to a child, or to the threads of this process.
     pub child_waiters: WaitList,
+    /// Told when it ends or moves to another kernel: pidfd_open(2).
+    pub(crate) end_waiters: WaitList,
     /// setitimer(2), alarm(2).
     pub itimers: IntervalTimers,
     /// timer_create(2).
     pub posix_timers: PosixTimers,
+    /// What its threads used, and the timers on that.
+    pub(crate) cpu: CpuWatch,
     placement: SpinLock<Placement>,
     /// `personality(2)`.
     pub personality: AtomicU32,
@@ -163,8 +168,10 @@ impl Process {
             limits: SpinLock::new(rank::PROCESS_FS, parts.limits),
             space: SpinLock::new(rank::PROCESS_FS, parts.space),
             child_waiters: WaitList::new(),
+            end_waiters: WaitList::new(),
             itimers: IntervalTimers::new(me.clone()),
             posix_timers: PosixTimers::new(me.clone()),
+            cpu: CpuWatch::new(),
             placement: SpinLock::new(rank::PROCESS_FS, parts.placement),
             personality: AtomicU32::new(parts.personality),
             oom_score_adj: AtomicI16::new(parts.oom_score_adj),

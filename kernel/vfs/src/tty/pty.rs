@@ -21,7 +21,7 @@ use crate::{
     inode::NewNode,
     local::{FileOps, Wrote},
     mounts::FsType,
-    tmpfs::{TmpInode, Tmpfs},
+    tmpfs::{Limits, TmpInode, Tmpfs},
     types::{FileKind, OpenFlags, Status},
 };
 
@@ -58,7 +58,7 @@ impl Ptys {
         if let Some(root) = self.root.lock().clone() {
             return Ok(root);
         }
-        let new = Tmpfs::new(vfs, 0o755, 0);
+        let new = Tmpfs::new(vfs, 0o755, Limits::NONE);
         new.add(b"ptmx", NewNode::Device(FileKind::Char, PTMX), 0o666)?;
         Ok(self.root.lock().get_or_insert(new).clone())
     }
