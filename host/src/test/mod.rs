@@ -3,6 +3,7 @@
 mod abi;
 mod bench;
 mod cases;
+mod command;
 mod stages;
 mod system;
 mod terminal;
@@ -192,6 +193,7 @@ pub fn test(root: &Root, depth: Depth, filter: Option<String>) -> Result<ExitCod
     let programs = abi::on_linux(root, &mut report);
     report.stage("system");
     system::all(root, &mut report, depth, &programs);
+    command::all(root, &mut report);
     terminal::all(root, &mut report);
     report.stage("bench");
     bench::all(root, &mut report, depth);
