@@ -125,12 +125,13 @@ pub struct Reach {
 }
 
 impl Reach {
-    fn base(&self) -> Option<u64> {
+    /// Where its memory begins.
+    pub fn base(&self) -> Option<u64> {
         Some(self.memory.first()?.start.0)
     }
 
     /// The addresses of a piece of its memory that it names by the distance from its base.
-    fn locate(&self, at: u64, len: u64) -> Option<u64> {
+    pub fn locate(&self, at: u64, len: u64) -> Option<u64> {
         let start = self.base()?.checked_add(at)?;
         let end = start.checked_add(len)?;
         self.memory.iter().any(|r| start >= r.start.0 && end <= r.end().0).then_some(start)

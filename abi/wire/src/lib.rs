@@ -14,13 +14,13 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-pub mod devices;
 pub mod field;
 pub mod files;
 pub mod generic;
 pub mod header;
 pub mod id;
 pub mod membership;
+pub mod memory;
 pub mod message;
 pub mod names;
 pub mod resources;
@@ -58,12 +58,11 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "names", first: 0x0300, last: 0x03ff, specs: names::SPECS },
     Family { name: "tasks", first: 0x0400, last: 0x04ff, specs: tasks::SPECS },
     Family { name: "files", first: 0x0500, last: 0x05ff, specs: files::SPECS },
-    Family { name: "memory", first: 0x0600, last: 0x06ff, specs: &[] },
+    Family { name: "memory", first: 0x0600, last: 0x06ff, specs: memory::SPECS },
     Family { name: "resources", first: 0x0700, last: 0x07ff, specs: resources::SPECS },
     Family { name: "net", first: 0x0800, last: 0x08ff, specs: &[] },
     Family { name: "sched", first: 0x0900, last: 0x09ff, specs: &[] },
     Family { name: "time", first: 0x0a00, last: 0x0aff, specs: &[] },
-    Family { name: "devices", first: 0x0b00, last: 0x0bff, specs: devices::SPECS },
     Family { name: "test", first: 0x7f00, last: 0x7fff, specs: test::SPECS },
 ];
 

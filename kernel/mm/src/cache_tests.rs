@@ -197,5 +197,14 @@ fn a_page_that_takes_its_time_is_started_and_then_there() {
         assert!(matches!(cache.read(PAGE_SIZE as u64, &mut sink), Ok(Try::Done(10))));
         assert!(matches!(cache.read(0, &mut sink), Ok(Try::Done(0))), "a full sink takes nothing");
         assert!(matches!(cache.read(0, &mut VecSink::new(10)), Ok(Try::Started(_))));
+        // A hole that arrives is there as well: nobody asks for it for ever.
+        let sparse = PageCache::of_source(&memory(), Arc::new(Slow), 1 << 30);
+        let Try::Started(mut op) = sparse.page(100, Access::Read).unwrap() else { panic!("it cannot be there") };
+        assert!(matches!(op.take(), Some(Ok(Try::WouldBlock))));
+        let Try::Done(page) = sparse.page(100, Access::Read).unwrap() else { panic!("it is asked for again") };
+        let hal::frame::MapFrame::Own(frame) = page.frame else { panic!("a frame of another kernel") };
+        let mut first = [1; 8];
+        frame.read(0, &mut first);
+        assert_eq!(first, [0; 8]);
     });
 }

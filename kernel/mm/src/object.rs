@@ -8,14 +8,16 @@
 //! another implementation of the same trait.
 
 use alloc::{
+    boxed::Box,
     sync::{Arc, Weak},
     vec::Vec,
 };
 use core::ops::Range;
 
 use base::{
-    ObjectId, Result, TryResult,
+    ObjectId, Result, Try, TryResult, Wake,
     io::{Sink, Source},
+    wait::{Op, done},
 };
 use hal::{frame::MapFrame, usermode::Access};
 use slab::Slab;
@@ -40,12 +42,63 @@ pub enum ObjectKind {
 
 /// Somebody who maps pages of an object and can be told to let go of them.
 pub trait Mapper: Send + Sync {
-    /// Takes the pages `pages` of `object` out of its page tables. When it returns no CPU of this kernel reaches them.
+    /// Takes the pages `pages` of `object` out of its page tables. When it returns no CPU of this kernel reaches them. A mapper that stands for
+    /// another kernel answers with an operation, which ends when no CPU of that kernel reaches them, and keeps the frames until then.
     ///
     /// Called with no lock of the object held.
-    fn unmap_pages(&self, object: ObjectId, pages: Range<u64>);
-    /// Makes the pages read-only, so that the next store asks the object again (write-back, recall of a writer).
-    fn protect_pages(&self, object: ObjectId, pages: Range<u64>);
+    fn unmap_pages(&self, object: ObjectId, pages: Range<u64>) -> Option<Box<dyn Op<()>>>;
+    /// Takes all pages of `object` out, whose content is lost; whether one of them had been written.
+    ///
+    /// Called with no lock of the object held.
+    fn lose_pages(&self, object: ObjectId) -> bool {
+        let _ = object;
+        false
+    }
+}
+
+/// Ends when all of `ops` have ended.
+pub(crate) fn all(ops: Vec<Box<dyn Op<()>>>) -> TryResult<()> {
+    if ops.is_empty() { done(()) } else { Ok(Try::Started(Box::new(All(ops)))) }
+}
+
+struct All(Vec<Box<dyn Op<()>>>);
+
+impl Op<()> for All {
+    fn notify(&mut self, waker: Arc<dyn Wake>) {
+        for op in &mut self.0 {
+            op.notify(waker.clone());
+        }
+    }
+
+    fn soon(&self) -> bool {
+        true
+    }
+
+    fn take(&mut self) -> Option<TryResult<()>> {
+        // A mapper that died lets go as well.
+        self.0.retain_mut(|op| op.take().is_none());
+        self.0.is_empty().then(|| done(()))
+    }
+}
+
+/// Where those wait who sleep on the words of an object (futex(2)), if that is another kernel.
+pub trait WordHome: Send + Sync {
+    /// Sleeps at the word at `offset` if it still is `expected` there. The operation ends when the sleeper is woken.
+    ///
+    /// # Errors
+    /// `EAGAIN` if the word is something else (of the operation too), `EHOSTDOWN`.
+    fn sleep(&self, offset: u64, expected: u32, bits: u32) -> Result<Box<dyn WordSleep>>;
+    /// Wakes up to `count` sleepers whose bits meet `bits`; how many. An operation that is dropped is done all the same.
+    fn wake(&self, offset: u64, count: u32, bits: u32) -> TryResult<usize>;
+    /// Wakes up to `wake` sleepers and moves up to `requeue` others to the word at `to` of the object `target`; how many of each. If `target` has
+    /// another home they are woken instead of moved.
+    fn requeue(&self, offset: u64, target: ObjectId, to: u64, wake: u32, requeue: u32) -> TryResult<(usize, usize)>;
+}
+
+/// A sleep at a [`WordHome`].
+pub trait WordSleep: Op<()> {
+    /// Asks to end it. It still ends in one of two ways, and soon: with `ECANCELED`, or woken, and then the wake-up counts.
+    fn cancel(&mut self);
 }
 
 /// Anything that has pages.
@@ -109,6 +162,16 @@ pub trait MemoryObject: Send + Sync {
     fn write_back(&self, range: Range<u64>) -> TryResult<()> {
         let _ = range;
         base::wait::done(())
+    }
+
+    /// Whether its frames are lent and can be taken back: then nothing of it may be mapped any more when the last mapping is detached.
+    fn is_lent(&self) -> bool {
+        false
+    }
+
+    /// Where sleepers on its words are kept; `None`: at this kernel.
+    fn words(&self) -> Option<&dyn WordHome> {
+        None
     }
 
     /// Bytes of memory that it holds (`st_blocks`).

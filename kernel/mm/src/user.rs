@@ -30,10 +30,10 @@ pub const RW_MAX: usize = 0x7fff_f000;
 
 /// How a task waits for a page; what the task layer lends to [`User`].
 pub trait PageWait {
-    /// Sleeps until the operation ends. The fault is tried again afterwards whatever became of it.
+    /// Sleeps until the operation ends: then the fault is tried again.
     ///
     /// # Errors
-    /// `EINTR` if the task is to die.
+    /// `EINTR` if the task is to die; what the operation says: the page cannot be had.
     fn wait(&self, op: Box<dyn Op<MappedPage>>) -> Result<()>;
     /// Makes room when no frame is free: reclaims, kills, gives the CPU away.
     ///
@@ -81,7 +81,12 @@ impl<'a> User<'a> {
     pub fn resolve_why(&self, at: UserAddr, access: Access) -> Result<core::result::Result<(), Violation>> {
         match self.space.fault(at, access) {
             Ok(Fault::Resolved) => Ok(Ok(())),
-            Ok(Fault::Wait(op)) => self.wait.wait(op).map(Ok),
+            Ok(Fault::Wait(op)) => match self.wait.wait(op) {
+                Ok(()) => Ok(Ok(())),
+                Err(error) if error == Errno::EINTR => Err(error),
+                Err(error) if error == Errno::ENOMEM => self.wait.no_memory().map(Ok),
+                Err(_) => Ok(Err(Violation::NoPage)),
+            },
             Ok(Fault::NoMemory) => self.wait.no_memory().map(Ok),
             Err(violation) => Ok(Err(violation)),
         }
@@ -446,13 +451,6 @@ impl Source for UserRange {
             done += n;
         }
         done
-    }
-
-    fn peek(&mut self, buf: &mut [u8]) -> usize {
-        let before = (self.at, self.here, self.next, self.left);
-        let n = self.take(buf);
-        (self.at, self.here, self.next, self.left) = before;
-        n
     }
 
     fn left(&self) -> usize {

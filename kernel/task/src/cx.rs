@@ -273,9 +273,10 @@ impl PageWait for Cx {
     fn wait(&self, op: Box<dyn Op<MappedPage>>) -> Result<()> {
         self.task.times.faulted(true);
         match self.wait_op(op, Interrupted::Killed) {
-            Err(e) if e == Errno::EINTR => Err(e),
-            // Whatever became of it, the access is tried again and says what is wrong.
-            _ => Ok(()),
+            // It came, or asks to be tried again.
+            Ok(_) => Ok(()),
+            Err(error) if error == Errno::EAGAIN => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

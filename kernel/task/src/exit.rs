@@ -129,8 +129,6 @@ impl Process {
         let mut usage = own;
         usage.add(&children_usage);
         self.shared.lock().zombie = Some((status, usage));
-        self.end_waiters.wake(Ready::IN);
-        kernel.cluster().process_changed(pid, true);
         let session = self.session();
         session.notice(Notice::Exit { pid, reaper });
         kernel.child_event(

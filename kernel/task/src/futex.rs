@@ -1,11 +1,12 @@
-//! Futexes; futex(2). A word of memory is named by what it lies in, so that processes that map it at different addresses meet.
+//! Futexes; futex(2). A word of memory is named by what it lies in, so that processes that map it at different addresses meet. Those who sleep on
+//! a word are kept where its memory is at home: [`mm::WordHome`] is the way there from other kernels, and [`Futexes::arm`] the way in.
 
-use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use base::{Errno, Error, ObjectId, Result};
+use base::{Errno, Error, KernelId, ObjectId, Result, Try, TryResult};
 use hal::sync::{SpinLock, rank};
-use mm::Space;
+use mm::{MemoryObject, Space, WordSleep};
 
 use crate::{
     cx::Cx,
@@ -37,8 +38,51 @@ pub enum Key {
     Shared(ObjectId, u64),
 }
 
+/// A futex word, and the object that it lies in if its sleepers are kept elsewhere.
+pub struct Word {
+    key: Key,
+    elsewhere: Option<(Arc<dyn MemoryObject>, u64)>,
+}
+
+impl Word {
+    /// What the object and the offset are called where the word is at home.
+    fn place(&self) -> (ObjectId, u64) {
+        match (&self.elsewhere, self.key) {
+            (Some((object, offset)), _) => (object.id(), *offset),
+            (None, Key::Shared(object, offset)) => (object, offset),
+            // Private memory has no home but its process.
+            (None, Key::Private(..)) => (ObjectId { birth: KernelId { index: 0, incarnation: 0 }, serial: 0 }, 0),
+        }
+    }
+}
+
+/// Who sleeps at a word and is told once. Called with no lock of the futexes held.
+pub trait Sleeper: Send + Sync {
+    /// A waker chose it.
+    fn woken(&self);
+}
+
+/// A task of this kernel.
+struct Own(Arc<Task>);
+
+impl Sleeper for Own {
+    fn woken(&self) {
+        self.0.wake_up();
+    }
+}
+
+/// A sleeper in a queue; see [`Futexes::arm`].
+pub struct Armed(Arc<Waiter>);
+
+impl Armed {
+    /// Whether a waker chose it.
+    pub fn is_woken(&self) -> bool {
+        self.0.woken.load(Ordering::Acquire)
+    }
+}
+
 struct Waiter {
-    task: Arc<Task>,
+    sleeper: Arc<dyn Sleeper>,
     bits: u32,
     woken: AtomicBool,
     /// The bucket in which it is now; changes by requeue under both locks.
@@ -72,6 +116,24 @@ impl Futexes {
 
     fn bucket(&self, index: usize) -> &SpinLock<VecDeque<Entry>> {
         &self.buckets[index % BUCKETS]
+    }
+
+    /// Queues a sleeper, if `still` says that the word is as it expects: a waker either sees the sleeper or changed the word before.
+    pub fn arm(&self, key: Key, bits: u32, sleeper: Arc<dyn Sleeper>, still: impl FnOnce() -> bool) -> Option<Armed> {
+        let index = Self::index(&key);
+        let waiter = Arc::new(Waiter { sleeper, bits, woken: AtomicBool::new(false), bucket: AtomicUsize::new(index) });
+        let mut bucket = self.bucket(index).lock();
+        if !still() {
+            return None;
+        }
+        bucket.push_back(Entry { key, waiter: waiter.clone() });
+        Some(Armed(waiter))
+    }
+
+    /// Takes a sleeper out of the queue; `false` if it was woken before.
+    pub fn disarm(&self, armed: &Armed) -> bool {
+        self.leave(&armed.0);
+        !armed.is_woken()
     }
 
     /// Wakes up to `count` waiters of a word whose bits meet `bits`; how many.
@@ -160,7 +222,7 @@ fn take(bucket: &mut VecDeque<Entry>, key: Key, count: usize, bits: u32) -> Vec<
 
 fn finish(woken: &[Arc<Waiter>]) -> usize {
     for waiter in woken {
-        waiter.task.wake_up();
+        waiter.sleeper.woken();
     }
     woken.len()
 }
@@ -170,74 +232,133 @@ impl Cx {
     ///
     /// # Errors
     /// `EINVAL` if it is not aligned, `EFAULT` if it is not mapped.
-    pub fn futex_key(&self, at: u64, private: bool) -> Result<Key> {
+    pub fn futex_word(&self, at: u64, private: bool) -> Result<Word> {
         if !at.is_multiple_of(4) {
             return Err(Error::new(Errno::EINVAL, "futex word is not aligned"));
         }
         let space = self.space();
         if !private && let Some((object, offset)) = space.shared_place(at) {
-            return Ok(Key::Shared(object, offset));
+            let key = Key::Shared(object.id(), offset);
+            return Ok(Word { key, elsewhere: object.words().is_some().then_some((object, offset)) });
         }
         if !mm::user::user_range(at, 4) {
             return Err(Error::new(Errno::EFAULT, "futex word"));
         }
-        Ok(Key::Private(Arc::as_ptr(&space).cast::<Space>() as usize, at))
+        Ok(Word { key: Key::Private(Arc::as_ptr(&space).cast::<Space>() as usize, at), elsewhere: None })
     }
 
     /// FUTEX_WAIT: sleeps if the word is `expected`, until woken.
     ///
     /// # Errors
-    /// `EAGAIN` if the word is something else, `EINVAL` without bits, `ETIMEDOUT`, `EINTR`, `EFAULT`.
+    /// `EAGAIN` if the word is something else, `EINVAL` without bits, `ETIMEDOUT`, `EINTR`, `EFAULT`, `EHOSTDOWN` if the kernel that has the word died.
     pub fn futex_wait(&self, at: u64, private: bool, expected: u32, bits: u32, timeout: Timeout) -> Result<()> {
         if bits == 0 {
             return Err(Errno::EINVAL.into());
         }
-        let key = self.futex_key(at, private)?;
-        let futexes = &self.kernel().futexes;
-        let index = Futexes::index(&key);
-        let waiter = Arc::new(Waiter {
-            task: self.task().clone(),
-            bits,
-            woken: AtomicBool::new(false),
-            bucket: AtomicUsize::new(index),
-        });
-        loop {
-            let fault = {
-                let mut bucket = futexes.bucket(index).lock();
-                // The word is read with the bucket locked, so that a waker either sees the waiter or changed the word before.
-                match hal::user::load_u32(hal::addr::UserAddr(at)) {
-                    Ok(word) if word != expected => return Err(Error::new(Errno::EAGAIN, "the word changed")),
-                    Ok(_) => {
-                        bucket.push_back(Entry { key, waiter: waiter.clone() });
-                        None
-                    }
-                    Err(fault) => Some(fault),
-                }
-            };
-            match fault {
-                None => break,
-                Some(fault) => self.user(|u| u.resolve(fault, hal::usermode::Access::Read))?,
+        let word = self.futex_word(at, private)?;
+        if let Some((words, offset)) = word.elsewhere.as_ref().and_then(|(object, at)| Some((object.words()?, *at))) {
+            // Most often the word has changed already, and that can be seen from here.
+            if self.user(|u| u.load_u32(at))? != expected {
+                return Err(Error::new(Errno::EAGAIN, "the word changed"));
             }
+            return self.sleep_elsewhere(words.sleep(offset, expected, bits)?, timeout);
         }
-        let woken = || waiter.woken.load(Ordering::Acquire).then_some(());
-        let result = self.wait_until(woken, timeout, Interrupted::Restart);
-        if result.is_err() {
-            futexes.leave(&waiter);
-            // A wake-up that came meanwhile counts.
-            if woken().is_some() {
-                return Ok(());
+        let key = word.key;
+        let futexes = &self.kernel().futexes;
+        let sleeper = Arc::new(Own(self.task().clone()));
+        let armed = loop {
+            let mut seen = Ok(expected);
+            let armed = futexes.arm(key, bits, sleeper.clone(), || {
+                seen = hal::user::load_u32(hal::addr::UserAddr(at));
+                seen == Ok(expected)
+            });
+            match (armed, seen) {
+                (Some(armed), _) => break armed,
+                (None, Ok(_)) => return Err(Error::new(Errno::EAGAIN, "the word changed")),
+                (None, Err(fault)) => self.user(|u| u.resolve(fault, hal::usermode::Access::Read))?,
             }
+        };
+        let woken = || armed.is_woken().then_some(());
+        let result = self.wait_until(woken, timeout, Interrupted::Restart);
+        // A wake-up that came meanwhile counts.
+        if result.is_err() && !futexes.disarm(&armed) {
+            return Ok(());
         }
         result
+    }
+
+    /// Sleeps at a word of another kernel.
+    fn sleep_elsewhere(&self, mut sleep: Box<dyn WordSleep>, timeout: Timeout) -> Result<()> {
+        let ended = |result: TryResult<()>| match result {
+            Ok(Try::Done(())) => Ok(()),
+            Ok(_) => Err(Error::new(Errno::EAGAIN, "the word changed")),
+            Err(error) => Err(error),
+        };
+        sleep.notify(self.waker());
+        let early = match self.wait_until(|| sleep.take(), timeout, Interrupted::Restart) {
+            Ok(result) => return ended(result),
+            Err(early) => early,
+        };
+        // Whether the wake-up or this end came first is for the home to say.
+        sleep.cancel();
+        match self.wait_until(|| sleep.take(), Timeout::Never, Interrupted::Killed) {
+            Ok(Err(error)) if error == Errno::ECANCELED => Err(early),
+            Ok(result) => ended(result),
+            Err(_) => Err(early),
+        }
+    }
+
+    /// Begins to wake up to `count` sleepers of a word.
+    fn begin_wake(&self, word: &Word, count: usize, bits: u32) -> TryResult<usize> {
+        match word.elsewhere.as_ref().and_then(|(object, at)| Some((object.words()?, *at))) {
+            Some((words, offset)) => words.wake(offset, u32::try_from(count).unwrap_or(u32::MAX), bits),
+            None => base::wait::done(self.kernel().futexes.wake(word.key, count, bits)),
+        }
+    }
+
+    /// FUTEX_WAKE of a word that is known.
+    ///
+    /// # Errors
+    /// `EHOSTDOWN`, `EINTR` if this task is to die.
+    pub fn futex_wake_word(&self, word: &Word, count: usize, bits: u32) -> Result<usize> {
+        self.settle(self.begin_wake(word, count, bits), Interrupted::Killed)
     }
 
     /// FUTEX_WAKE.
     ///
     /// # Errors
-    /// As [`Cx::futex_key`].
+    /// As [`Cx::futex_word`] and [`Cx::futex_wake_word`].
     pub fn futex_wake(&self, at: u64, private: bool, count: usize, bits: u32) -> Result<usize> {
-        let key = self.futex_key(at, private)?;
-        Ok(self.kernel().futexes.wake(key, count, bits))
+        self.futex_wake_word(&self.futex_word(at, private)?, count, bits)
+    }
+
+    /// FUTEX_REQUEUE: wakes up to `wake` sleepers of `from` and moves up to `requeue` others to `to`; (woken, moved). Those who cannot be moved, because
+    /// the words have different homes, are woken: they look at their word again.
+    ///
+    /// # Errors
+    /// As [`Cx::futex_wake_word`].
+    pub fn futex_requeue(&self, from: &Word, to: &Word, wake: usize, requeue: usize) -> Result<(usize, usize)> {
+        let few = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        match (&from.elsewhere, &to.elsewhere) {
+            (None, None) => Ok(self.kernel().futexes.requeue(from.key, to.key, wake, requeue)),
+            (None, Some(_)) => {
+                let woken = self.kernel().futexes.wake(from.key, wake.saturating_add(requeue), ANY);
+                Ok((woken.min(wake), woken.saturating_sub(wake)))
+            }
+            (Some((object, offset)), _) => {
+                let words = object.words().ok_or(Error::new(Errno::EFAULT, "the word has no home"))?;
+                let (target, at) = to.place();
+                self.settle(words.requeue(*offset, target, at, few(wake), few(requeue)), Interrupted::Killed)
+            }
+        }
+    }
+
+    /// Wakes one sleeper without waiting for the answer of its home: on the way out.
+    fn tell_futex(&self, at: u64, private: bool) {
+        if let Ok(word) = self.futex_word(at, private) {
+            // If its home is dead so are its sleepers.
+            let _ = self.begin_wake(&word, 1, ANY);
+        }
     }
 
     /// At the end of a thread or its program: tells those who wait for its robust futexes and for its end.
@@ -250,8 +371,8 @@ impl Cx {
         let at = self.task().clear_tid.swap(0, Ordering::Relaxed);
         if at != 0 && self.user(|u| u.write(at, &0_u32.to_le_bytes())).is_ok() {
             // The word may be in shared memory, whatever the library says.
-            let _ = self.futex_wake(at, false, 1, ANY);
-            let _ = self.futex_wake(at, true, 1, ANY);
+            self.tell_futex(at, false);
+            self.tell_futex(at, true);
         }
     }
 
@@ -286,8 +407,8 @@ impl Cx {
         let mut old = self.user(|u| u.load_u32(at))?;
         // Between unlocking and leaving the list: somebody may wait for a word that nobody owns.
         if pending && old == 0 {
-            self.futex_wake(at, false, 1, ANY)?;
-            self.futex_wake(at, true, 1, ANY)?;
+            self.tell_futex(at, false);
+            self.tell_futex(at, true);
             return Ok(());
         }
         while old & robust::TID_MASK == tid {
@@ -295,8 +416,8 @@ impl Cx {
             let found = self.user(|u| u.compare_exchange_u32(at, old, new))?;
             if found == old {
                 if old & robust::WAITERS != 0 {
-                    self.futex_wake(at, false, 1, ANY)?;
-                    self.futex_wake(at, true, 1, ANY)?;
+                    self.tell_futex(at, false);
+                    self.tell_futex(at, true);
                 }
                 break;
             }

@@ -58,11 +58,6 @@ pub trait OpenFile: Send + Sync {
         let _ = (caller, offset, sink);
         Err(Errno::ESPIPE.into())
     }
-    /// As `read`, of what can be read again afterwards: tee(2). Only pipes can.
-    fn peek(&self, sink: &mut dyn Sink) -> TryResult<ReadOut> {
-        let _ = sink;
-        Err(Errno::EINVAL.into())
-    }
     /// write(2). The result says how many bytes of the source were used; the caller starts its next source there.
     fn write(&self, caller: &Caller, source: &mut dyn Source) -> TryResult<usize>;
     /// pwrite(2).
@@ -137,6 +132,14 @@ pub trait OpenFile: Send + Sync {
     /// `ENODEV` if it cannot be mapped.
     fn memory(&self) -> Result<Arc<dyn MemoryObject>> {
         Err(Errno::ENODEV.into())
+    }
+    /// What a shared mapping maps: the pages that everybody sees who has the file. `writable`: it may be written through memory.
+    ///
+    /// # Errors
+    /// As [`OpenFile::memory`]; `EHOSTDOWN`.
+    fn share(&self, writable: bool) -> TryResult<Arc<dyn MemoryObject>> {
+        let _ = writable;
+        done(self.memory()?)
     }
     /// What `/proc/PID/fd` shows, `pipe:[12]` for example.
     fn describe(&self) -> String;

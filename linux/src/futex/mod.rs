@@ -51,11 +51,11 @@ pub fn futex(cx: &Cx, args: [u64; 6]) -> Result<u64> {
             if (value as i32) < 0 || (timeout as i32) < 0 {
                 return Err(Errno::EINVAL.into());
             }
-            let (from, to) = (cx.futex_key(at, private)?, cx.futex_key(second, private)?);
+            let (from, to) = (cx.futex_word(at, private)?, cx.futex_word(second, private)?);
             if command == CMP_REQUEUE && cx.user(|u| u.load_u32(at))? != third as u32 {
                 return Err(Errno::EAGAIN.into());
             }
-            let (woken, moved) = cx.kernel().futexes.requeue(from, to, count(value.into()), count(timeout));
+            let (woken, moved) = cx.futex_requeue(&from, &to, count(value.into()), count(timeout))?;
             Ok((woken + if command == CMP_REQUEUE { moved } else { 0 }) as u64)
         }
         WAKE_OP => wake_op(cx, [at, second], private, [count(value.into()), count(timeout)], third as u32),
@@ -94,7 +94,7 @@ fn wake_op(cx: &Cx, at: [u64; 2], private: bool, counts: [usize; 2], op: u32) ->
     if op >> 28 & 7 > 4 {
         return Err(Error::new(Errno::ENOSYS, "futex operation"));
     }
-    let (first, second) = (cx.futex_key(at[0], private)?, cx.futex_key(at[1], private)?);
+    let (first, second) = (cx.futex_word(at[0], private)?, cx.futex_word(at[1], private)?);
     let old = cx.user(|u| u.fetch_update_u32(at[1], change))?;
     let (a, b) = (old as i32, compare as i32);
     let hit = match op >> 24 & 15 {
@@ -106,10 +106,9 @@ fn wake_op(cx: &Cx, at: [u64; 2], private: bool, counts: [usize; 2], op: u32) ->
         5 => a >= b,
         _ => return Err(Error::new(Errno::ENOSYS, "futex comparison")),
     };
-    let futexes = &cx.kernel().futexes;
-    let mut woken = futexes.wake(first, counts[0].max(1), ANY);
+    let mut woken = cx.futex_wake_word(&first, counts[0].max(1), ANY)?;
     if hit {
-        woken += futexes.wake(second, counts[1].max(1), ANY);
+        woken += cx.futex_wake_word(&second, counts[1].max(1), ANY)?;
     }
     cx.set_restart(Restart::No);
     Ok(woken as u64)

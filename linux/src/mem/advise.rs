@@ -8,6 +8,9 @@ use task::{Cx, wait::Interrupted};
 
 use super::{PAGE, invalid, whole_pages};
 
+/// `MADV_REMOVE`: a matter of the object behind the range.
+const REMOVE: u64 = 9;
+
 /// What an advice number asks for.
 fn advice(number: u64) -> Option<Advice> {
     let flags = |set: VmaFlags, clear: VmaFlags| Some(Advice::Flags { set, clear });
@@ -19,7 +22,6 @@ fn advice(number: u64) -> Option<Advice> {
         3 => Some(Advice::WillNeed),
         4 => Some(Advice::DontNeed),
         8 => Some(Advice::Free),
-        9 => Some(Advice::Remove),
         10 => flags(VmaFlags::DONT_FORK, none),
         11 => flags(none, VmaFlags::DONT_FORK),
         16 => flags(VmaFlags::DONT_DUMP, none),
@@ -39,11 +41,17 @@ fn advice(number: u64) -> Option<Advice> {
 /// # Errors
 /// See madvise(2).
 pub fn madvise(cx: &Cx, [addr, len, number, ..]: [u64; 6]) -> Result<u64> {
-    let advice = advice(number).ok_or(invalid("unknown advice"))?;
+    let advice = if number == REMOVE { None } else { Some(advice(number).ok_or(invalid("unknown advice"))?) };
     if !addr.is_multiple_of(PAGE) || whole_pages(len).and_then(|len| addr.checked_add(len)).is_none() {
         return Err(invalid("not a range of pages"));
     }
-    cx.space().advise(addr, len, advice).map(|()| 0)
+    if let Some(advice) = advice {
+        return cx.space().advise(addr, len, advice).map(|()| 0);
+    }
+    for (object, bytes) in cx.space().removals(addr, len)? {
+        cx.settle(object.punch(bytes), Interrupted::Killed)?;
+    }
+    Ok(0)
 }
 
 /// `msync(addr, length, flags)`.

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use base::{Errno, Error, Result, Try};
 use linux_abi::flags::{Map, Prot as AbiProt};
 use mm::{FileLabel, Label, MapRequest, Place, Prot, RemapRequest, VmaFlags, What};
-use task::Cx;
+use task::{Cx, Interrupted};
 use vfs::{OpenFile, types::OpenFlags};
 
 use super::{PAGE, invalid, whole_pages};
@@ -32,7 +32,13 @@ fn place(flags: Map, addr: u64) -> Place {
 }
 
 /// What a mapping of an open file is, and what it may ever allow.
-fn file_content(file: &Arc<dyn OpenFile>, offset: u64, shared: bool, want: Prot) -> Result<(What, Prot, Label)> {
+fn file_content(
+    cx: &Cx,
+    file: &Arc<dyn OpenFile>,
+    offset: u64,
+    shared: bool,
+    want: Prot,
+) -> Result<(What, Prot, Label)> {
     let denied = || Error::new(Errno::EACCES, "the file was not opened for that");
     let mode = file.flags();
     if mode.contains(OpenFlags::PATH) {
@@ -48,7 +54,8 @@ fn file_content(file: &Arc<dyn OpenFile>, offset: u64, shared: bool, want: Prot)
         }
         max -= Prot::WRITE;
     }
-    let object = file.memory()?;
+    let object =
+        if shared { cx.settle(file.share(max.contains(Prot::WRITE)), Interrupted::Killed)? } else { file.memory()? };
     let (device, inode) = match file.stat()? {
         Try::Done(stat) => (u64::from(stat.device.major) << 32 | u64::from(stat.device.minor), stat.inode),
         // A name for /proc/PID/maps is not worth waiting for a peer.
@@ -87,7 +94,7 @@ pub fn mmap(cx: &Cx, [addr, len, want, flags, fd, offset]: [u64; 6]) -> Result<u
         if len == 0 {
             return Err(invalid("nothing to map"));
         }
-        file_content(&file, offset, shared, prot)?
+        file_content(cx, &file, offset, shared, prot)?
     };
     let mut vma_flags = VmaFlags::empty();
     vma_flags.set(VmaFlags::SHARED, shared);

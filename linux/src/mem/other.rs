@@ -33,7 +33,11 @@ fn go_on(cx: &Cx, poked: &mut Poked) -> Result<bool> {
     match poked.stopped.take() {
         None => Ok(false),
         Some(Stopped::Violation(violation)) => Err(violation.into()),
-        Some(Stopped::Wait(op)) => cx.wait(op).map(|()| true),
+        Some(Stopped::Wait(op)) => match cx.wait(op) {
+            Ok(()) => Ok(true),
+            Err(error) if error == Errno::EINTR => Err(error),
+            Err(_) => Err(Error::new(Errno::EFAULT, "the page cannot be had")),
+        },
         Some(Stopped::NoMemory) => cx.no_memory().map(|()| true),
     }
 }

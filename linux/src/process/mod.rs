@@ -7,7 +7,6 @@ mod groups;
 mod ids;
 mod life;
 mod limits;
-mod pidfd;
 mod wait;
 
 pub use caps::{capget, capset};
@@ -23,5 +22,4 @@ pub use life::{
     thread, unshare, vfork,
 };
 pub use limits::{getrlimit, getrusage, prlimit64, setrlimit, times};
-pub use pidfd::{pidfd_getfd, pidfd_open, pidfd_send_signal};
 pub use wait::{wait4, waitid};

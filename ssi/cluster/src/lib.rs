@@ -19,6 +19,7 @@ use hal::sync::{Once, SpinLock, rank};
 use link::window::{HalWindows, Reach};
 use link::{Facts as Hello, Handler, Shm};
 use membership::{Config, Machine, MembershipService, Outcome, Service, View};
+use memory::{MemoryHandler, MemoryService};
 use names::{NameHandler, NameService};
 use plan::Plan;
 use task::cluster::CpuFact;
@@ -55,6 +56,7 @@ struct Board {
     cpus: Vec<(u16, Vec<u32>)>,
     alarm: SpinLock<Option<Timer>>,
     peers: Once<Weak<Peers>>,
+    memory: Once<Weak<MemoryService>>,
     me: Weak<Self>,
 }
 
@@ -104,12 +106,17 @@ impl Machine for Board {
         outcome
     }
 
-    fn let_go(&self, _: &[(KernelId, Outcome)]) {
-        // What was mapped of them went with their links.
+    fn let_go(&self, excluded: &[(KernelId, Outcome)]) {
+        // Their rings went with their links, which are closed by now.
+        if let Some(memory) = self.memory.get().and_then(Weak::upgrade) {
+            for (dead, _) in excluded {
+                memory.let_go_of(*dead);
+            }
+        }
     }
 
     fn free(&self, _: &[(KernelId, Outcome)]) {
-        // Grants end with the services that made them; the memory itself is used again by whoever boots the kernel again.
+        // What they were granted of this kernel ended when they were stopped; their own memory is used again by whoever boots the kernel again.
     }
 
     fn park(&self, why: &'static str) {
@@ -121,12 +128,16 @@ impl Machine for Board {
 struct Services {
     names: Arc<NameService>,
     tasks: Arc<TaskService>,
+    memory: Arc<MemoryService>,
     files: Arc<FileService>,
+    peers: Weak<Peers>,
 }
 
 impl Service for Services {
     fn peer_down(&self, dead: KernelId) {
         self.tasks.peer_down(dead);
+        let outcome = self.peers.upgrade().and_then(|peers| peers.outcome(dead.index));
+        self.memory.peer_down(dead, outcome.is_none_or(|outcome| outcome == Outcome::Lost));
         self.files.peer_down(dead);
     }
 
@@ -200,10 +211,17 @@ struct Served {
     files: Arc<FileService>,
     processes: Arc<ClusterView>,
     watcher: Arc<Watcher>,
+    memory: Arc<MemoryService>,
 }
 
 /// Plugs the services into the links and into the kernel.
-fn serve(facts: &Facts<'_>, kernel: &Arc<Kernel>, peers: &Peers, extras: Vec<Extra>) -> Result<Served, String> {
+fn serve(
+    facts: &Facts<'_>,
+    kernel: &Arc<Kernel>,
+    peers: &Arc<Peers>,
+    reaches: Vec<Reach>,
+    extras: Vec<Extra>,
+) -> Result<Served, String> {
     let (links, kernels) = (peers.links(), facts.plan.kernels.len() as u16);
     let names = NameService::new(links.clone(), kernels);
     // The CPUs of a board are alike; a CPU that cannot describe itself has no description.
@@ -220,21 +238,31 @@ fn serve(facts: &Facts<'_>, kernel: &Arc<Kernel>, peers: &Peers, extras: Vec<Ext
     });
     let tasks = TaskService::new(links.clone(), names.clone(), kernels, cpus.collect());
     let files = FileService::new(links.clone(), kernel.memory.clone());
+    let memory = MemoryService::new(links.clone(), kernel.clone(), reaches);
+    let weak: Weak<FileService> = Arc::downgrade(&files);
+    memory.set_finder(weak);
+    files.set_memory(memory.clone());
     tasks.attach(Arc::new(OwnKernel(kernel.clone())));
     files.attach(kernel.vfs().clone());
     tasks.set_handles(files.clone());
     let registered = links.register("names", Arc::new(NameHandler(names.clone())))
         && links.register("tasks", Arc::new(TaskHandler(tasks.clone())))
+        && links.register("memory", Arc::new(MemoryHandler(memory.clone())))
         && links.register("files", Arc::new(FileHandler(files.clone())))
         && links.register("generic", Arc::new(FileHandler(files.clone())))
         && links.register("test", Arc::new(link::echo::EchoService))
         && extras.into_iter().all(|(name, handler)| links.register(name, handler))
         && kernel.set_cluster(Arc::new(tasks::Peers(tasks.clone())));
     let processes = Arc::new(ClusterView::new(kernel.clone(), tasks.clone()));
-    peers.add(Arc::new(Services { names, tasks, files: files.clone() }));
+    let (of, weak) = (memory.clone(), Arc::downgrade(peers));
+    peers.add(Arc::new(Services { names, tasks, memory: of, files: files.clone(), peers: weak }));
     let watcher = Arc::new(Watcher::default());
     peers.add(watcher.clone());
-    if registered { Ok(Served { files, processes, watcher }) } else { Err(String::from("a service was there already")) }
+    if registered {
+        Ok(Served { files, processes, watcher, memory })
+    } else {
+        Err(String::from("a service was there already"))
+    }
 }
 
 /// FNV-1a of the plan: kernels of different plans do not talk.
@@ -259,7 +287,8 @@ pub fn join(
         memory: k.memory.iter().map(|r| PhysRange::new(r.start, r.size)).collect(),
         cpu: k.boot_cpu().map_or(u32::MAX, |cpu| cpu.hardware),
     });
-    let windows = HalWindows::new(me.index, reaches.collect()).ok_or("the porch cannot be reached")?;
+    let reaches: Vec<Reach> = reaches.collect();
+    let windows = HalWindows::new(me.index, reaches.clone()).ok_or("the porch cannot be reached")?;
     let wire_me = wire::KernelId::new(me.index, me.incarnation);
     let shm = Shm::new(wire_me, windows).ok_or("there is no porch")?;
     let board = Arc::new_cyclic(|weak| Board {
@@ -274,6 +303,7 @@ pub fn join(
         cpus: facts.plan.kernels.iter().map(|k| (k.index, k.cpus.iter().map(|c| c.hardware).collect())).collect(),
         alarm: SpinLock::new(rank::LINK, None),
         peers: Once::new(),
+        memory: Once::new(),
         me: weak.clone(),
     });
     let ms = |n: u32| u64::from(n) * 1_000_000;
@@ -283,7 +313,8 @@ pub fn join(
     let peers = MembershipService::new(me, facts.plan.kernels.len() as u16, shm, board.clone(), config);
     // Made a moment ago: nobody else has set it.
     let _ = board.peers.set(Arc::downgrade(&peers));
-    let Served { files, processes, watcher } = serve(facts, kernel, &peers, extras)?;
+    let Served { files, processes, watcher, memory } = serve(facts, kernel, &peers, reaches, extras)?;
+    let _ = board.memory.set(Arc::downgrade(&memory));
     if !publish(&peers) {
         return Err(String::from("it has begun already"));
     }

@@ -94,8 +94,8 @@ impl MemoryObject for RemoteMemory {
 
     fn attach(&self, mapper: &Weak<dyn Mapper>, shared_writable: bool) -> Result<usize> {
         if shared_writable {
-            // Coherent shared mappings across kernels need the memory service; saying yes would lose writes.
-            return Err(Error::new(Errno::ENODEV, "another kernel's file cannot be mapped shared and writable"));
+            // That is what `OpenFile::share` is for; here stores would be lost.
+            return Err(Error::new(Errno::ENODEV, "a private view of another kernel's file"));
         }
         self.cache.attach(mapper, false)
     }

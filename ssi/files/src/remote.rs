@@ -311,6 +311,13 @@ impl OpenFile for RemoteFile {
         Ok(RemoteMemory::make(&self.service, me))
     }
 
+    fn share(&self, writable: bool) -> TryResult<Arc<dyn MemoryObject>> {
+        if self.opened.able & ABLE_MAP == 0 {
+            return Err(Errno::ENODEV.into());
+        }
+        self.service.share(self.object, writable)
+    }
+
     fn describe(&self) -> String {
         String::from_utf8_lossy(&self.opened.describe).into_owned()
     }

@@ -13,7 +13,8 @@ use base::{
 };
 use hal::sync::Once;
 use link::{Incoming, Links, lock::Lock};
-use mm::Memory;
+use memory::{Finder, MemoryService};
+use mm::{Memory, MemoryObject};
 use objects::{Exports, Imports, Receipt, call, from_wire, object_from_wire, object_to_wire, to_wire, when_done};
 use vfs::{Inode, OpenFile, OpenFlags, Place, Stat, Status, Vfs};
 use wire::{
@@ -64,6 +65,7 @@ pub struct FileService {
     /// Subscriptions of peers here: by peer and its token.
     pub(crate) serving: Lock<BTreeMap<(KernelId, u64), Subscription>>,
     vfs: Once<Arc<Vfs>>,
+    shared: Once<Arc<MemoryService>>,
     trees: [Once<Arc<dyn Inode>>; tree::COUNT],
 }
 
@@ -80,6 +82,7 @@ impl FileService {
             armed: Lock::new((1, BTreeMap::new())),
             serving: Lock::new(BTreeMap::new()),
             vfs: Once::new(),
+            shared: Once::new(),
             trees: [const { Once::new() }; tree::COUNT],
         })
     }
@@ -89,6 +92,20 @@ impl FileService {
         if self.vfs.set(vfs).is_err() {
             log::warn!("files: attached before");
         }
+    }
+
+    /// The service that maps files of peers; once.
+    pub fn set_memory(&self, memory: Arc<MemoryService>) {
+        if self.shared.set(memory).is_err() {
+            log::warn!("files: there was a memory service before");
+        }
+    }
+
+    /// What a shared mapping of a peer's file maps.
+    pub(crate) fn share(&self, file: ObjectId, writable: bool) -> TryResult<Arc<dyn MemoryObject>> {
+        let home = self.held.lock().imports.home(file);
+        let home = home.ok_or(Error::new(Errno::EHOSTDOWN, "the kernel that had it is down"))?;
+        self.shared.get().ok_or(Error::new(Errno::ENODEV, "the kernel is still booting"))?.open(home, file, writable)
     }
 
     /// A tree of this kernel (`wire::files::tree`), which peers reach by [`FileService::root_of`]; also what stays of a peer's tree here when that peer is
@@ -442,6 +459,16 @@ impl FileService {
             keys.iter().filter_map(|key| serving.remove(key)).collect()
         };
         drop(ended);
+    }
+}
+
+impl Finder for FileService {
+    fn memory_of(&self, file: ObjectId) -> Result<Arc<dyn MemoryObject>> {
+        let found = self.lent.lock().get(&file).cloned();
+        match found {
+            Some(Lent::File(file)) => file.memory(),
+            _ => Err(Error::new(Errno::ESTALE, "no such open file")),
+        }
     }
 }
 

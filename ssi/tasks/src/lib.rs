@@ -17,7 +17,6 @@ pub mod moves;
 pub mod question;
 pub mod service;
 pub mod view;
-mod watch;
 
 pub use handler::TaskHandler;
 pub use local::OwnKernel;

@@ -45,6 +45,7 @@ pub fn run(words: &[String]) -> ExitCode {
             println!("{} {}", rest.len(), rest.iter().map(|word| word.len()).sum::<usize>());
             ExitCode::SUCCESS
         }
+        ["mapped", rest @ ..] => crate::mapped::run(rest),
         _ => ExitCode::from(254),
     }
 }

@@ -9,6 +9,7 @@
 mod case;
 mod cases;
 mod children;
+mod mapped;
 mod runner;
 mod sys;
 

@@ -5,6 +5,7 @@ use hal_api::{PAGE_SIZE, PhysAddr, PhysRange};
 use super::Frame;
 use crate::cpuref::Refused;
 use crate::instance::instance;
+use crate::window::{SharedWindow, WindowToken};
 
 /// Says that a peer granted a range of its memory to this kernel. Only the memory service makes one, from a grant record.
 #[derive(Debug)]
@@ -46,6 +47,35 @@ impl PeerFrame {
     /// Where this kernel sees it.
     pub const fn phys(self) -> PhysAddr {
         self.0
+    }
+
+    /// Copies bytes out, from `off` in the page, through a window that is opened for it: for debuggers, not for data. The caller makes sure that
+    /// the grant is in force meanwhile, by holding what whoever takes it back waits for.
+    ///
+    /// # Errors
+    /// No room for the window.
+    ///
+    /// # Panics
+    /// If that goes beyond the page.
+    pub fn read(self, off: usize, buf: &mut [u8]) -> Result<(), Refused> {
+        self.window()?.read(off, buf);
+        Ok(())
+    }
+
+    /// Copies bytes in, to `off` in the page; otherwise as [`PeerFrame::read`].
+    ///
+    /// # Errors
+    /// No room for the window.
+    ///
+    /// # Panics
+    /// If that goes beyond the page.
+    pub fn write(self, off: usize, bytes: &[u8]) -> Result<(), Refused> {
+        self.window()?.write(off, bytes);
+        Ok(())
+    }
+
+    fn window(self) -> Result<SharedWindow, Refused> {
+        SharedWindow::open(WindowToken::of_grant(&GrantToken(PhysRange { start: self.0, len: PAGE_SIZE as u64 })))
     }
 }
 

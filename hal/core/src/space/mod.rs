@@ -215,7 +215,8 @@ impl AddressSpace {
     }
 
     /// Maps all that is mapped in `range` into `to` as well (where nothing is mapped there), without `WRITE` in both: what `fork` does with a
-    /// private mapping. On failure some pages may have been copied.
+    /// private mapping. On failure some pages may have been copied. Frames of peers are left out: whoever takes one back must find every page
+    /// that maps it, and a copy that is made meanwhile would escape it; the other space asks for its own.
     pub fn copy_cow(&self, to: &Self, range: Range<UserAddr>, batch: &mut TlbBatch<'_>) -> Result<(), OutOfFrames> {
         self.copy(to, range, true, batch)
     }
@@ -241,7 +242,7 @@ impl AddressSpace {
             let (mut changed, mut added, mut groups) = (0, 0, 0);
             let Ok(()) = table.each(first, last, |slot, va, mut entry| {
                 let copy = target.slot(va);
-                if copy.load(Ordering::Relaxed) != 0 {
+                if copy.load(Ordering::Relaxed) != 0 || is_peer(entry) {
                     return Ok::<(), Infallible>(());
                 }
                 if cow {
@@ -347,6 +348,12 @@ impl core::fmt::Debug for AddressSpace {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "AddressSpace({:#x}, {} pages)", self.0.root.0, self.pages())
     }
+}
+
+/// Whether an entry maps a frame of a peer.
+#[inline]
+fn is_peer(entry: u64) -> bool {
+    !Format::is_own(entry) && Format::as_leaf(entry).is_some_and(|leaf| leaf.kind == hal_api::LeafKind::Peer)
 }
 
 /// The entry that maps `frame`; takes over its reference.

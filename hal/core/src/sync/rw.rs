@@ -12,7 +12,6 @@ const READERS: u32 = WAITING - 1;
 
 /// A value that many CPUs may read at once or one may change. A waiting writer holds back new readers.
 pub struct RwSpinLock<T: ?Sized> {
-    #[cfg(any(feature = "checks", debug_assertions))]
     rank: Rank,
     state: AtomicU32,
     value: UnsafeCell<T>,
@@ -40,15 +39,7 @@ pub struct RwWriteGuard<'a, T: ?Sized> {
 impl<T> RwSpinLock<T> {
     /// A lock with its place in the order.
     pub const fn new(rank: Rank, value: T) -> Self {
-        // Only the checks look at it.
-        #[cfg(not(any(feature = "checks", debug_assertions)))]
-        let _ = rank;
-        Self {
-            #[cfg(any(feature = "checks", debug_assertions))]
-            rank,
-            state: AtomicU32::new(0),
-            value: UnsafeCell::new(value),
-        }
+        Self { rank, state: AtomicU32::new(0), value: UnsafeCell::new(value) }
     }
 }
 

@@ -35,8 +35,6 @@ pub enum Advice {
         /// To clear.
         clear: VmaFlags,
     },
-    /// Give the object's pages back (`MADV_REMOVE`).
-    Remove,
     /// Nothing to do, but the range must be mapped (`MADV_COLD`, `MADV_PAGEOUT`: there is nowhere to page out to).
     Nothing,
 }
@@ -73,7 +71,6 @@ impl Space {
                 self.populate(range, Access::Write)?;
             }
             Advice::Flags { set, clear } => self.change_flags(range, set, clear)?,
-            Advice::Remove => self.remove_pages(range)?,
             Advice::Nothing => {}
         }
         hole
@@ -117,9 +114,15 @@ impl Space {
         Ok(())
     }
 
-    fn remove_pages(&self, range: Range<u64>) -> Result<()> {
+    /// The objects behind a range, and which bytes of them are to become holes (`MADV_REMOVE`): see [`MemoryObject::punch`].
+    ///
+    /// # Errors
+    /// `EINVAL` (no object), `EACCES` (not a shared writable mapping), `ENOMEM` (a hole in the range).
+    pub fn removals(&self, start: u64, len: u64) -> Result<Vec<ObjectPart>> {
+        let range = range(start, len)?;
+        let inner = self.inner.lock();
         let mut parts: Vec<ObjectPart> = Vec::new();
-        for vma in self.inner.lock().vmas.overlapping(range.clone()) {
+        for vma in inner.vmas.overlapping(range.clone()) {
             let Content::Object { hold, offset } = &vma.content else {
                 return Err(invalid("no object to remove from"));
             };
@@ -129,12 +132,7 @@ impl Space {
             let (from, to) = (vma.start.max(range.start), vma.end.min(range.end));
             parts.push((hold.object().clone(), offset + (from - vma.start)..offset + (to - vma.start)));
         }
-        for (object, bytes) in parts {
-            if !matches!(object.punch(bytes)?, base::Try::Done(())) {
-                return Err(Error::new(Errno::EOPNOTSUPP, "the object's pages are elsewhere"));
-            }
-        }
-        Ok(())
+        if inner.vmas.covers(range) { Ok(parts) } else { Err(no_room("a hole in the range")) }
     }
 
     /// Brings in what can be had at once, for reading or writing. Pages that must come from elsewhere are left to their own faults.

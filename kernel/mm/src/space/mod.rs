@@ -24,12 +24,13 @@ mod tests;
 mod word;
 
 use alloc::{
+    boxed::Box,
     sync::{Arc, Weak},
     vec::Vec,
 };
 use core::ops::Range;
 
-use base::{Errno, Error, ObjectId, Result};
+use base::{Errno, Error, ObjectId, Result, wait::Op};
 use hal::{
     addr::{PAGE_SIZE, USER_TOP, UserAddr},
     space::AddressSpace,
@@ -210,8 +211,7 @@ impl Space {
     }
 
     /// The address ranges at which pages of `object` are mapped, from the page each begins with.
-    fn views(&self, object: ObjectId, pages: &Range<u64>) -> Vec<Range<u64>> {
-        let inner = self.inner.lock();
+    fn views(inner: &Inner, object: ObjectId, pages: &Range<u64>) -> Vec<Range<u64>> {
         let view = |vma: &crate::vma::Vma| {
             let Content::Object { hold, offset } = &vma.content else { return None };
             if hold.object().id() != object {
@@ -226,30 +226,41 @@ impl Space {
 }
 
 impl Mapper for Space {
-    fn unmap_pages(&self, object: ObjectId, pages: Range<u64>) {
-        // A page that a private mapping has copied goes as well: Linux keeps none of them beyond the end of a file either.
-        for view in self.views(object, &pages) {
-            let _inner = self.inner.lock();
-            let mut batch = self.table.batch();
+    fn unmap_pages(&self, object: ObjectId, pages: Range<u64>) -> Option<Box<dyn Op<()>>> {
+        // Under one lock: a mapping that moves meanwhile must not escape. A page that a private mapping has copied goes as well: Linux keeps none
+        // of them beyond the end of a file either.
+        let inner = self.inner.lock();
+        let mut batch = self.table.batch();
+        for view in Self::views(&inner, object, &pages) {
             self.table.unmap(UserAddr(view.start)..UserAddr(view.end), &mut batch);
         }
+        None
     }
 
-    fn protect_pages(&self, object: ObjectId, pages: Range<u64>) {
-        for view in self.views(object, &pages) {
-            let _inner = self.inner.lock();
-            let mut batch = self.table.batch();
+    fn lose_pages(&self, object: ObjectId) -> bool {
+        let inner = self.inner.lock();
+        let mut batch = self.table.batch();
+        let mut written = false;
+        for view in Self::views(&inner, object, &(0..u64::MAX)) {
             let mut cursor = self.table.cursor(UserAddr(view.start)..UserAddr(view.end));
-            while let Some(mut page) = cursor.next() {
-                let prot = page.prot() - crate::vma::Prot::WRITE;
-                page.set_prot(prot, &mut batch);
+            while let Some(page) = cursor.next() {
+                written |= page.take(&mut batch);
             }
         }
+        written
     }
 }
 
 impl Drop for Space {
     fn drop(&mut self) {
+        // A CPU that still has the page tables loaded keeps them; what is lent must be out of them before it is given back.
+        for vma in self.inner.get_mut().vmas.iter() {
+            if let Content::Object { hold, .. } = &vma.content
+                && hold.object().is_lent()
+            {
+                self.table.unmap(UserAddr(vma.start)..UserAddr(vma.end), &mut self.table.batch());
+            }
+        }
         let committed = self.inner.get_mut().vmas.totals().committed;
         self.memory.uncommit(committed);
     }

@@ -6,7 +6,8 @@ use alloc::boxed::Box;
 use base::wait::Op;
 use hal::{
     addr::{PAGE_SIZE, UserAddr},
-    frame::{Frame, MapFrame},
+    cpuref::Refused,
+    frame::{Frame, MapFrame, PeerFrame},
     usermode::Access,
 };
 
@@ -40,9 +41,15 @@ impl Space {
             let at = from + done as u64;
             let (within, n) = part(at, rest.len());
             let Some(piece) = rest.get_mut(..n) else { break };
-            match self.frame_at(at, Access::Read) {
-                Ok(Some(frame)) => frame.read(within, piece),
-                Ok(None) => piece.fill(0),
+            match self.page_at(at, Access::Read) {
+                Ok(There::Own(frame)) => frame.read(within, piece),
+                Ok(There::Zeros) => piece.fill(0),
+                Ok(There::Peer) => match self.of_peer(at, Prot::READ, |frame| frame.read(within, piece)) {
+                    Ok(true) => {}
+                    // It was taken back meanwhile.
+                    Ok(false) => continue,
+                    Err(stopped) => return Poked { done, stopped: Some(stopped) },
+                },
                 Err(stopped) => return Poked { done, stopped: Some(stopped) },
             }
             done += n;
@@ -57,10 +64,15 @@ impl Space {
             let at = to + done as u64;
             let (within, n) = part(at, rest.len());
             let Some(piece) = rest.get(..n) else { break };
-            match self.frame_at(at, Access::Write) {
-                Ok(Some(frame)) => frame.write(within, piece),
+            match self.page_at(at, Access::Write) {
+                Ok(There::Own(frame)) => frame.write(within, piece),
+                Ok(There::Peer) => match self.of_peer(at, Prot::WRITE, |frame| frame.write(within, piece)) {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(stopped) => return Poked { done, stopped: Some(stopped) },
+                },
                 // Only the frame of zeros cannot be written, and a write fault replaces it.
-                Ok(None) => return Poked { done, stopped: Some(Stopped::Violation(Violation::NotAllowed)) },
+                Ok(There::Zeros) => return Poked { done, stopped: Some(Stopped::Violation(Violation::NotAllowed)) },
                 Err(stopped) => return Poked { done, stopped: Some(stopped) },
             }
             done += n;
@@ -68,17 +80,34 @@ impl Space {
         Poked { done, stopped: None }
     }
 
-    /// The frame at an address, after making the access possible. `None`: a page that is never freed; zeros.
-    fn frame_at(&self, at: UserAddr, access: Access) -> Result<Option<Frame>, Stopped> {
+    /// Does `copy` with the page of a peer that is mapped at `at`; `false` if there is none (any more). The lock keeps whoever takes it back.
+    fn of_peer(
+        &self,
+        at: UserAddr,
+        need: Prot,
+        copy: impl FnOnce(PeerFrame) -> Result<(), Refused>,
+    ) -> Result<bool, Stopped> {
+        let _inner = self.inner.lock();
+        match self.table.frame(page_of(at.0)) {
+            Some((MapFrame::Peer(frame), prot)) if prot.contains(need) => {
+                copy(frame).map(|()| true).map_err(|_| Stopped::NoMemory)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// What is at an address, after making the access possible.
+    fn page_at(&self, at: UserAddr, access: Access) -> Result<There, Stopped> {
         let page = page_of(at.0);
         let need = if access == Access::Write { Prot::WRITE } else { Prot::READ };
         loop {
             // An entry never allows more than its mapping does.
             match self.table.frame(page) {
-                Some((MapFrame::Own(frame), prot)) if prot.contains(need) => return Ok(Some(frame)),
+                Some((MapFrame::Own(frame), prot)) if prot.contains(need) => return Ok(There::Own(frame)),
+                Some((MapFrame::Peer(_), prot)) if prot.contains(need) => return Ok(There::Peer),
                 Some((MapFrame::Static(frame), prot)) if prot.contains(need) => {
                     let zeros = frame == self.memory.zero_frame();
-                    return if zeros { Ok(None) } else { Err(Stopped::Violation(Violation::NotAllowed)) };
+                    return if zeros { Ok(There::Zeros) } else { Err(Stopped::Violation(Violation::NotAllowed)) };
                 }
                 _ => {}
             }
@@ -90,6 +119,15 @@ impl Space {
             }
         }
     }
+}
+
+/// What an address shows.
+enum There {
+    Own(Frame),
+    /// A page that is never freed.
+    Zeros,
+    /// A page of a peer.
+    Peer,
 }
 
 fn part(at: UserAddr, len: usize) -> (usize, usize) {

@@ -109,9 +109,17 @@ impl Space {
                     break;
                 }
                 rss.dirty += usize::from(page.dirty());
-                let MapFrame::Own(frame) = page.frame() else {
-                    rss.anonymous += 1;
-                    continue;
+                let frame = match page.frame() {
+                    MapFrame::Own(frame) => frame,
+                    MapFrame::Static(_) => {
+                        rss.anonymous += 1;
+                        continue;
+                    }
+                    // How many hold it only its home knows.
+                    MapFrame::Peer(_) => {
+                        rss.shared += 1;
+                        continue;
+                    }
                 };
                 match Use::of(&frame) {
                     Use::Anonymous => rss.anonymous += 1,

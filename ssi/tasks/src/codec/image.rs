@@ -2,7 +2,10 @@
 
 use alloc::{string::String, vec::Vec};
 
-use objects::{codec::Coded, coded};
+use objects::{
+    codec::{Coded, Reader},
+    coded,
+};
 use task::{
     creds::Creds,
     image::{FdImage, HandleImage, IntervalTimer, Scheduling, TaskImage},

@@ -197,7 +197,6 @@ coded!(
                 put(pgid, to);
             }
             ProcessRequest::Reap => 8_u8.put(to),
-            ProcessRequest::IsOver => 9_u8.put(to),
         }
     },
     |from| {
@@ -214,7 +213,6 @@ coded!(
             6 => ProcessRequest::Reparent(get(from)?),
             7 => ProcessRequest::SetGroup(get(from)?),
             8 => ProcessRequest::Reap,
-            9 => ProcessRequest::IsOver,
             _ => return Err(Short),
         }
     }
@@ -241,10 +239,6 @@ coded!(
                 4_u8.put(to);
                 put(limit, to);
             }
-            ProcessReply::Over(over) => {
-                5_u8.put(to);
-                over.put(to);
-            }
         }
     },
     |from| {
@@ -260,7 +254,6 @@ coded!(
             }),
             3 => ProcessReply::Nice(Coded::get(from)?),
             4 => ProcessReply::Limit(get(from)?),
-            5 => ProcessReply::Over(Coded::get(from)?),
             _ => return Err(Short),
         }
     }

@@ -1,0 +1,206 @@
+//! A memory object of another kernel, as the spaces of this kernel map it.
+
+use alloc::{
+    boxed::Box,
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+use core::{
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use base::{
+    Errno, Error, ObjectId, Result, TryResult,
+    io::{Sink, Source},
+    wait::{Try, done},
+};
+use hal::{
+    addr::PAGE_SIZE,
+    frame::{MapFrame, PeerFrame},
+    usermode::Access,
+};
+use link::{Incoming, Links, lock::Lock};
+use mm::{MappedPage, Mapper, Mappers, MemoryObject, ObjectKind, WordHome};
+use objects::{call, from_wire, object_to_wire, to_wire};
+use wire::memory::{MemoryDone, MemoryMap, MemoryMapped, MemoryPunch, PAGE_RECORD, PAGE_WRITABLE};
+
+use crate::{holder::Have, service::MemoryService};
+
+/// Pages around one that is asked for which are welcome with it: a power of two.
+const AROUND: u64 = 32;
+
+/// See the module.
+pub struct Proxy {
+    service: Weak<MemoryService>,
+    id: ObjectId,
+    kind: ObjectKind,
+    writable: AtomicBool,
+    mappers: Lock<Mappers>,
+}
+
+impl Proxy {
+    pub(crate) const fn new(service: Weak<MemoryService>, id: ObjectId, kind: ObjectKind) -> Self {
+        Self { service, id, kind, writable: AtomicBool::new(false), mappers: Lock::new(Mappers::new()) }
+    }
+
+    /// The home has counted this kernel among those who may write it.
+    pub(crate) fn allow_writing(&self) {
+        self.writable.store(true, Ordering::Relaxed);
+    }
+
+    /// The spaces that map it.
+    pub(crate) fn mappers(&self) -> Vec<Arc<dyn Mapper>> {
+        let all = self.mappers.lock().snapshot();
+        all.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    pub(crate) fn service(&self) -> Result<Arc<MemoryService>> {
+        self.service.upgrade().ok_or(Error::new(Errno::EHOSTDOWN, "shutting down"))
+    }
+
+    /// Asks the home for a page. When the operation ends the page is here, or it says why not.
+    fn ask(
+        &self,
+        service: &Arc<MemoryService>,
+        home: base::KernelId,
+        index: u64,
+        write: bool,
+    ) -> TryResult<MappedPage> {
+        let (call, completer) = call();
+        let (id, weak) = (self.id, self.service.clone());
+        let then = Box::new(move |_: &Links, answer: link::Result<Incoming<'_>>| {
+            let Some(service) = weak.upgrade() else { return };
+            let taken = answer.and_then(|answer| take(&service, id, &answer));
+            if taken.is_err() {
+                service.holder.lock().refused(id);
+            }
+            // The fault is tried again. If nobody waits the page stays for the next one.
+            drop(completer.complete(taken.map(|()| Try::WouldBlock).map_err(objects::error)));
+        });
+        let first = index & !(AROUND - 1);
+        let message = MemoryMap { index, first, count: AROUND as u32, write: u8::from(write) };
+        // Answered at once, or by the death of the home: a grant that came too late could not be undone by itself.
+        service.links.request(to_wire(home), object_to_wire(id), &message, &[], u64::MAX, then);
+        call.into_try()
+    }
+}
+
+/// Keeps what a grant says.
+fn take(service: &Arc<MemoryService>, id: ObjectId, answer: &Incoming<'_>) -> link::Result<()> {
+    let (mapped, payload) = answer.read::<MemoryMapped>()?;
+    let home = from_wire(answer.from);
+    let bad = link::Error::new(Errno::EBADMSG, "a grant of what is not the sender's memory", answer.from);
+    let mut pages: Vec<(u64, PeerFrame, bool)> = Vec::new();
+    for record in payload.as_chunks::<PAGE_RECORD>().0 {
+        let (words, _) = record.as_chunks::<8>();
+        let &[index, place, flags] = words else { return Err(bad) };
+        let frame = service.frame_at(home, u64::from_le_bytes(place)).ok_or(bad)?;
+        pages.push((u64::from_le_bytes(index), frame, u64::from_le_bytes(flags) & PAGE_WRITABLE != 0));
+    }
+    let back = service.holder.lock().granted(id, home, mapped.serial, pages);
+    service.give_back(id, back);
+    Ok(())
+}
+
+impl MemoryObject for Proxy {
+    fn id(&self) -> ObjectId {
+        self.id
+    }
+
+    fn kind(&self) -> ObjectKind {
+        self.kind
+    }
+
+    fn size(&self) -> u64 {
+        // Only its home knows: a page that is beyond the end cannot be had.
+        mm::cache::SIZE_MAX
+    }
+
+    fn page(&self, index: u64, access: Access) -> TryResult<MappedPage> {
+        let service = self.service()?;
+        let write = access == Access::Write;
+        let have = service.holder.lock().page(self.id, index, write);
+        match have {
+            Have::Here { place, writable } => done(MappedPage { frame: MapFrame::Peer(place), writable }),
+            Have::Ask(home) => self.ask(&service, home, index, write),
+            Have::Dead => Err(Error::new(Errno::EHOSTDOWN, "the kernel that had the page is down")),
+        }
+    }
+
+    fn resident(&self, range: Range<u64>, each: &mut dyn FnMut(u64, MappedPage) -> bool) {
+        let Ok(service) = self.service() else { return };
+        service.holder.lock().resident(self.id, range, |index, place, writable| {
+            each(index, MappedPage { frame: MapFrame::Peer(place), writable })
+        });
+    }
+
+    fn read(&self, _: u64, _: &mut dyn Sink) -> TryResult<usize> {
+        // Who reads a file without mapping it asks the file.
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
+    fn write(&self, _: u64, _: &mut dyn Source) -> TryResult<usize> {
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
+    fn resize(&self, _: u64) -> TryResult<()> {
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
+    fn punch(&self, range: Range<u64>) -> TryResult<()> {
+        let service = self.service()?;
+        let home = service.holder.lock().home(self.id);
+        let home = home.ok_or(Error::new(Errno::EHOSTDOWN, "the kernel that had the memory is down"))?;
+        let (call, completer) = call();
+        let then = Box::new(move |_: &Links, answer: link::Result<Incoming<'_>>| {
+            let ended = answer.and_then(|answer| answer.read::<MemoryDone>().map(|_| Try::Done(())));
+            drop(completer.complete(ended.map_err(objects::error)));
+        });
+        let message = MemoryPunch { start: range.start, end: range.end };
+        // It ends when every holder has answered, each of which may die first.
+        service.links.request(to_wire(home), object_to_wire(self.id), &message, &[], u64::MAX, then);
+        call.into_try()
+    }
+
+    fn is_lent(&self) -> bool {
+        true
+    }
+
+    fn words(&self) -> Option<&dyn WordHome> {
+        Some(self)
+    }
+
+    fn held(&self) -> u64 {
+        let mut pages = 0;
+        self.resident(0..u64::MAX, &mut |_, _| {
+            pages += 1;
+            true
+        });
+        pages * PAGE_SIZE as u64
+    }
+
+    fn attach(&self, mapper: &Weak<dyn Mapper>, shared_writable: bool) -> Result<usize> {
+        if shared_writable && !self.writable.load(Ordering::Relaxed) {
+            return Err(Error::new(Errno::EPERM, "sealed"));
+        }
+        self.service()?.holder.lock().attach(self.id);
+        Ok(self.mappers.lock().attach(mapper, shared_writable))
+    }
+
+    fn detach(&self, token: usize) {
+        self.mappers.lock().detach(token);
+        if let Ok(service) = self.service() {
+            let back = service.holder.lock().detach(self.id);
+            service.give_back(self.id, back);
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Ok(service) = self.service() {
+            service.let_go(self.id);
+        }
+    }
+}
