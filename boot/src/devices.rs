@@ -87,6 +87,7 @@ pub struct Agent {
 
 impl Agent {
     fn interrupt(&self) {
+        self.console.lock().interrupt();
         let ready = self.ready();
         if !ready.is_empty() {
             self.waiters.wake(ready);
@@ -102,6 +103,10 @@ impl Agent {
         if console.writable() {
             ready |= Ready::OUT;
         }
+        if !console.is_connected() {
+            // A read says "end" then.
+            ready |= Ready::IN | Ready::HUP;
+        }
         ready
     }
 }
@@ -116,6 +121,7 @@ impl Driver for Agent {
         place: Place,
     ) -> TryResult<Arc<dyn OpenFile>> {
         let (Some(env), Some(me)) = (self.env.get(), self.me.upgrade()) else { return Err(Errno::ENXIO.into()) };
+        self.console.lock().open();
         done(LocalFile::new(env.new_id(), me, place, flags, status))
     }
 }
@@ -130,12 +136,14 @@ impl FileOps for Agent {
             return done(0);
         }
         let mut moved = 0;
-        self.console.lock().read(|bytes| {
+        let mut console = self.console.lock();
+        console.read(|bytes| {
             let n = sink.put(bytes);
             moved += n;
             n
         });
-        if moved == 0 && !sink.stalled() { Ok(Try::WouldBlock) } else { done(moved) }
+        let ended = !console.is_connected();
+        if moved == 0 && !sink.stalled() && !ended { Ok(Try::WouldBlock) } else { done(moved) }
     }
 
     fn write(&self, _: &LocalFile, _: &Caller, _: u64, _: bool, source: &mut dyn Source) -> TryResult<Wrote> {
@@ -160,6 +168,10 @@ impl FileOps for Agent {
 
     fn subscribe(&self, _: &LocalFile, mask: Ready, waker: Arc<dyn Wake>) -> Subscription {
         self.waiters.subscribe(mask, waker)
+    }
+
+    fn release(&self, _: &LocalFile) {
+        self.console.lock().close();
     }
 
     fn as_any(&self) -> &dyn core::any::Any {

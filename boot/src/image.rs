@@ -128,6 +128,11 @@ fn death() -> ! {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     member::announce_death(info);
-    hal::console::last_words(format_args!("{info}"), hal_x86_64::panic::frame_pointer());
+    let frame = hal_x86_64::panic::frame_pointer();
+    // On one line, which is what people see of a log first.
+    match info.location() {
+        Some(place) => hal::console::last_words(format_args!("{} ({place})", info.message()), frame),
+        None => hal::console::last_words(format_args!("{}", info.message()), frame),
+    }
     hal::console::die()
 }

@@ -110,12 +110,9 @@ enum Command {
 enum BenchWhat {
     /// Single operations: system calls, faults, processes.
     Micro {
-        /// Wall clock, interleaved pairs of runs, instead of counted instructions.
-        #[arg(long, value_name = "PAIRS")]
+        /// Wall clock, interleaved pairs of runs (7 if no number is given), instead of counted instructions.
+        #[arg(long, value_name = "PAIRS", num_args = 0..=1, require_equals = true, default_missing_value = "7")]
         wall: Option<usize>,
-        /// The machine (default: uni).
-        #[arg(short, long, default_value = "uni")]
-        machine: String,
         /// Only these rows.
         rows: Vec<String>,
     },
@@ -187,7 +184,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             };
             test::test(&root, depth, filter)
         }
-        Command::Bench { what: BenchWhat::Micro { wall, machine, rows } } => bench::micro(&root, &machine, wall, &rows),
+        Command::Bench { what: BenchWhat::Micro { wall, rows } } => bench::micro::micro(&root, wall, &rows),
         Command::Sim { args } => inspect::sim(&root, &args),
         Command::Lint => lint::lint(&root),
         Command::Doctor => doctor::doctor(&root),

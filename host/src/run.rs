@@ -14,12 +14,13 @@ use crate::terminal::RawTerminal;
 
 /// What a visitor without a terminal sees: about ten lines of a live system.
 const TOUR: &str = r#"
-echo "This is $(uname -srm), up $(cut -d' ' -f1 /proc/uptime) s, with $(nproc --all) CPU(s) under these kernels:"
+kernels=$(kctl kernels --json | grep -o '"id": *[0-9]*' | grep -o '[0-9]*$')
+echo "$(uname -srm), up $(cut -d' ' -f1 /proc/uptime) s: $(nproc --all) CPUs under $(echo $kernels | wc -w) kernels that look like one machine."
 kctl kernels
-echo "A process of each kernel, seen from here:"
-for k in $(seq 0 $(($(kctl kernels --json | grep -c '"id"') - 1))); do kctl run -k "$k" sh -c 'sleep 1 & ps -o pid,comm | tail -n 1'; done
+for k in $kernels; do kctl run -k $k sh -c 'echo "Process $$ runs on kernel $(grep Cob /proc/self/status | grep -o "[0-9]*$") and sees $(ls -d /proc/[0-9]* | wc -l) processes."'; done
+echo "A pipe from one to another: $(kctl run -k 0 echo message | kctl run -k $(echo $kernels | tail -c 2) tr a-z A-Z)"
 free -m | head -n 2
-echo "Try ./cob run in a terminal, or ./cob exec 'COMMAND'."
+echo "Try './cob run' in a terminal, or './cob exec COMMAND'."
 "#;
 
 /// Boots and gives the console; without a terminal runs stdin as a script.

@@ -37,6 +37,9 @@ const fn handler(call: Call) -> Handler {
         Call::Wait4 => process::wait4,
         Call::Waitid => process::waitid,
         Call::Clone3 => process::clone3,
+        Call::PidfdOpen => process::pidfd_open,
+        Call::PidfdSendSignal => process::pidfd_send_signal,
+        Call::PidfdGetfd => process::pidfd_getfd,
         Call::SetTidAddress => process::set_tid_address,
         Call::Gettid => process::gettid,
         Call::Getpid => process::getpid,
@@ -154,6 +157,11 @@ const fn tables() -> [[Handler; NUMBERS]; Isa::COUNT] {
         row += 1;
     }
     tables
+}
+
+/// Whether there is a handler for a call: without one it says `ENOSYS`.
+pub fn is_served(call: Call) -> bool {
+    !core::ptr::fn_addr_eq(handler(call), none as Handler)
 }
 
 /// The system-call layer of a kernel.

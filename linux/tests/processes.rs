@@ -153,8 +153,16 @@ fn stop_and_continue_are_reported() {
             cpu.sleep(30_000_000);
             assert_eq!(cpu.wait(child, 1).0, 0, "it is stopped and cannot exit");
             assert_eq!(cpu.call(nr::KILL, &[child as u64, 18]), 0);
-            assert_eq!(cpu.wait(child, 8), (child, 0xffff));
+            // It may have exited before anybody asks whether it went on.
             assert_eq!(cpu.wait(child, 0), (child, 5 << 8));
+            // This one does not exit by itself.
+            let child = cpu.fork_with(|cpu| cpu.call(nr::PAUSE, &[]) as i32);
+            assert_eq!(cpu.call(nr::KILL, &[child as u64, 19]), 0);
+            assert_eq!(cpu.wait(child, 2), (child, 0x137f));
+            assert_eq!(cpu.call(nr::KILL, &[child as u64, 18]), 0);
+            assert_eq!(cpu.wait(child, 8), (child, 0xffff));
+            cpu.call(nr::KILL, &[child as u64, 9]);
+            assert_eq!(cpu.wait(child, 0), (child, 9));
             // SIGKILL ends a stopped process.
             let child = cpu.fork_with(|cpu| cpu.call(nr::PAUSE, &[]) as i32);
             cpu.call(nr::KILL, &[child as u64, 19]);

@@ -14,6 +14,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod devices;
 pub mod field;
 pub mod files;
 pub mod generic;
@@ -63,6 +64,7 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "net", first: 0x0800, last: 0x08ff, specs: &[] },
     Family { name: "sched", first: 0x0900, last: 0x09ff, specs: &[] },
     Family { name: "time", first: 0x0a00, last: 0x0aff, specs: &[] },
+    Family { name: "devices", first: 0x0b00, last: 0x0bff, specs: devices::SPECS },
     Family { name: "test", first: 0x7f00, last: 0x7fff, specs: test::SPECS },
 ];
 

@@ -136,6 +136,24 @@ crate::messages! {
         v1 {}
     }
 
+    /// The sender wants to know when a process of the receiver ends or moves. Answered by [`ProcessChanged`], some time.
+    0x0430 WatchProcess (Request, event) {
+        v1 {
+            /// The process.
+            pid: u32,
+        }
+    }
+
+    /// To who watched a process of the sender: it has ended, or is not there (any more): look where it is.
+    0x0431 ProcessChanged (Request, event) {
+        v1 {
+            /// The process.
+            pid: u32,
+            /// 1: it has ended.
+            over: u8,
+        }
+    }
+
     /// What `/proc` shows of a process of the receiver. The payload is a `Question`. Answered by [`ProcessLook`], or the errno that a program gets.
     0x0423 LookAtProcess (Request, request -> ProcessLook, payload 512) {
         v1 {

@@ -1,8 +1,10 @@
 //! Times system calls from inside: the same static program runs on Cob and on Linux, so that only the kernels differ.
 //!
 //! `bench-micro [ROW…]` prints one line per row: name, nanoseconds per operation (the median of the batches), operations per batch.
-//! With `--cross` the rows that need a second CPU. As pid 1 (an initramfs of its own) it runs all rows and switches the machine off.
+//! With `--cross` it runs the rows that need a second CPU instead. `--boot` tells when the machine reached this program. As pid 1 (an initramfs of
+//! its own) it switches the machine off at the end.
 
+mod cross;
 mod rows;
 
 use std::io::Write as _;
@@ -41,32 +43,31 @@ fn main() {
     }
     if args.first().is_some_and(|a| a == "--help") {
         println!("bench-micro [--cross] [ROW...]: times system calls; rows:");
-        for row in rows::SINGLE.iter().chain(rows::CROSS) {
+        for row in rows::SINGLE.iter().chain(cross::CROSS) {
             println!("  {:<20} {}", row.name, row.what);
         }
         return;
     }
-    let init = std::process::id() == 1;
-    let cross = args.iter().any(|a| a == "--cross") || (init && rows::cpus() > 1);
     let wanted: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
+    let set = if args.iter().any(|a| a == "--cross") { cross::CROSS } else { rows::SINGLE };
     let mut failed = false;
-    let sets: &[&[Row]] = if cross { &[rows::SINGLE, rows::CROSS] } else { &[rows::SINGLE] };
-    for row in sets.iter().copied().flatten() {
-        if !wanted.is_empty() && !wanted.iter().any(|w| *w == row.name) && !init {
-            continue;
-        }
-        match measure(row) {
-            Ok(ns) => println!("row {} {ns:.1} {}", row.name, row.count),
-            Err(e) => {
-                failed = true;
-                println!("failed {} {e}", row.name);
+    if args.iter().any(|a| a == "--boot") {
+        println!("row boot {:.1} 1", rows::since_power_on());
+    } else {
+        for row in set.iter().filter(|row| wanted.is_empty() || wanted.iter().any(|w| *w == row.name)) {
+            match measure(row) {
+                Ok(ns) => println!("row {} {ns:.1} {}", row.name, row.count),
+                Err(e) => {
+                    failed = true;
+                    println!("failed {} {e}", row.name);
+                }
             }
         }
     }
     println!("end {}", if failed { 1 } else { 0 });
     // The line is what the runner waits for.
     let _ = std::io::stdout().flush();
-    if init {
+    if std::process::id() == 1 {
         rows::power_off();
     }
     std::process::exit(i32::from(failed));

@@ -37,24 +37,24 @@ pub const SINGLE: &[Row] = &[
     Row { name: "fork_exec_wait", what: "fork, exec of this static program, wait", count: 100, setup: fork_exec_wait },
 ];
 
-/// Rows in which two CPUs of one kernel work together.
-pub const CROSS: &[Row] = &[
-    Row { name: "cross_pipe", what: "pipe round trip, each side pinned to a CPU", count: 2_000, setup: cross_pipe },
-    Row {
-        name: "cross_futex",
-        what: "futex wake and wait, each side pinned to a CPU",
-        count: 2_000,
-        setup: cross_futex,
-    },
-];
-
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// CPUs that this process may use.
-pub fn cpus() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
+/// Nanoseconds since the machine was switched on. The time stamp counter begins there (the emulator's does), whatever the kernel makes of it; its
+/// rate is measured against the kernel's clock.
+pub fn since_power_on() -> f64 {
+    use std::arch::x86_64::_rdtsc;
+
+    const WATCHED: u64 = 20_000_000;
+    // SAFETY: every x86-64 CPU has the counter, and both kernels let programs read it.
+    let ticks = || unsafe { _rdtsc() };
+    let (now, start) = (ticks(), crate::now_ns());
+    let mut end = start;
+    while end < start + WATCHED {
+        end = crate::now_ns();
+    }
+    now as f64 * (end - start) as f64 / (ticks() - now) as f64
 }
 
 /// Switches the machine off; only pid 1 calls it.
@@ -152,7 +152,8 @@ fn unmap(at: *mut u8, length: usize) {
     unsafe { libc::munmap(at.cast(), length) };
 }
 
-fn page_fault() -> io::Result<Operation> {
+/// First writes to so many pages.
+pub fn page_fault() -> io::Result<Operation> {
     Ok(Box::new(|n| {
         let length = n as usize * 4096;
         let at = map(length, libc::MAP_PRIVATE)?;
@@ -178,7 +179,7 @@ fn mmap_munmap() -> io::Result<Operation> {
 }
 
 /// Forks; the child runs `child` and never returns.
-fn fork(child: impl FnOnce()) -> io::Result<i32> {
+pub fn fork(child: impl FnOnce()) -> io::Result<i32> {
     // SAFETY: this program has one thread.
     let pid = check(unsafe { libc::fork() }.into())? as i32;
     if pid == 0 {
@@ -189,7 +190,8 @@ fn fork(child: impl FnOnce()) -> io::Result<i32> {
     Ok(pid)
 }
 
-fn pin(cpu: Option<usize>) {
+/// Binds this process to a CPU.
+pub fn pin(cpu: Option<usize>) {
     if let Some(cpu) = cpu {
         // SAFETY: `set` is a valid CPU set.
         unsafe {
@@ -200,7 +202,8 @@ fn pin(cpu: Option<usize>) {
     }
 }
 
-fn one_byte(fd: i32, write: bool) -> io::Result<()> {
+/// Writes or reads one byte.
+pub fn one_byte(fd: i32, write: bool) -> io::Result<()> {
     let mut byte = 1_u8;
     // SAFETY: one byte is valid for both.
     let done = unsafe {
@@ -214,7 +217,8 @@ fn echo(from: i32, to: i32) {
     while one_byte(from, false).is_ok() && one_byte(to, true).is_ok() {}
 }
 
-fn round_trip(to_child: [i32; 2], to_parent: [i32; 2], cpus: [Option<usize>; 2]) -> io::Result<Operation> {
+/// Round trips between this process and a child, on these CPUs.
+pub fn round_trip(to_child: [i32; 2], to_parent: [i32; 2], cpus: [Option<usize>; 2]) -> io::Result<Operation> {
     fork(|| {
         pin(cpus[1]);
         // SAFETY: the child's copies of the parent's ends; with one socket pair there is only one to close.
@@ -243,7 +247,8 @@ fn round_trip(to_child: [i32; 2], to_parent: [i32; 2], cpus: [Option<usize>; 2])
     }))
 }
 
-fn pipe() -> io::Result<[i32; 2]> {
+/// The two ends of a new pipe.
+pub fn pipe() -> io::Result<[i32; 2]> {
     let mut ends = [0; 2];
     // SAFETY: room for two descriptors.
     check(unsafe { libc::pipe(ends.as_mut_ptr()) }.into())?;
@@ -254,15 +259,16 @@ fn pipe_round_trip() -> io::Result<Operation> {
     round_trip(pipe()?, pipe()?, [None, None])
 }
 
-fn cross_pipe() -> io::Result<Operation> {
-    round_trip(pipe()?, pipe()?, [Some(0), Some(1)])
+fn unix_round_trip() -> io::Result<Operation> {
+    unix_pair([None, None])
 }
 
-fn unix_round_trip() -> io::Result<Operation> {
+/// Round trips by a pair of unix sockets, its users on these CPUs.
+pub fn unix_pair(cpus: [Option<usize>; 2]) -> io::Result<Operation> {
     let mut ends = [0; 2];
     // SAFETY: room for two descriptors.
     check(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, ends.as_mut_ptr()) }.into())?;
-    round_trip(ends, [ends[1], ends[0]], [None, None])
+    round_trip(ends, [ends[1], ends[0]], cpus)
 }
 
 fn futex_call(word: *mut u32, operation: i32, value: u32) {
@@ -286,7 +292,8 @@ fn pass(word: *mut u32, mine: u32, other: u32) {
     }
 }
 
-fn futex_pair(cpus: [Option<usize>; 2]) -> io::Result<Operation> {
+/// Passes of a token by a futex between this process and a child, on these CPUs.
+pub fn futex_pair(cpus: [Option<usize>; 2]) -> io::Result<Operation> {
     let word = map(4096, libc::MAP_SHARED)?.cast::<u32>();
     let parent = std::process::id() as i32;
     fork(|| {
@@ -315,10 +322,6 @@ fn futex() -> io::Result<Operation> {
     futex_pair([None, None])
 }
 
-fn cross_futex() -> io::Result<Operation> {
-    futex_pair([Some(0), Some(1)])
-}
-
 fn wait_for(pid: i32) -> io::Result<()> {
     let mut status = 0;
     // SAFETY: `status` is valid.
@@ -326,7 +329,8 @@ fn wait_for(pid: i32) -> io::Result<()> {
     if status == 0 { Ok(()) } else { Err(io::Error::other(format!("the child ended with {status:#x}"))) }
 }
 
-fn fork_exit_wait() -> io::Result<Operation> {
+/// Forks, and waits for the child, which exits at once.
+pub fn fork_exit_wait() -> io::Result<Operation> {
     Ok(Box::new(|n| {
         for _ in 0..n {
             wait_for(fork(|| ())?)?;

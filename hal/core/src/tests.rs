@@ -248,7 +248,8 @@ fn no_sleep_under_a_lock() {
 #[test]
 fn windows_are_shared_memory() {
     let kernel = KernelConfig { cpus: 1, memory: 4 << 20 };
-    let config = MachineConfig { kernels: alloc::vec![kernel; 2], archive: b"cpio".to_vec(), seed: 1 };
+    let config =
+        MachineConfig { kernels: alloc::vec![kernel; 2], archive: b"cpio".to_vec(), ..MachineConfig::default() };
     let machine = Machine::new(&config);
     for k in 0..2 {
         machine.enter(k, 0, || crate::boot::init(machine.boot_info(k)).unwrap());
@@ -353,7 +354,8 @@ fn with_here() -> impl Fn(hal_host::Program) -> UserAddr {
 fn a_simulation_repeats_by_seed() {
     fn run(seed: u64) -> (Outcome, Vec<usize>) {
         let kernel = KernelConfig { cpus: 1, memory: 1 << 20 };
-        let config = MachineConfig { kernels: alloc::vec![kernel; 3], archive: Vec::new(), seed };
+        let config =
+            MachineConfig { kernels: alloc::vec![kernel; 3], archive: Vec::new(), seed, ..MachineConfig::default() };
         let machine = Arc::new(Machine::simulated(&config));
         let infos: Vec<_> = (0..3).map(|k| machine.boot_info(k)).collect();
         let order = Arc::new(Mutex::new(Vec::new()));
@@ -393,8 +395,12 @@ fn a_panic_on_a_simulated_cpu_reaches_the_test() {
 fn a_kernel_is_fenced_and_started_again() {
     use crate::cpuref::{BootToken, CpuRef, FenceToken, Fenced};
     let kernel = KernelConfig { cpus: 1, memory: 1 << 20 };
-    let machine =
-        Arc::new(Machine::simulated(&MachineConfig { kernels: alloc::vec![kernel; 2], archive: Vec::new(), seed: 3 }));
+    let machine = Arc::new(Machine::simulated(&MachineConfig {
+        kernels: alloc::vec![kernel; 2],
+        archive: Vec::new(),
+        seed: 3,
+        ..MachineConfig::default()
+    }));
     machine.hold(1);
     let starts = Arc::new(Mutex::new(Vec::new()));
     let (log, here) = (starts.clone(), Arc::downgrade(&machine));
@@ -424,8 +430,12 @@ fn a_kernel_is_fenced_and_started_again() {
 
 #[test]
 fn simulated_cpus_interleave_at_locks() {
-    let config =
-        MachineConfig { kernels: alloc::vec![KernelConfig { cpus: 3, memory: 1 << 20 }], archive: Vec::new(), seed: 9 };
+    let config = MachineConfig {
+        kernels: alloc::vec![KernelConfig { cpus: 3, memory: 1 << 20 }],
+        archive: Vec::new(),
+        seed: 4,
+        ..MachineConfig::default()
+    };
     let machine = Arc::new(Machine::simulated(&config));
     let info = machine.boot_info(0);
     static ORDER: Mutex<Vec<usize>> = Mutex::new(Vec::new());

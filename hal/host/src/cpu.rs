@@ -65,7 +65,11 @@ pub(crate) const DOORBELL: u32 = 8;
 pub(crate) fn deliver(c: &Identity) -> bool {
     let cpu = c.cpu();
     let Some(up) = c.kernel().up.get() else { return false };
-    let pending = cpu.pending.swap(0, SeqCst);
+    let mut pending = cpu.pending.swap(0, SeqCst);
+    if cpu.bell.load(SeqCst) <= c.machine.clock.load(SeqCst) {
+        cpu.bell.store(u64::MAX, SeqCst);
+        pending |= DOORBELL;
+    }
     let mut any = pending != 0;
     if pending & SHOOTDOWN != 0 {
         up.ipi(Ipi::Shootdown);
@@ -101,8 +105,11 @@ pub(crate) fn let_go() {
     }
     let Some(c) = current() else { return };
     match &c.machine.driver {
+        Some(_) if c.machine.still.load(SeqCst) => panic!("a CPU that does not run holds what is waited for"),
         Some(driver) => {
             driver.yielded(&c, my_gate());
+            // A thread that is forgotten while it waits keeps nothing of the machine.
+            drop(c);
             my_gate().wait();
         }
         None => std::thread::yield_now(),
@@ -113,12 +120,27 @@ pub(crate) fn let_go() {
 /// whether one does; interrupts are not let in.
 pub fn preemption_point() {
     // A thread that unwinds plays the CPU of the one that waits for it.
-    if !std::thread::panicking()
-        && CURRENT
-            .with(|c| c.borrow().as_ref().is_some_and(|c| c.machine.driver.is_some() && c.machine.random() % 8 == 0))
-    {
+    let may = |c: &Identity| c.machine.driver.is_some() && !c.machine.still.load(SeqCst) && c.machine.chance.preempts();
+    if !std::thread::panicking() && CURRENT.with(|c| c.borrow().as_ref().is_some_and(may)) {
         let_go();
     }
+}
+
+/// This CPU does nothing any more.
+pub(crate) fn stop_for_good() -> ! {
+    let c = current();
+    if let Some(c) = c
+        && let Some(driver) = &c.machine.driver
+        && crate::fiber::inside()
+    {
+        driver.ended(&c.machine, c.kernel, c.slot);
+        drop(c);
+        loop {
+            // Nobody opens it any more.
+            crate::fiber::suspend();
+        }
+    }
+    std::panic::resume_unwind(Box::new(crate::machine::PoweredOff))
 }
 
 /// Waits for an interrupt and handles it.
@@ -131,6 +153,7 @@ pub(crate) fn idle() {
         match &c.machine.driver {
             Some(driver) => {
                 driver.idles(&c, my_gate());
+                drop(c);
                 my_gate().wait();
             }
             None => c.machine.free_idle(&c),

@@ -2,6 +2,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::SeqCst;
@@ -10,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use hal_api::{BootInfo, CpuDesc, PAGE_SIZE, PhysAddr, PhysRange, Upcalls};
 
-use crate::coroutine::{Coroutine, Gate, message, my_gate};
+use crate::chance::{Chance, Trace};
+use crate::coroutine::{Coroutine, End, Gate, message, my_gate};
 use crate::cpu::{Identity, current, set_current};
 use crate::script::Program;
 
@@ -43,11 +45,36 @@ pub struct MachineConfig {
     pub archive: Vec<u8>,
     /// Decides everything that is not decided by the programs.
     pub seed: u64,
+    /// Decisions, by their numbers, that are taken the calm way: nobody is interrupted, CPUs have their turns one after the other, doorbells ring
+    /// at once.
+    pub calm: Vec<Range<u64>>,
+    /// What goes wrong, and after how many turns.
+    pub faults: Vec<(u64, Fault)>,
+    /// Print what happens.
+    pub trace: bool,
+}
+
+/// What goes wrong from outside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// A kernel panics, wherever it is, and says so ([`Machine::last_words`]).
+    Panic(usize),
+    /// A kernel does nothing any more.
+    Hang(usize),
+    /// Somebody presses a button: an interrupt line of the first kernel that runs.
+    Line(u32),
 }
 
 impl Default for MachineConfig {
     fn default() -> Self {
-        Self { kernels: vec![KernelConfig { cpus: 1, memory: 32 << 20 }], archive: Vec::new(), seed: 1 }
+        Self {
+            kernels: vec![KernelConfig { cpus: 1, memory: 32 << 20 }],
+            archive: Vec::new(),
+            seed: 1,
+            calm: Vec::new(),
+            faults: Vec::new(),
+            trace: false,
+        }
     }
 }
 
@@ -60,7 +87,14 @@ pub(crate) struct Shared {
     archive: PhysRange,
     pub kernels: Vec<KernelSim>,
     pub clock: AtomicU64,
-    pub random: Mutex<u64>,
+    pub chance: Chance,
+    pub trace: Trace,
+    faults: Mutex<VecDeque<(u64, Fault)>>,
+    last_words: Mutex<Option<Main>>,
+    /// Looked at from outside: no CPU runs, and none can get in.
+    pub still: AtomicBool,
+    /// Its memory was given back: nobody runs on it any more.
+    freed: AtomicBool,
     pub driver: Option<Driver>,
     pub programs: Mutex<HashMap<u64, Program>>,
     gates: Mutex<Vec<Weak<Gate>>>,
@@ -87,12 +121,16 @@ pub(crate) struct KernelSim {
     held: AtomicBool,
     /// Counts the starts, from 1.
     pub incarnation: AtomicU32,
+    /// The kernel that started it; its own number if it was there at power-on.
+    pub starter: AtomicUsize,
 }
 
 pub(crate) struct CpuSim {
     pub pending: AtomicU32,
     pub lines: Mutex<VecDeque<u32>>,
     pub deadline: AtomicU64,
+    /// When a doorbell that was rung arrives.
+    pub bell: AtomicU64,
     /// The active root table; 0 for none.
     pub root: AtomicU64,
 }
@@ -115,16 +153,6 @@ impl Shared {
         assert!(off <= self.layout.size() && len <= self.layout.size() - off, "no memory at {at:?}");
         // SAFETY: inside the allocation.
         unsafe { self.base.add(off) }
-    }
-
-    /// The next number of the machine's random sequence (splitmix64).
-    pub fn random(&self) -> u64 {
-        let mut s = lock(&self.random);
-        *s = s.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = *s;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 
     pub fn now(&self) -> u64 {
@@ -160,7 +188,7 @@ impl Shared {
 
     fn next_deadline(&self) -> Option<u64> {
         let all = self.kernels.iter().filter(|k| !k.stopped.load(SeqCst)).flat_map(|k| &k.cpus);
-        all.map(|c| c.deadline.load(SeqCst)).min().filter(|&d| d != u64::MAX)
+        all.map(|c| c.deadline.load(SeqCst).min(c.bell.load(SeqCst))).min().filter(|&d| d != u64::MAX)
     }
 
     /// An idle CPU of a machine that runs free: time passes.
@@ -178,6 +206,9 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        if *self.freed.get_mut() {
+            return;
+        }
         // SAFETY: allocated with this layout in `Machine::build`; whoever could reach it holds an `Arc` of us.
         unsafe { dealloc(self.base.as_ptr(), self.layout) };
     }
@@ -214,6 +245,7 @@ impl Machine {
                         pending: AtomicU32::new(0),
                         lines: Mutex::new(VecDeque::new()),
                         deadline: AtomicU64::new(u64::MAX),
+                        bell: AtomicU64::new(u64::MAX),
                         root: AtomicU64::new(0),
                     })
                     .collect(),
@@ -221,9 +253,10 @@ impl Machine {
                 stopped: AtomicBool::new(false),
                 held: AtomicBool::new(false),
                 incarnation: AtomicU32::new(1),
+                starter: AtomicUsize::new(kernels.len()),
             });
             // A hole after each kernel, so that running over the end is noticed by the frame allocator's checks.
-            at += k.memory + (1 << 20);
+            at = (at + k.memory + (1 << 20)).next_multiple_of(2 << 20);
             first_cpu += k.cpus as u32;
         }
         let archive = PhysRange::new(at, config.archive.len() as u64);
@@ -234,13 +267,20 @@ impl Machine {
         };
         // SAFETY: the layout is not empty.
         let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { panic!("no memory for a machine") };
+        let mut faults = config.faults.clone();
+        faults.sort_by_key(|&(turn, _)| turn);
         let shared = Shared {
             base,
             layout,
             archive,
             kernels,
             clock: AtomicU64::new(1_000_000),
-            random: Mutex::new(config.seed),
+            chance: Chance::new(config.seed, config.calm.clone()),
+            trace: Trace::new(config.trace),
+            faults: Mutex::new(faults.into()),
+            last_words: Mutex::new(None),
+            still: AtomicBool::new(false),
+            freed: AtomicBool::new(false),
             driver,
             programs: Mutex::new(HashMap::new()),
             gates: Mutex::new(Vec::new()),
@@ -272,6 +312,35 @@ impl Machine {
         info.n_cpus = k.cpus.len();
         info.archive = self.0.archive;
         info
+    }
+
+    fn strike(&self, fault: Fault) {
+        let all = &self.0.kernels;
+        let stop = |kernel: usize, what: &str| {
+            let running = self.runs(kernel);
+            if running {
+                self.0.trace.line(self.now(), kernel, 0, format_args!("{what}"));
+                all[kernel].stopped.store(true, SeqCst);
+            }
+            running
+        };
+        match fault {
+            Fault::Panic(kernel) => {
+                if stop(kernel, "panics")
+                    && let Some(say) = lock(&self.0.last_words).clone()
+                {
+                    self.inspect(kernel, || say(kernel));
+                }
+            }
+            Fault::Hang(kernel) => {
+                stop(kernel, "hangs");
+            }
+            Fault::Line(line) => {
+                if let Some(first) = (0..all.len()).find(|&k| self.runs(k)) {
+                    self.raise(first, 0, line);
+                }
+            }
+        }
     }
 
     fn identity(&self, kernel: usize, slot: usize) -> Identity {
@@ -319,6 +388,43 @@ impl Machine {
         lock(&self.0.kernels[kernel].cpus[slot].lines).push_back(line);
     }
 
+    /// What kernel `index` does with its last breath when it panics ([`Fault::Panic`]): on its first CPU, wherever that is. It may take no lock.
+    pub fn last_words(&self, say: impl Fn(usize) + Send + Sync + 'static) {
+        *lock(&self.0.last_words) = Some(Arc::new(say));
+    }
+
+    /// The kernel that started kernel `index`; none if it was there at power-on.
+    pub fn starter(&self, index: usize) -> Option<usize> {
+        Some(self.0.kernels[index].starter.load(SeqCst)).filter(|&starter| starter != index)
+    }
+
+    /// Whether kernel `index` runs.
+    pub fn runs(&self, index: usize) -> bool {
+        let kernel = &self.0.kernels[index];
+        !kernel.stopped.load(SeqCst) && !kernel.held.load(SeqCst)
+    }
+
+    /// A number for all that happened: two runs with the same number were the same.
+    pub fn trace(&self) -> u64 {
+        self.0.trace.hash()
+    }
+
+    /// How many decisions the seed made.
+    pub fn decisions(&self) -> u64 {
+        self.0.chance.decided()
+    }
+
+    /// Looks at a kernel of a simulated machine that does not run now: `f` plays its first CPU, and nobody gets in.
+    pub fn inspect<R>(&self, kernel: usize, f: impl FnOnce() -> R) -> R {
+        let before = current();
+        set_current(Some(self.identity(kernel, 0)));
+        self.0.still.store(true, SeqCst);
+        let result = f();
+        self.0.still.store(false, SeqCst);
+        set_current(before);
+        result
+    }
+
     /// Leaves a kernel off at power-on: a peer starts it (`CpuRef::start`).
     pub fn hold(&self, kernel: usize) {
         self.0.kernels[kernel].held.store(true, SeqCst);
@@ -350,24 +456,28 @@ impl Machine {
 pub(crate) fn start_cpu(id: &Identity, body: Box<dyn FnOnce() + Send>) {
     let machine = Arc::downgrade(&id.machine);
     let (kernel, slot) = (id.kernel, id.slot);
-    let co = Coroutine::new(Box::new(move || {
-        let result = catch_unwind(AssertUnwindSafe(body));
-        let Some(machine) = machine.upgrade() else { return };
-        if let Err(payload) = result {
-            if payload.is::<PoweredOff>() {
-            } else {
-                let why = message(&*payload);
-                if why != "?" {
-                    machine.panicked(&why);
+    let co = Coroutine::new(
+        &id.machine,
+        End::Forgotten,
+        Box::new(move || {
+            let result = catch_unwind(AssertUnwindSafe(body));
+            let Some(machine) = machine.upgrade() else { return };
+            if let Err(payload) = result {
+                if payload.is::<PoweredOff>() {
                 } else {
-                    std::panic::resume_unwind(payload);
+                    let why = message(&*payload);
+                    if why != "?" {
+                        machine.panicked(&why);
+                    } else {
+                        std::panic::resume_unwind(payload);
+                    }
                 }
             }
-        }
-        if let Some(d) = &machine.driver {
-            d.ended(&machine, kernel, slot);
-        }
-    }));
+            if let Some(d) = &machine.driver {
+                d.ended(&machine, kernel, slot);
+            }
+        }),
+    );
     if let Some(d) = &id.machine.driver {
         d.add(id, co);
     }
@@ -377,7 +487,7 @@ pub(crate) fn start_cpu(id: &Identity, body: Box<dyn FnOnce() + Send>) {
 type Main = Arc<dyn Fn(usize) + Send + Sync>;
 
 /// Starts a kernel that is off or was fenced: a new incarnation on slot 0. What its old threads hold is lost, as on a real machine.
-pub(crate) fn start_kernel(machine: &Arc<Shared>, kernel: usize) -> Result<(), &'static str> {
+pub(crate) fn start_kernel(machine: &Arc<Shared>, kernel: usize, starter: usize) -> Result<(), &'static str> {
     let Some(driver) = &machine.driver else { return Err("kernels of a free machine are entered, not started") };
     let Some(main) = lock(&driver.main).clone() else { return Err("the machine does not run yet") };
     let k = &machine.kernels[kernel];
@@ -388,6 +498,7 @@ pub(crate) fn start_kernel(machine: &Arc<Shared>, kernel: usize) -> Result<(), &
     for cpu in &k.cpus {
         cpu.pending.store(0, SeqCst);
         cpu.deadline.store(u64::MAX, SeqCst);
+        cpu.bell.store(u64::MAX, SeqCst);
         cpu.root.store(0, SeqCst);
         lock(&cpu.lines).clear();
     }
@@ -395,6 +506,7 @@ pub(crate) fn start_kernel(machine: &Arc<Shared>, kernel: usize) -> Result<(), &
         lock(&driver.turns)[Driver::number(machine, kernel, slot)] = Turn::Absent;
     }
     k.incarnation.fetch_add(1, SeqCst);
+    k.starter.store(starter, SeqCst);
     k.stopped.store(false, SeqCst);
     start_cpu(&Identity { machine: machine.clone(), kernel, slot: 0 }, Box::new(move || main(kernel)));
     Ok(())
@@ -484,6 +596,7 @@ impl Driver {
             .flat_map(|k| (0..shared.kernels[k].cpus.len()).map(move |s| (k, s)))
             .map(|(k, s)| machine.identity(k, s))
             .collect();
+        let (mut turns, mut last) = (0, 0);
         loop {
             if lock(&shared.panic).is_some() {
                 return Outcome::OutOfTurns;
@@ -495,6 +608,12 @@ impl Driver {
                 return Outcome::OutOfTurns;
             }
             left -= 1;
+            turns += 1;
+            while lock(&shared.faults).front().is_some_and(|&(at, _)| at <= turns) {
+                if let Some((_, fault)) = lock(&shared.faults).pop_front() {
+                    machine.strike(fault);
+                }
+            }
             let now = shared.clock.fetch_add(TURN, SeqCst) + TURN;
             let ready: Vec<usize> = {
                 let turns = lock(&self.turns);
@@ -504,6 +623,7 @@ impl Driver {
                         let cpu = everyone[*i].cpu();
                         cpu.pending.load(SeqCst) != 0
                             || cpu.deadline.load(SeqCst) <= now
+                            || cpu.bell.load(SeqCst) <= now
                             || !lock(&cpu.lines).is_empty()
                     }
                     _ => false,
@@ -519,7 +639,9 @@ impl Driver {
                     None => return Outcome::Quiet,
                 }
             }
-            let i = ready[(shared.random() % ready.len() as u64) as usize];
+            let i = shared.chance.turn(&ready, last);
+            last = i;
+            shared.trace.number(i as u64);
             let turn = std::mem::replace(&mut lock(&self.turns)[i], Turn::Running);
             let id = Some(everyone[i].clone());
             match turn {
@@ -538,15 +660,19 @@ impl Driver {
 impl Drop for Machine {
     fn drop(&mut self) {
         if let Some(d) = &self.0.driver {
-            // CPUs that are suspended unwind here, one after the other.
-            let mains = std::mem::take(&mut *lock(&d.mains));
-            let id = (!self.0.kernels.is_empty()).then(|| self.identity(0, 0));
-            let before = current();
-            set_current(id);
-            drop(mains);
-            set_current(before);
+            // What was suspended is forgotten where it is, as when the power goes.
+            for gate in lock(&self.0.gates).drain(..).filter_map(|g| g.upgrade()) {
+                crate::fiber::abandon(&gate);
+            }
+            lock(&d.mains).clear();
             lock(&d.turns).clear();
             *lock(&d.main) = None;
+            *lock(&self.0.last_words) = None;
+            lock(&self.0.programs).clear();
+            if !self.0.freed.swap(true, SeqCst) {
+                // SAFETY: allocated with this layout in `build`. No CPU of the machine runs again: the driver, which gives the turns, is gone with us.
+                unsafe { dealloc(self.0.base.as_ptr(), self.0.layout) };
+            }
         }
         lock(&self.0.programs).clear();
     }

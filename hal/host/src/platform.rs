@@ -8,9 +8,9 @@ use hal_api::{
     WindowAttr, X86_64,
 };
 
-use crate::coroutine::{Coroutine, my_gate};
+use crate::coroutine::{Coroutine, End, my_gate};
 use crate::cpu::{self, current, deliver, with};
-use crate::machine::{PoweredOff, lock, start_cpu, start_kernel};
+use crate::machine::{lock, start_cpu, start_kernel};
 use crate::script::HostUser;
 use crate::walk::{pieces, translate};
 
@@ -95,17 +95,17 @@ unsafe impl Platform for Host {
     }
 
     fn entropy() -> u64 {
-        with(|c| c.machine.random())
+        with(|c| c.machine.chance.entropy())
     }
 
     fn halt() -> ! {
         with(|c| c.kernel().stopped.store(true, SeqCst));
-        std::panic::resume_unwind(Box::new(PoweredOff))
+        cpu::stop_for_good()
     }
 
     fn power_off(clean: bool) -> ! {
         with(|c| *lock(&c.machine.off) = Some(clean));
-        std::panic::resume_unwind(Box::new(PoweredOff))
+        cpu::stop_for_good()
     }
 
     fn reset() -> ! {
@@ -131,6 +131,10 @@ unsafe impl Platform for Host {
     fn log_write(bytes: &[u8]) {
         if let Some(c) = current() {
             lock(&c.kernel().log).extend_from_slice(bytes);
+            c.machine.trace.bytes(bytes);
+            if c.machine.trace.prints() {
+                print!("{}", String::from_utf8_lossy(bytes));
+            }
         }
     }
 
@@ -236,10 +240,12 @@ unsafe impl Platform for Host {
     unsafe fn stack_free(_top: usize) {}
 
     unsafe fn context_new(_stack_top: usize, entry: fn(usize) -> !, arg: usize) -> HostContext {
-        HostContext(Coroutine::new(Box::new(move || {
-            with(|c| c.machine.watch(&my_gate()));
-            entry(arg)
-        })))
+        let thread = with(|c| {
+            let thread = Coroutine::new(&c.machine, End::Forgotten, Box::new(move || entry(arg)));
+            c.machine.watch(thread.gate());
+            thread
+        });
+        HostContext(thread)
     }
 
     fn context_current() -> HostContext {
@@ -260,7 +266,12 @@ unsafe impl Platform for Host {
         with(|c| {
             for k in &c.machine.kernels {
                 if let Some(cpu) = hardware.checked_sub(k.first_cpu).and_then(|s| k.cpus.get(s as usize)) {
-                    cpu.pending.fetch_or(cpu::DOORBELL, SeqCst);
+                    if c.machine.driver.is_some() {
+                        let at = c.machine.clock.load(SeqCst) + c.machine.chance.bell();
+                        cpu.bell.fetch_min(at, SeqCst);
+                    } else {
+                        cpu.pending.fetch_or(cpu::DOORBELL, SeqCst);
+                    }
                     return;
                 }
             }
@@ -270,7 +281,7 @@ unsafe impl Platform for Host {
     unsafe fn start_peer(hardware: u32, _page: PhysAddr, _arg: u64) -> Result<(), Refused> {
         with(|c| {
             let kernel = c.machine.kernel_of(hardware).ok_or(Refused("no such CPU"))?;
-            start_kernel(&c.machine, kernel).map_err(Refused)
+            start_kernel(&c.machine, kernel, c.kernel).map_err(Refused)
         })
     }
 

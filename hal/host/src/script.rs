@@ -1,10 +1,11 @@
 //! User programs of the simulator: Rust closures that make system calls.
 
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 
 use hal_api::{Access, Exit, Fault, FaultKind, Prot, SignalFrame, UserAddr, UserRegs};
 
-use crate::coroutine::{Coroutine, Gate, my_gate};
+use crate::coroutine::{Coroutine, End, Gate, my_gate};
 use crate::cpu::{Identity, current, deliver, set_current, with};
 use crate::machine::{Shared, lock, register};
 use crate::walk::pieces;
@@ -56,6 +57,16 @@ pub struct UserCpu {
 }
 
 impl UserCpu {
+    /// Writes a line into the machine's trace.
+    pub fn note(&self, what: std::fmt::Arguments<'_>) {
+        with(|c| c.machine.trace.line(c.machine.clock.load(SeqCst), c.kernel, c.slot, what));
+    }
+
+    /// Which kernel the program runs on.
+    pub fn kernel(&self) -> usize {
+        with(|c| c.kernel)
+    }
+
     /// Goes into the kernel and comes back.
     fn exit(&mut self, exit: Exit) {
         lock(&self.talk.state).1 = exit;
@@ -198,14 +209,14 @@ impl HostUser {
     fn start(machine: &Arc<Shared>, program: Program) -> Script {
         let talk = Arc::new(Talk { state: Mutex::new((Regs::default(), Exit::Irq)), kernel: Mutex::new(None) });
         let mut cpu = UserCpu { talk: talk.clone(), machine: machine.clone() };
-        let co = Coroutine::new(Box::new(move || {
-            let machine = cpu.machine.clone();
-            machine.watch(&my_gate());
+        let body = Box::new(move || {
             let status = program(&mut cpu);
             loop {
                 cpu.syscall(EXIT_GROUP, [status as u64, 0, 0, 0, 0, 0]);
             }
-        }));
+        });
+        let co = Coroutine::new(machine, End::Unwound, body);
+        machine.watch(co.gate());
         Script { talk, co }
     }
 }

@@ -10,39 +10,39 @@ use crate::{
     transport::{Device, Error},
 };
 
-/// Buffers per queue: 64 pages are 256 KiB under way, enough to keep a device busy between two interrupts.
+/// Buffers of a queue that moves bytes: 64 pages are 256 KiB under way, enough to keep a device busy between two interrupts.
 pub const DEPTH: usize = 64;
 
-fn new_queue(device: &mut Device, index: u16, message: Option<(u64, u32)>) -> Result<Queue<DEPTH>, Error> {
+fn new_queue<const N: usize>(device: &mut Device, index: u16, message: Option<(u64, u32)>) -> Result<Queue<N>, Error> {
     let queue = VirtQueue::new(&mut device.transport, index, false, false)
         .map_err(|_| Error("the queue cannot be set up (no such queue, too short, or no memory)"))?;
     device.set_vector(index, message)?;
     Ok(Box::new(queue))
 }
 
-fn buffers() -> Result<Vec<Buffer>, Error> {
-    (0..DEPTH).map(|_| Buffer::new().ok_or(Error("no memory for buffers"))).collect()
+fn buffers(count: usize) -> Result<Vec<Buffer>, Error> {
+    (0..count).map(|_| Buffer::new().ok_or(Error("no memory for buffers"))).collect()
 }
 
-/// Bytes to the device.
-pub struct SendQueue {
+/// Bytes to the device, in `N` pages (a power of two, at most what the device's queue holds).
+pub struct SendQueue<const N: usize = DEPTH> {
     index: u16,
-    queue: Queue<DEPTH>,
+    queue: Queue<N>,
     idle: Vec<Buffer>,
     /// What the device has, in the order in which it was given: descriptor, buffer, bytes.
     busy: VecDeque<(u16, Buffer, usize)>,
 }
 
-impl core::fmt::Debug for SendQueue {
+impl<const N: usize> core::fmt::Debug for SendQueue<N> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("SendQueue").field("idle", &self.idle.len()).field("busy", &self.busy.len()).finish()
     }
 }
 
-impl SendQueue {
+impl<const N: usize> SendQueue<N> {
     /// Sets up queue `index`; its interrupts (buffers are free again) go to the message, if one is given.
     pub fn new(device: &mut Device, index: u16, message: Option<(u64, u32)>) -> Result<Self, Error> {
-        Ok(Self { index, queue: new_queue(device, index, message)?, idle: buffers()?, busy: VecDeque::new() })
+        Ok(Self { index, queue: new_queue(device, index, message)?, idle: buffers(N)?, busy: VecDeque::new() })
     }
 
     /// Hands bytes to the device; how many it took.
@@ -100,28 +100,28 @@ impl SendQueue {
     }
 }
 
-/// Bytes from the device.
-pub struct ReceiveQueue {
+/// Bytes from the device, in `N` pages (a power of two, at most what the device's queue holds).
+pub struct ReceiveQueue<const N: usize = DEPTH> {
     index: u16,
-    queue: Queue<DEPTH>,
+    queue: Queue<N>,
     /// What the device has.
     busy: VecDeque<(u16, Buffer)>,
     /// What it has filled, with how many bytes, and how many of them were taken.
     filled: VecDeque<(Buffer, usize, usize)>,
 }
 
-impl core::fmt::Debug for ReceiveQueue {
+impl<const N: usize> core::fmt::Debug for ReceiveQueue<N> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("ReceiveQueue").field("filled", &self.filled.len()).finish_non_exhaustive()
     }
 }
 
-impl ReceiveQueue {
+impl<const N: usize> ReceiveQueue<N> {
     /// Sets up queue `index`; its interrupts (bytes came) go to the message.
     pub fn new(device: &mut Device, index: u16, message: Option<(u64, u32)>) -> Result<Self, Error> {
         let queue = new_queue(device, index, message)?;
         let mut this = Self { index, queue, busy: VecDeque::new(), filled: VecDeque::new() };
-        for buffer in buffers()? {
+        for buffer in buffers(N)? {
             this.post(buffer);
         }
         Ok(this)
@@ -132,7 +132,8 @@ impl ReceiveQueue {
         device.transport.notify(self.index);
     }
 
-    /// Hands what has come to `take` (which says how much it took) until it takes no more; the number of bytes taken.
+    /// Hands what has come to `take` (which says how much it took) until it takes no more; the number of bytes taken. What the device wrote into
+    /// one buffer is handed over in one piece.
     pub fn receive(&mut self, device: &mut Device, mut take: impl FnMut(&[u8]) -> usize) -> usize {
         self.reap();
         let mut total = 0;

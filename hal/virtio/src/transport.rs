@@ -87,7 +87,7 @@ impl Device {
         Ok(device)
     }
 
-    /// Sends the interrupts of queue `queue` to the message (`address`, `data`), through MSI-X entry `queue`.
+    /// Sends the interrupts of queue `queue` to the message (`address`, `data`), through MSI-X entry `queue`; the device must have as many.
     pub(crate) fn set_vector(&mut self, queue: u16, message: Option<(u64, u32)>) -> Result<(), Error> {
         let mut vector = NO_VECTOR;
         if let Some((address, data)) = message {

@@ -36,9 +36,10 @@ pub fn command(machine: &Machine, board: &Board, folder: &Path, extra_memory: u6
             qemu.args(["-device", &format!("isa-debugcon,iobase={port:#x},chardev=k{index}")]);
         }
     }
-    qemu.args(["-device", "virtio-serial-pci,disable-legacy=on,max_ports=1"]);
+    // Not port 0: that is a console, which loses what the host does not read at once.
+    qemu.args(["-device", "virtio-serial-pci,disable-legacy=on,max_ports=2,vectors=6"]);
     qemu.args(["-chardev", "socket,id=agent,path=agent.sock"]);
-    qemu.args(["-device", "virtconsole,chardev=agent,name=org.cob.agent"]);
+    qemu.args(["-device", "virtserialport,nr=1,chardev=agent,name=org.cob.agent"]);
     qemu.args(["-chardev", "socket,id=gdb,path=gdb.sock,server=on,wait=off", "-gdb", "chardev:gdb"]);
     qemu.args(["-chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "-mon", "chardev=qmp,mode=control"]);
     qemu.args(&machine.qemu_args);

@@ -1,7 +1,9 @@
 //! `cob test`: everything that must hold, in stages. The last line is `N passed, N failed`, and the exit status says the same.
 
 mod abi;
+mod bench;
 mod cases;
+mod command;
 mod stages;
 mod system;
 mod terminal;
@@ -15,7 +17,7 @@ use anyhow::{Context, Result};
 use crate::root::Root;
 
 /// The stages; none is the beginning of another.
-const STAGES: [&str; 5] = ["static", "unit", "sim", "abi-linux", "system"];
+const STAGES: [&str; 6] = ["static", "unit", "sim", "abi-linux", "system", "bench"];
 
 /// How much is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +89,12 @@ impl Report {
     /// Whether this is to be run at all.
     pub fn wants(&self, name: &str) -> bool {
         self.filter.as_ref().is_none_or(|filter| self.full(name).contains(filter.as_str()))
+    }
+
+    /// Whether a test below this name is to be run: the filter names it or is a part of its name.
+    pub fn wants_part(&self, name: &str) -> bool {
+        let full = self.full(name);
+        self.filter.as_ref().is_none_or(|filter| full.contains(filter.as_str()) || filter.starts_with(&full))
     }
 
     /// Whether only some tests are wanted, by name.
@@ -185,7 +193,10 @@ pub fn test(root: &Root, depth: Depth, filter: Option<String>) -> Result<ExitCod
     let programs = abi::on_linux(root, &mut report);
     report.stage("system");
     system::all(root, &mut report, depth, &programs);
+    command::all(root, &mut report);
     terminal::all(root, &mut report);
+    report.stage("bench");
+    bench::all(root, &mut report, depth);
     report.end_stage();
     println!("all stages took {}", time(started.elapsed()));
     for name in &report.failed {

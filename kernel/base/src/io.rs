@@ -48,6 +48,8 @@ pub trait Sink {
 pub trait Source {
     /// Fills `buf` from the front and says how many bytes. Fewer than asked means that the source is empty or stalled.
     fn take(&mut self, buf: &mut [u8]) -> usize;
+    /// As [`Source::take`], but the bytes stay: for objects that must see what they are given before they know whether they take it (eventfd).
+    fn peek(&mut self, buf: &mut [u8]) -> usize;
     /// How many bytes are left.
     fn left(&self) -> usize;
     /// Whether `n` bytes can be taken now without a stall.
@@ -105,6 +107,11 @@ impl Source for &[u8] {
         n
     }
 
+    fn peek(&mut self, buf: &mut [u8]) -> usize {
+        let mut copy = *self;
+        copy.take(buf)
+    }
+
     fn left(&self) -> usize {
         self.len()
     }
@@ -143,6 +150,8 @@ mod tests {
     fn a_source_gives_up_to_its_end() {
         let mut source: &[u8] = b"abcde";
         let mut buf = [0; 3];
+        assert_eq!(source.peek(&mut buf), 3);
+        assert_eq!((&buf[..], source.left()), (&b"abc"[..], 5));
         assert_eq!(source.take(&mut buf), 3);
         assert_eq!(source.take(&mut buf), 2);
         assert_eq!(&buf[..2], b"de");

@@ -76,11 +76,48 @@ bitflags::bitflags! {
     }
 }
 
+/// What the files of one file system may hold together (`size=` of tmpfs).
+#[derive(Debug)]
+pub struct Quota {
+    used: AtomicU64,
+    max: u64,
+}
+
+impl Quota {
+    /// Nothing used of `max` pages.
+    pub const fn new(max: u64) -> Self {
+        Self { used: AtomicU64::new(0), max }
+    }
+
+    /// The most pages.
+    pub const fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// Pages in use.
+    pub fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+
+    fn take(&self) -> Result<()> {
+        let more = |used: u64| (used < self.max).then_some(used + 1);
+        match self.used.fetch_update(Relaxed, Relaxed, more) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::new(Errno::ENOSPC, "the file system is full")),
+        }
+    }
+
+    fn give(&self, pages: u64) {
+        self.used.fetch_sub(pages, Relaxed);
+    }
+}
+
 /// Pages by index.
 pub struct PageCache {
     id: ObjectId,
     kind: ObjectKind,
     memory: Arc<Memory>,
+    quota: Option<Arc<Quota>>,
     source: Option<Arc<dyn PageSource>>,
     inner: SpinLock<Inner>,
     /// A copy of the size that is read without the lock.
@@ -99,18 +136,29 @@ const fn sealed() -> Error {
 impl PageCache {
     /// Empty shared memory: a tmpfs file, a memfd, a System V segment, a shared anonymous mapping. Reads as zeros up to `size`.
     pub fn new(memory: &Arc<Memory>, size: u64) -> Arc<Self> {
-        Self::make(memory, ObjectKind::Shared, None, size)
+        Self::make(memory, ObjectKind::Shared, None, size, None)
+    }
+
+    /// The same for a file of a file system whose files may hold no more than `quota` together: `ENOSPC` beyond it.
+    pub fn within(memory: &Arc<Memory>, quota: Arc<Quota>) -> Arc<Self> {
+        Self::make(memory, ObjectKind::Shared, None, 0, Some(quota))
     }
 
     /// The cache of a file that comes from `source`; `size` bytes of it.
     pub fn of_source(memory: &Arc<Memory>, source: Arc<dyn PageSource>, size: u64) -> Arc<Self> {
-        let cache = Self::make(memory, ObjectKind::File, Some(source), size);
+        let cache = Self::make(memory, ObjectKind::File, Some(source), size, None);
         let weak: Weak<Self> = Arc::downgrade(&cache);
         memory.add_cache(weak);
         cache
     }
 
-    fn make(memory: &Arc<Memory>, kind: ObjectKind, source: Option<Arc<dyn PageSource>>, size: u64) -> Arc<Self> {
+    fn make(
+        memory: &Arc<Memory>,
+        kind: ObjectKind,
+        source: Option<Arc<dyn PageSource>>,
+        size: u64,
+        quota: Option<Arc<Quota>>,
+    ) -> Arc<Self> {
         let inner = Inner {
             pages: BTreeMap::new(),
             mappers: Mappers::new(),
@@ -122,6 +170,7 @@ impl PageCache {
             id: memory.ids().next(),
             kind,
             memory: memory.clone(),
+            quota,
             source,
             inner: SpinLock::new(rank::PAGES, inner),
             size: AtomicU64::new(size),
@@ -156,7 +205,10 @@ impl PageCache {
     }
 
     fn new_frame(&self, zero: bool) -> Result<Frame> {
-        let frame = self.memory.frame(zero)?;
+        if let Some(quota) = &self.quota {
+            quota.take()?;
+        }
+        let frame = self.memory.frame(zero).inspect_err(|_| self.give(1))?;
         self.adopt(&frame);
         Ok(frame)
     }
@@ -229,7 +281,14 @@ impl PageCache {
         all(letting.filter_map(|mapper| mapper.unmap_pages(self.id, pages.clone())).collect())
     }
 
+    fn give(&self, pages: u64) {
+        if let Some(quota) = &self.quota {
+            quota.give(pages);
+        }
+    }
+
     fn forget(&self, pages: BTreeMap<u64, Page>) {
+        self.give(pages.len() as u64);
         self.memory.count(Use::from(self.kind), -(pages.len() as i64));
         drop(pages);
     }

@@ -453,6 +453,13 @@ impl Source for UserRange {
         done
     }
 
+    fn peek(&mut self, buf: &mut [u8]) -> usize {
+        let before = (self.at, self.here, self.next, self.left);
+        let n = self.take(buf);
+        (self.at, self.here, self.next, self.left) = before;
+        n
+    }
+
     fn left(&self) -> usize {
         self.left
     }

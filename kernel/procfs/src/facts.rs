@@ -63,7 +63,7 @@ fn facts(kernel: &Kernel, s: &Subject) -> Facts {
     if let Some(session) = kernel.table.session(ids.sid) {
         use vfs::JobControl;
         let session: &dyn JobControl = &*session;
-        if let Some(terminal) = session.terminal() {
+        if let Some(terminal) = session.terminal(ids.pid.0) {
             let d = terminal.device();
             f.tty = (d.minor & 0xff) | d.major << 8 | (d.minor & !0xff) << 12;
             f.tpgid = session.foreground() as i32;

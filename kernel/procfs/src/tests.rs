@@ -18,7 +18,9 @@ use linux_abi::Isa;
 use task::{Abi, Cx, Facts, Kernel, Pid, Placement};
 use vfs::{
     Caller, Entry as Listed, FileKind, Follow, OpenFile, OpenFlags, ReadOut, SeekFrom, SetAttr, Status, Walk,
-    caller::NoWait, place::MountFlags, tmpfs::Tmpfs,
+    caller::NoWait,
+    place::MountFlags,
+    tmpfs::{Limits, Tmpfs},
 };
 
 use crate::{Entry, Trees, install};
@@ -54,7 +56,7 @@ fn world() -> World {
     let kernel = Kernel::new(facts, memory, ids, &ABI);
     let trees = install(&kernel, None, "console=ttyS0 quiet");
     let vfs = kernel.vfs();
-    let root = Tmpfs::new(vfs, 0o755, 0);
+    let root = Tmpfs::new(vfs, 0o755, Limits::NONE);
     for name in [&b"proc"[..], b"sys"] {
         root.add(name, vfs::NewNode::Directory, 0o755).unwrap();
     }

@@ -5,7 +5,7 @@
 
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
-use base::{Errno, Error, KernelId, ObjectId, Result, TryResult};
+use base::{Errno, Error, KernelId, ObjectId, Result, Subscription, TryResult, Wake};
 
 use crate::{
     children::{ChildEvent, ChildRecord},
@@ -81,6 +81,8 @@ pub enum ProcessRequest {
     SetGroup(Pid),
     /// Its parent waited for it: the zombie can go.
     Reap,
+    /// Whether it has ended: pidfd_open(2).
+    IsOver,
 }
 
 /// The answer to a [`ProcessRequest`].
@@ -94,6 +96,8 @@ pub enum ProcessReply {
     Nice(u8),
     /// The limit before.
     Limit(Limit),
+    /// Whether it has ended.
+    Over(bool),
 }
 
 /// Who a process is among others.
@@ -176,6 +180,11 @@ pub trait Cluster: Send + Sync {
     fn adopt(&self, parent: Pid, children: Vec<ChildRecord>);
     /// A child that is not here has a new parent, or its parent asks it to die with it.
     fn tell(&self, child: Pid, request: ProcessRequest);
+
+    /// Tells `waker` when a process that is not here ends, or may be elsewhere: look again.
+    fn watch_process(&self, pid: Pid, waker: Arc<dyn Wake>) -> Subscription;
+    /// A process of this kernel has ended (`over`) or moved: whoever watches it is told. Nobody waits.
+    fn process_changed(&self, pid: Pid, over: bool);
 
     /// The kernel where an execve with this placement goes on; `None`: here.
     ///
@@ -272,6 +281,12 @@ impl Cluster for Alone {
     fn signal_members(&self, _: KernelId, _: Pid, _: SigInfo, _: Sender) {}
     fn child_event(&self, _: Pid, _: ChildEvent) {}
     fn adopt(&self, _: Pid, _: Vec<ChildRecord>) {}
+
+    fn watch_process(&self, _: Pid, _: Arc<dyn Wake>) -> Subscription {
+        Subscription::never()
+    }
+
+    fn process_changed(&self, _: Pid, _: bool) {}
     fn tell(&self, _: Pid, _: ProcessRequest) {}
 
     fn place(&self, placement: Placement) -> Result<Option<KernelId>> {

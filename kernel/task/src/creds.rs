@@ -237,3 +237,12 @@ mod tests {
         assert_eq!(c.euid, 1000);
     }
 }
+
+/// Whether somebody with credentials `mine` may look into a process: ptrace(2), "access mode checking".
+pub fn may_trace(mine: &Creds, process: &crate::process::Process) -> bool {
+    let theirs = process.creds();
+    let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|u| *u == mine.uid)
+        && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|g| *g == mine.gid);
+    let dumpable = process.dumpable.load(core::sync::atomic::Ordering::Relaxed) == 1;
+    (same && dumpable) || mine.can(cap::SYS_PTRACE)
+}

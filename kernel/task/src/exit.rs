@@ -129,6 +129,8 @@ impl Process {
         let mut usage = own;
         usage.add(&children_usage);
         self.shared.lock().zombie = Some((status, usage));
+        self.end_waiters.wake(Ready::IN);
+        kernel.cluster().process_changed(pid, true);
         let session = self.session();
         session.notice(Notice::Exit { pid, reaper });
         kernel.child_event(

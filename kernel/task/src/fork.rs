@@ -14,6 +14,7 @@ use crate::{
     cx::{Cx, Restart},
     ids::Pid,
     limits::Resource,
+    pidfd::PidFd,
     process::{JobState, Process, ProcessParts},
     session::Notice,
     signal::Actions,
@@ -60,6 +61,7 @@ pub mod flags {
     pub const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
     /// What this kernel knows.
     pub const KNOWN: u64 = VM
+        | PIDFD
         | FS
         | FILES
         | SIGHAND
@@ -92,6 +94,8 @@ pub struct CloneArgs {
     pub parent_tid: u64,
     /// Where `CHILD_SETTID` and `CHILD_CLEARTID` store.
     pub child_tid: u64,
+    /// Where `PIDFD` stores.
+    pub pidfd: u64,
 }
 
 impl CloneArgs {
@@ -105,6 +109,7 @@ impl CloneArgs {
             || self.has(flags::THREAD) && !self.has(flags::SIGHAND)
             || self.has(flags::SIGHAND) && !self.has(flags::VM)
             || self.has(flags::SIGHAND) && self.has(flags::CLEAR_SIGHAND)
+            || self.has(flags::PIDFD) && self.flags & (flags::THREAD | flags::DETACHED) != 0
             || self.exit_signal > crate::signal::set::MAX;
         if bad { Err(Error::new(Errno::EINVAL, "clone flags")) } else { Ok(()) }
     }
@@ -243,6 +248,7 @@ impl Cx {
             placement: parent.placement(),
         });
         let mut parts = self.parts(pid, &child, &args, regs)?;
+        let pidfd = if args.has(flags::PIDFD) { Some(self.new_pidfd(&child, args.pidfd)?) } else { None };
         let done = args.has(flags::VFORK).then(Arc::<VforkDone>::default);
         parts.vfork = done.clone().map(|done| (done, self.task().clone()));
         let task = Task::new(parts);
@@ -261,11 +267,26 @@ impl Cx {
         let notice = Notice::Fork { ppid, from: parent.pid(), child: pid, place: kernel.id() };
         child.session().notice(notice);
         kernel.cluster().register(Name::Process(pid), id);
+        // The child has the limit of its parent and its own CPU time.
+        child.check_cpu_timers();
         if let Err(e) = kernel.sched.start(&task) {
             kernel.forget_child(ppid, pid);
             kernel.reap(pid);
+            if let Some(fd) = pidfd {
+                let _ = self.task().files().close(fd);
+            }
             return Err(e);
         }
         Ok(done)
+    }
+
+    /// A descriptor of a child that is about to start; its number is stored for the program.
+    fn new_pidfd(&self, child: &Arc<Process>, at: u64) -> Result<u64> {
+        let file = PidFd::of(self.kernel(), &self.caller(), child, vfs::Status::empty());
+        let files = self.task().files();
+        let fd = files.open(file, true, 0, self.process().limits(|l| l.soft(Resource::Files)))?;
+        let stored = self.user(|u| u.write(at, &fd.to_le_bytes()));
+        stored.inspect_err(|_| drop(files.close(u64::from(fd))))?;
+        Ok(u64::from(fd))
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     limits::Limits,
     process::{Process, ProcessParts},
     sched::Params,
-    session::{Life, LocalSession, Member},
+    session::{LocalSession, Member},
     signal::{Actions, SigSet},
     table::Entry,
     task::{AltStack, Start, Task, TaskParts},
@@ -56,8 +56,7 @@ impl Kernel {
 
     fn first_parts(self: &Arc<Self>, pid: Pid, leads: bool) -> ProcessParts {
         let creds = Creds::root();
-        let leader =
-            Member { pgid: pid, ppid: Pid(0), place: self.id(), life: Life::Alive, execed: true, users: creds.users() };
+        let leader = Member { execed: true, ..Member::new(pid, Pid(0), self.id(), creds.users()) };
         let session: Arc<dyn crate::session::Session> =
             if leads { LocalSession::new(self, pid, leader) } else { self.cluster().session(self.new_id(), pid) };
         ProcessParts {

@@ -28,6 +28,7 @@ pub mod kernel;
 pub mod limits;
 pub mod moving;
 mod oom;
+pub mod pidfd;
 pub mod process;
 mod requests;
 pub mod run;

@@ -104,7 +104,7 @@ impl Cx {
         }
         let (usage, children_usage) = process.usage();
         let session = process.session();
-        let real = process.itimers.real();
+        let itimers = process.itimers.all(&usage);
         // From here on nothing fails.
         let mut shared = process.shared.lock();
         let mut signals = task.signals.lock();
@@ -133,7 +133,7 @@ impl Cx {
             ignored: shared.actions.explicitly_ignored(),
             pending: take(&mut shared.pending),
             pending_thread: take(&mut signals.pending),
-            itimers: [real, Default::default(), Default::default()],
+            itimers,
             usage,
             children_usage,
             started: process.started,
@@ -190,6 +190,8 @@ impl Cx {
         drop(task.set_files(kernel.no_files()));
         drop(task.set_fs(kernel.no_fs()));
         drop(process.set_space(None));
+        process.end_waiters.wake(Ready::IN);
+        kernel.cluster().process_changed(pid, false);
         self.ended.set(true);
     }
 }
@@ -288,6 +290,7 @@ impl Kernel {
                 shared.pending.push(*info, true);
             }
             shared.ended = image.usage;
+            process.cpu.ran(image.usage.user + image.usage.system);
             shared.children_usage = image.children_usage;
         }
         process
@@ -400,10 +403,8 @@ impl Cx {
             self.vanish();
             return Ok(());
         }
-        let [real, ..] = image.itimers;
-        if real.left != 0 {
-            self.process().itimers.set_real(real);
-        }
+        self.process().itimers.restore(&image.itimers, &image.usage);
+        self.process().watch_cpu();
         let (loaded, creds, name) = loaded;
         self.exec(loaded, creds, &name)
     }

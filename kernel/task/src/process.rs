@@ -20,6 +20,7 @@ use crate::{
     session::Session,
     signal::{Actions, Pending, Signal},
     task::Task,
+    time::cputime::CpuWatch,
     time::itimer::IntervalTimers,
     time::posix::PosixTimers,
     wait::WaitList,
@@ -88,10 +89,14 @@ pub struct Process {
     space: SpinLock<Option<Arc<Space>>>,
     /// Told when something happens to a child, or to the threads of this process.
     pub child_waiters: WaitList,
+    /// Told when it ends or moves to another kernel: pidfd_open(2).
+    pub(crate) end_waiters: WaitList,
     /// setitimer(2), alarm(2).
     pub itimers: IntervalTimers,
     /// timer_create(2).
     pub posix_timers: PosixTimers,
+    /// What its threads used, and the timers on that.
+    pub(crate) cpu: CpuWatch,
     placement: SpinLock<Placement>,
     /// `personality(2)`.
     pub personality: AtomicU32,
@@ -163,8 +168,10 @@ impl Process {
             limits: SpinLock::new(rank::PROCESS_FS, parts.limits),
             space: SpinLock::new(rank::PROCESS_FS, parts.space),
             child_waiters: WaitList::new(),
+            end_waiters: WaitList::new(),
             itimers: IntervalTimers::new(me.clone()),
             posix_timers: PosixTimers::new(me.clone()),
+            cpu: CpuWatch::new(),
             placement: SpinLock::new(rank::PROCESS_FS, parts.placement),
             personality: AtomicU32::new(parts.personality),
             oom_score_adj: AtomicI16::new(parts.oom_score_adj),
@@ -400,16 +407,11 @@ impl Process {
     pub fn lead_session(self: &Arc<Self>) {
         use crate::{
             children::{ChildChange, ChildEvent},
-            session::{Life, LocalSession, Member},
+            session::{LocalSession, Member},
         };
-        let leader = Member {
-            pgid: self.pid,
-            ppid: self.ppid(),
-            place: self.kernel.id(),
-            life: Life::Alive,
-            execed: self.execed.load(Ordering::Relaxed),
-            users: self.creds().users(),
-        };
+        let execed = self.execed.load(Ordering::Relaxed);
+        let new = Member::new(self.pid, self.ppid(), self.kernel.id(), self.creds().users());
+        let leader = Member { execed, ..new };
         self.set_pgid(self.pid);
         let session = LocalSession::new(&self.kernel, self.pid, leader);
         self.set_session(session);

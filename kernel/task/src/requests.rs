@@ -70,6 +70,9 @@ impl ProcessRef for Process {
                 if new.is_some() {
                     self.changed();
                     self.apply_memory_limits();
+                    if resource == crate::limits::Resource::Cpu {
+                        self.watch_cpu();
+                    }
                 }
                 done(ProcessReply::Limit(old))
             }
@@ -87,6 +90,7 @@ impl ProcessRef for Process {
                 self.kernel().reap(self.pid());
                 done(ProcessReply::Done)
             }
+            ProcessRequest::IsOver => done(ProcessReply::Over(self.zombie().is_some())),
         }
     }
 }

@@ -36,6 +36,8 @@ pub mod work {
     pub const DIE: u32 = 4;
     /// A saved signal mask is to be restored.
     pub const MASK: u32 = 8;
+    /// Timers on CPU time are to be looked at.
+    pub const CPU_TIME: u32 = 16;
 }
 
 /// An alternate signal stack, sigaltstack(2).

@@ -15,7 +15,7 @@ use crate::{
     inode::NewNode,
     local::{FileOps, Wrote},
     mounts::FsType,
-    tmpfs::{TmpInode, Tmpfs},
+    tmpfs::{Limits, TmpInode, Tmpfs},
     types::FileKind,
 };
 
@@ -213,7 +213,7 @@ impl DevFs {
         let rng = Arc::new(SpinLock::new(rank::EVENT, Rng::new()));
         let driver = Arc::new(MemoryDriver { env: vfs.env().clone(), rng });
         vfs.devices.add(FileKind::Char, 1, None, driver);
-        let root = Tmpfs::new(vfs, 0o755, 0);
+        let root = Tmpfs::new(vfs, 0o755, Limits::NONE);
         for (name, major, minor, mode) in NODES {
             root.add(name.as_bytes(), NewNode::Device(FileKind::Char, Device::new(*major, *minor)), *mode)?;
         }

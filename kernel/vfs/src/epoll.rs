@@ -37,6 +37,7 @@ struct Item {
     epoll: Weak<Epoll>,
     key: Key,
     file: Weak<dyn OpenFile>,
+    /// What is told: with ERR and HUP, which nobody has to ask for; nothing after EPOLLONESHOT has told once.
     mask: AtomicU32,
     watch: AtomicU32,
     data: AtomicU64,
@@ -155,12 +156,13 @@ impl Epoll {
             inner.depth(MAX_DEPTH, self)?;
         }
         let key = Self::key(fd, file);
+        let mask = interest.mask | Ready::ERR | Ready::HUP;
         let item = Arc::new_cyclic(|me| Item {
             me: me.clone(),
             epoll: self.me.clone(),
             key,
             file: Arc::downgrade(file),
-            mask: AtomicU32::new(interest.mask.bits()),
+            mask: AtomicU32::new(mask.bits()),
             watch: AtomicU32::new(interest.watch.bits()),
             data: AtomicU64::new(interest.data),
             listed: AtomicBool::new(false),
@@ -174,7 +176,7 @@ impl Epoll {
             }
             items.insert(key, item.clone());
         }
-        let subscription = file.subscribe(interest.mask | Ready::ERR | Ready::HUP, item.clone());
+        let subscription = file.subscribe(mask, item.clone());
         *item.subscription.lock() = Some(subscription);
         self.look(caller, &item, file);
         Ok(())
@@ -190,10 +192,11 @@ impl Epoll {
         if exclusive || interest.watch.contains(Watch::EXCLUSIVE) {
             return Err(Errno::EINVAL.into());
         }
-        item.mask.store(interest.mask.bits(), Ordering::SeqCst);
+        let mask = interest.mask | Ready::ERR | Ready::HUP;
+        item.mask.store(mask.bits(), Ordering::SeqCst);
         item.watch.store(interest.watch.bits(), Ordering::SeqCst);
         item.data.store(interest.data, Ordering::SeqCst);
-        let subscription = file.subscribe(interest.mask | Ready::ERR | Ready::HUP, item.clone());
+        let subscription = file.subscribe(mask, item.clone());
         let old = item.subscription.lock().replace(subscription);
         drop(old);
         self.look(caller, &item, file);
@@ -219,7 +222,7 @@ impl Epoll {
             Ok(_) => Ready::all(),
             Err(_) => Ready::ERR,
         };
-        if ready.intersects(Ready::from_bits_truncate(item.mask.load(Ordering::SeqCst)) | Ready::ERR | Ready::HUP) {
+        if ready.intersects(Ready::from_bits_truncate(item.mask.load(Ordering::SeqCst))) {
             self.list(item);
         }
     }
@@ -238,10 +241,10 @@ impl Epoll {
             item.listed.store(false, Ordering::SeqCst);
             let Some(file) = item.file.upgrade().filter(|_| self.find(item.key).is_some()) else { continue };
             let mask = Ready::from_bits_truncate(item.mask.load(Ordering::SeqCst));
-            if mask.is_empty() && item.mask.load(Ordering::SeqCst) == 0 {
+            if mask.is_empty() {
                 continue;
             }
-            let ready = poll(&file) & (mask | Ready::ERR | Ready::HUP);
+            let ready = poll(&file) & mask;
             if ready.is_empty() {
                 continue;
             }
@@ -289,7 +292,7 @@ impl FileOps for Epoll {
             let now = item.file.upgrade().map(|f| f.poll(&caller));
             !mask.is_empty()
                 && match now {
-                    Some(Ok(Try::Done(now))) => now.intersects(mask | Ready::ERR | Ready::HUP),
+                    Some(Ok(Try::Done(now))) => now.intersects(mask),
                     Some(_) => true,
                     None => false,
                 }

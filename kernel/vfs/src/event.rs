@@ -63,23 +63,20 @@ impl FileOps for EventFd {
         if source.left() < 8 {
             return Err(TOO_SMALL);
         }
-        if !source.can_take(8) {
+        let mut bytes = [0; 8];
+        if source.peek(&mut bytes) < bytes.len() {
             return done(Wrote { bytes: 0, end: 0 });
+        }
+        let add = u64::from_le_bytes(bytes);
+        if add == u64::MAX {
+            return Err(Error::new(Errno::EINVAL, "the largest value cannot be added"));
         }
         {
             let mut count = self.count.lock();
-            // The value can only be looked at by taking it, so a write that may not fit is refused before.
-            let mut bytes = [0; 8];
-            if *count == u64::MAX - 1 {
-                return Ok(Try::WouldBlock);
-            }
-            source.take(&mut bytes);
-            let add = u64::from_le_bytes(bytes);
-            if add == u64::MAX {
-                return Err(Error::new(Errno::EINVAL, "the largest value cannot be added"));
-            }
-            *count = count.checked_add(add).filter(|n| *n < u64::MAX).ok_or(Error::new(Errno::EAGAIN, "full"))?;
+            let Some(new) = count.checked_add(add).filter(|n| *n < u64::MAX) else { return Ok(Try::WouldBlock) };
+            *count = new;
         }
+        source.take(&mut bytes);
         self.waiters.wake(Ready::IN);
         done(Wrote { bytes: 8, end: 0 })
     }

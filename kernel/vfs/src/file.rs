@@ -58,6 +58,11 @@ pub trait OpenFile: Send + Sync {
         let _ = (caller, offset, sink);
         Err(Errno::ESPIPE.into())
     }
+    /// As `read`, of what can be read again afterwards: tee(2). Only pipes can.
+    fn peek(&self, sink: &mut dyn Sink) -> TryResult<ReadOut> {
+        let _ = sink;
+        Err(Errno::EINVAL.into())
+    }
     /// write(2). The result says how many bytes of the source were used; the caller starts its next source there.
     fn write(&self, caller: &Caller, source: &mut dyn Source) -> TryResult<usize>;
     /// pwrite(2).

@@ -113,6 +113,8 @@ pub enum Ioctl {
     HangUp,
     /// BLKGETSIZE64.
     BlockBytes,
+    /// The number of the process that a pidfd stands for; no program can ask this, calls on pidfds do.
+    ProcessNumber,
     /// One that is not known to anybody; kept for the log.
     Other(u32),
 }

@@ -46,6 +46,11 @@ pub trait FileOps: Send + Sync {
         append: bool,
         source: &mut dyn Source,
     ) -> TryResult<Wrote>;
+    /// Reads what stays to be read again: pipes.
+    fn peek(&self, sink: &mut dyn Sink) -> TryResult<usize> {
+        let _ = sink;
+        Err(Errno::EINVAL.into())
+    }
     /// Where SEEK_END, SEEK_DATA and SEEK_HOLE count from; `ESPIPE` if it has no positions.
     fn seek(&self, to: SeekFrom, now: u64) -> Result<u64> {
         let _ = (to, now);
@@ -213,6 +218,11 @@ impl OpenFile for LocalFile {
         }
         self.readable()?;
         Ok(self.ops.read(self, caller, offset, sink)?.map(ReadOut::InPlace))
+    }
+
+    fn peek(&self, sink: &mut dyn Sink) -> TryResult<ReadOut> {
+        self.readable()?;
+        Ok(self.ops.peek(sink)?.map(ReadOut::InPlace))
     }
 
     #[inline]

@@ -100,6 +100,20 @@ impl State {
         Ok(moved)
     }
 
+    /// What [`State::drain`] would take, left where it is.
+    fn look(&self, sink: &mut dyn Sink) -> usize {
+        let mut moved = 0;
+        for chunk in &self.chunks {
+            let bytes = chunk.bytes.get(chunk.from..chunk.to).unwrap_or_default();
+            let n = sink.put(bytes);
+            moved += n;
+            if n < bytes.len() {
+                break;
+            }
+        }
+        moved
+    }
+
     fn drain(&mut self, sink: &mut dyn Sink) -> usize {
         let mut moved = 0;
         while let Some(chunk) = self.chunks.front_mut() {
@@ -165,6 +179,18 @@ impl Pipe {
             self.waiters.wake(Ready::OUT);
         }
         done(n)
+    }
+
+    /// As [`Pipe::read`], but what was read stays: tee(2).
+    ///
+    /// # Errors
+    /// None of its own.
+    pub fn peek(&self, sink: &mut dyn Sink) -> TryResult<usize> {
+        let state = self.state.lock();
+        if state.held == 0 && state.writers > 0 && sink.room() > 0 {
+            return Ok(Try::WouldBlock);
+        }
+        done(state.look(sink))
     }
 
     /// Writes what fits; up to [`ATOMIC`] bytes whole or not at all.
@@ -380,6 +406,9 @@ impl FileOps for PipeEnd {
     fn read(&self, _: &LocalFile, _: &Caller, _: u64, sink: &mut dyn Sink) -> TryResult<usize> {
         self.0.read(sink)
     }
+    fn peek(&self, sink: &mut dyn Sink) -> TryResult<usize> {
+        self.0.peek(sink)
+    }
     fn write(&self, _: &LocalFile, _: &Caller, _: u64, _: bool, source: &mut dyn Source) -> TryResult<Wrote> {
         Ok(self.0.write(source)?.map(|bytes| Wrote { bytes, end: 0 }))
     }
@@ -440,6 +469,9 @@ mod tests {
         assert_eq!(get(&pipe, 10), None, "empty with a writer: wait");
         assert_eq!(put(&pipe, b"hello "), Some(6));
         assert_eq!(put(&pipe, b"world"), Some(5));
+        let mut copy = VecSink::new(7);
+        assert!(matches!(pipe.peek(&mut copy), Ok(Try::Done(7))));
+        assert_eq!(copy.bytes, b"hello w");
         assert_eq!(get(&pipe, 8), Some(b"hello wo".to_vec()));
         pipe.closed(OpenFlags::WRITE);
         assert_eq!(get(&pipe, 8), Some(b"rld".to_vec()));

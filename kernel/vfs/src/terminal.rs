@@ -65,8 +65,8 @@ pub trait JobControl: Send + Sync {
     /// # Errors
     /// `ENOTTY` if it has none.
     fn drop_terminal(&self, caller: &Caller) -> Result<()>;
-    /// What `/dev/tty` opens.
-    fn terminal(&self) -> Option<Arc<dyn Terminal>>;
+    /// What `/dev/tty` opens for a process of the session.
+    fn terminal(&self, pid: u32) -> Option<Arc<dyn Terminal>>;
     /// The terminal hung up: SIGHUP and SIGCONT to the leader and the foreground group, and no terminal any more.
     fn hung_up(&self);
 }

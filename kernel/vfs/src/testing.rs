@@ -4,7 +4,12 @@ use std::{sync::Arc, vec::Vec};
 
 use base::{Errno, KernelId, ObjectId, Result, id::ObjectIds};
 
-use crate::{Alarm, AlarmId, Caller, Env, JobControl, Vfs, Walk, caller::NoWait, env::SignalSource, tmpfs::Tmpfs};
+use crate::{
+    Alarm, AlarmId, Caller, Env, JobControl, Vfs, Walk,
+    caller::NoWait,
+    env::SignalSource,
+    tmpfs::{Limits, Tmpfs},
+};
 
 pub struct TestEnv {
     ids: Arc<ObjectIds>,
@@ -45,7 +50,7 @@ pub fn with_tree<R>(f: impl FnOnce(&Arc<Vfs>) -> R) -> R {
         let ids = Arc::new(ObjectIds::new(KernelId { index: 0, incarnation: 1 }));
         let memory = mm::Memory::new(ids.clone()).expect("frames");
         let vfs = Vfs::new(Arc::new(TestEnv { ids, memory }));
-        vfs.mount_root(Tmpfs::new(&vfs, 0o755, 0), "none", "tmpfs").expect("no root yet");
+        vfs.mount_root(Tmpfs::new(&vfs, 0o755, Limits::NONE), "none", "tmpfs").expect("no root yet");
         f(&vfs)
     })
 }

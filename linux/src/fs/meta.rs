@@ -189,7 +189,8 @@ pub fn fallocate(cx: &Cx, [fd, mode, offset, len, ..]: [u64; 6]) -> Result<u64> 
         return Err(invalid("bad range"));
     }
     let file = file(cx, fd)?;
-    settle(cx, file.allocate(&cx.caller(), mode as u32, offset, len)).map(|()| 0)
+    let done = settle(cx, file.allocate(&cx.caller(), mode as u32, offset, len));
+    done.inspect_err(|e| super::rw::tell(cx, *e)).map(|()| 0)
 }
 
 /// fsync(2) and fdatasync(2).

@@ -48,6 +48,8 @@ pub const fn handler(call: Call) -> Option<Handler> {
         Call::Sendfile => transfer::sendfile,
         Call::CopyFileRange => transfer::copy_file_range,
         Call::Splice => transfer::splice,
+        Call::Tee => transfer::tee,
+        Call::Vmsplice => transfer::vmsplice,
         Call::Open => open::open,
         Call::Openat => open::openat,
         Call::Openat2 => open::openat2,

@@ -43,7 +43,12 @@ pub fn clone(cx: &Cx, args: [u64; 6]) -> Result<u64> {
         tls,
         parent_tid,
         child_tid,
+        // Both are stored at the same address, so one excludes the other.
+        pidfd: parent_tid,
     };
+    if bits & flags::PIDFD != 0 && bits & flags::PARENT_SETTID != 0 {
+        return Err(Error::new(Errno::EINVAL, "one address for two numbers"));
+    }
     cx.clone(args).map(Pid::raw)
 }
 
@@ -72,7 +77,7 @@ pub fn clone3(cx: &Cx, args: [u64; 6]) -> Result<u64> {
     for (word, bytes) in words.iter_mut().zip(raw.chunks_exact(8)) {
         *word = u64::from_le_bytes(bytes.try_into().unwrap_or([0; 8]));
     }
-    let [bits, _pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, _cgroup] =
+    let [bits, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, _cgroup] =
         words;
     if set_tid != 0 || set_tid_size != 0 || exit_signal > 64 || (stack == 0) != (stack_size == 0) {
         return Err(Error::new(Errno::EINVAL, "clone3 arguments"));
@@ -87,6 +92,7 @@ pub fn clone3(cx: &Cx, args: [u64; 6]) -> Result<u64> {
         tls,
         parent_tid,
         child_tid,
+        pidfd,
     };
     cx.clone(args).map(Pid::raw)
 }

@@ -7,6 +7,7 @@ mod groups;
 mod ids;
 mod life;
 mod limits;
+mod pidfd;
 mod wait;
 
 pub use caps::{capget, capset};
@@ -22,4 +23,5 @@ pub use life::{
     thread, unshare, vfork,
 };
 pub use limits::{getrlimit, getrusage, prlimit64, setrlimit, times};
+pub use pidfd::{pidfd_getfd, pidfd_open, pidfd_send_signal};
 pub use wait::{wait4, waitid};

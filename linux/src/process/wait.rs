@@ -80,13 +80,25 @@ pub fn waitid(cx: &Cx, args: [u64; 6]) -> Result<u64> {
     const P_ALL: u64 = 0;
     const P_PID: u64 = 1;
     const P_PGID: u64 = 2;
+    const P_PIDFD: u64 = 3;
     let [kind, id, info_at, options, usage_at, _] = args;
+    // A pidfd with O_NONBLOCK: nothing to tell is an error then.
+    let mut at_once = false;
     let options = WaitOptions::from_bits(options as u32).ok_or(Error::from(Errno::EINVAL))?;
     if !options.intersects(WaitOptions::EXITED | WaitOptions::UNTRACED | WaitOptions::CONTINUED) {
         return Err(Errno::EINVAL.into());
     }
     let id = id as i32;
+    let mut hang = !options.contains(WaitOptions::NOHANG);
     let who = match kind {
+        P_PIDFD => {
+            let (pid, nonblocking) = super::pidfd::process_of(cx, id as u64)?;
+            if nonblocking && hang {
+                hang = false;
+                at_once = true;
+            }
+            Who::One(pid)
+        }
         P_ALL => Who::Any,
         P_PID if id > 0 => Who::One(Pid(id.unsigned_abs())),
         P_PGID if id > 0 => Who::Group(Pid(id.unsigned_abs())),
@@ -94,7 +106,10 @@ pub fn waitid(cx: &Cx, args: [u64; 6]) -> Result<u64> {
         _ => return Err(Errno::EINVAL.into()),
     };
     let wanted = wanted(cx, who, options);
-    let found = cx.wait_child(&wanted, options.contains(WaitOptions::NOHANG))?;
+    let found = cx.wait_child(&wanted, !hang)?;
+    if found.is_none() && at_once {
+        return Err(Errno::EAGAIN.into());
+    }
     let mut bytes = [0; 128];
     let mut used = Usage::default();
     if let Some((child, status, usage)) = found {

@@ -14,6 +14,7 @@ use task::{
 };
 
 pub use send::{kill, rt_sigqueueinfo, rt_tgsigqueueinfo, tgkill, tkill};
+pub(crate) use send::{optional, sender};
 
 use crate::time::timespec;
 

@@ -8,13 +8,13 @@ use task::{
     signal::info::code,
 };
 
-fn sender(cx: &Cx) -> Sender {
+pub fn sender(cx: &Cx) -> Sender {
     let process = cx.process();
     process.creds().sender(process.pid(), process.session().sid())
 }
 
 /// The signal of a call; nothing for number 0, which only asks whether one may.
-fn optional(nr: u64) -> Result<Option<Signal>> {
+pub fn optional(nr: u64) -> Result<Option<Signal>> {
     if nr as u32 == 0 { Ok(None) } else { super::signal(nr).map(Some) }
 }
 

@@ -5,7 +5,10 @@ use linux_abi::structs::{Itimerspec, Itimerval, Timespec, Timeval};
 use task::{
     Cx, Pid, Signal,
     image::IntervalTimer,
-    time::{itimer::Which, posix::Notify},
+    time::{
+        itimer::Which,
+        posix::{Notify, TimerClock},
+    },
 };
 
 use super::clocks::{ClockId, clock_id};
@@ -58,8 +61,6 @@ pub fn setitimer(cx: &Cx, args: [u64; 6]) -> Result<u64> {
     let timers = &cx.process().itimers;
     let old = match which {
         Which::Real => timers.set_real(new),
-        // Nothing watches CPU time between switches yet; a timer that would not ring is refused.
-        _ if new.left != 0 => return Err(Error::new(Errno::EINVAL, "no CPU-time timers yet")),
         other => timers.set_cpu(other, new, used(cx, other)),
     };
     if args[2] != 0 {
@@ -83,9 +84,16 @@ pub fn timer_create(cx: &Cx, args: [u64; 6]) -> Result<u64> {
     const NONE: i32 = 1;
     const THREAD_ID: i32 = 4;
     let [clock, event_at, id_at, ..] = args;
+    let me = cx.process().pid();
     let clock = match clock_id(clock)? {
-        ClockId::Kernel(clock) => clock,
-        _ => return Err(Error::new(Errno::EOPNOTSUPP, "no timers on CPU time")),
+        ClockId::Kernel(clock) => TimerClock::Kernel(clock),
+        ClockId::Process(pid) if pid == Pid(0) || pid == me => TimerClock::Process,
+        ClockId::Thread(tid) => {
+            let tid = if tid == Pid(0) { cx.task().tid() } else { tid };
+            cx.process().thread(tid).ok_or(BAD)?;
+            TimerClock::Thread(tid)
+        }
+        ClockId::Process(_) => return Err(Error::new(Errno::EOPNOTSUPP, "no timers on CPU time of others")),
     };
     let notify = if event_at == 0 {
         Notify::Signal { signal: Signal::ALRM, value: None, thread: None }

@@ -88,7 +88,12 @@ fn memory(process: &task::Process, at: u64, len: u64) {
 
 /// Runs `init` as pid 1 on a kernel of `cpus` CPUs; ends when it ends. What was noted.
 pub fn run(seed: u64, cpus: usize, init: impl Fn(&mut UserCpu, &Notes) -> i32 + Send + Sync + 'static) -> Vec<String> {
-    let config = MachineConfig { kernels: vec![KernelConfig { cpus, memory: 16 << 20 }], archive: Vec::new(), seed };
+    let config = MachineConfig {
+        kernels: vec![KernelConfig { cpus, memory: 16 << 20 }],
+        archive: Vec::new(),
+        seed,
+        ..MachineConfig::default()
+    };
     let machine = Arc::new(Machine::simulated(&config));
     let info = machine.boot_info(0);
     let notes = Notes::default();

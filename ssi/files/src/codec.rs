@@ -360,6 +360,7 @@ coded!(
             }
             Ioctl::Break => 24_u8.put(to),
             Ioctl::HangUp => 25_u8.put(to),
+            Ioctl::ProcessNumber => 27_u8.put(to),
             Ioctl::Other(number) => {
                 26_u8.put(to);
                 number.put(to);
@@ -410,6 +411,7 @@ coded!(
             24 => Ioctl::Break,
             25 => Ioctl::HangUp,
             26 => Ioctl::Other(Coded::get(from)?),
+            27 => Ioctl::ProcessNumber,
             _ => return Err(Short),
         }
     }

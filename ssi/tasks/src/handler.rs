@@ -10,8 +10,8 @@ use wire::{
     Message as _,
     tasks::{
         Adopt, ChildTell, ListProcesses, LookAtProcess, MoveAbort, MoveCommit, MovePart, MovePrepare, ProcessAnswer,
-        ProcessAsk, ProcessLook, Processes, SessionAnswer, SessionAsk, SessionTell, SignalAll, SignalMembers,
-        SignalledAll, Told,
+        ProcessAsk, ProcessChanged, ProcessLook, Processes, SessionAnswer, SessionAsk, SessionTell, SignalAll,
+        SignalMembers, SignalledAll, Told, WatchProcess,
     },
 };
 
@@ -99,6 +99,14 @@ impl Handler for TaskHandler {
                 let mut pids = local.pids(Pid(list.after));
                 pids.truncate(LIST_MAX);
                 let _ = links.answer(answer, &Processes {}, &encode(&pids));
+            }
+            kind if kind == WatchProcess::SPEC.number => {
+                let (watch, _) = message.read::<WatchProcess>()?;
+                self.0.watched_by(from_wire(from), Pid(watch.pid), &*local);
+            }
+            kind if kind == ProcessChanged::SPEC.number => {
+                let (changed, _) = message.read::<ProcessChanged>()?;
+                self.0.changed_elsewhere(Pid(changed.pid), changed.over != 0);
             }
             kind if kind == LookAtProcess::SPEC.number => {
                 let (look, payload) = message.read::<LookAtProcess>()?;

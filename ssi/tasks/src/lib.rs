@@ -17,6 +17,7 @@ pub mod moves;
 pub mod question;
 pub mod service;
 pub mod view;
+mod watch;
 
 pub use handler::TaskHandler;
 pub use local::OwnKernel;

@@ -78,6 +78,10 @@ impl Local for OwnKernel {
         Ok(self.0.prepare_move(from, image)?.map(|arrival| Box::new(arrival) as Box<dyn Prepared>))
     }
 
+    fn is_over(&self, pid: Pid) -> Option<bool> {
+        self.0.table.process(pid).map(|process| process.zombie().is_some())
+    }
+
     fn pids(&self, after: Pid) -> Vec<Pid> {
         self.0.table.processes().iter().map(|p| p.pid()).filter(|pid| *pid > after).collect()
     }

@@ -4,7 +4,7 @@ use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
 
 use base::{
     Errno, Error, KernelId, ObjectId, Result,
-    wait::{Op, Try, TryResult, Wake, done},
+    wait::{Op, Subscription, Try, TryResult, Wake, done},
 };
 use link::{Incoming, Links, lock::Lock};
 use names::{Kind, Name, NameService, PidBlocks};
@@ -26,6 +26,7 @@ use crate::{
     codec::{Tasks, decode, encode},
     moves::Moves,
     question::Question,
+    watch::Watches,
 };
 
 /// How long a peer may take for what it answers at once, in ns.
@@ -58,6 +59,8 @@ pub trait Local: Send + Sync {
     fn adopt(&self, parent: Pid, children: Vec<ChildRecord>) -> bool;
     /// A task that moves here: reserves everything that can fail and loads the program. The answer is the reserved process.
     fn prepare(&self, from: KernelId, image: Box<TaskImage>) -> TryResult<Box<dyn Prepared>>;
+    /// Whether a process that is here has ended; `None`: it is not here.
+    fn is_over(&self, pid: Pid) -> Option<bool>;
     /// The pids of the processes that are here, in order, above `after`.
     fn pids(&self, after: Pid) -> Vec<Pid>;
     /// What `/proc` shows of a process that is here, as bytes: see [`Question`].
@@ -81,6 +84,7 @@ pub struct TaskService {
     cpus: Vec<CpuFact>,
     handles: Lock<Option<Arc<dyn task::moving::Handles>>>,
     pub(crate) moves: Lock<Moves>,
+    pub(crate) watches: Watches,
     /// Events for parents whose kernel is being looked up, in order.
     routes: Lock<BTreeMap<Pid, Vec<Parcel>>>,
 }
@@ -104,6 +108,7 @@ impl TaskService {
             cpus,
             handles: Lock::new(None),
             moves: Lock::new(Moves::default()),
+            watches: Watches::default(),
             routes: Lock::new(BTreeMap::new()),
         })
     }
@@ -130,6 +135,7 @@ impl TaskService {
         let Some(local) = self.local().ok().filter(|_| gone) else {
             return;
         };
+        self.look_again();
         for (parent, child) in local.absent_children() {
             let local = local.clone();
             let name = Name { kind: Kind::Process, key: u64::from(child.0) };
@@ -453,6 +459,14 @@ impl Cluster for Peers {
                 }
             });
         });
+    }
+
+    fn watch_process(&self, pid: Pid, waker: Arc<dyn Wake>) -> Subscription {
+        self.0.watch(pid, waker)
+    }
+
+    fn process_changed(&self, pid: Pid, over: bool) {
+        self.0.tell_watchers(pid, over);
     }
 
     fn place(&self, placement: Placement) -> Result<Option<KernelId>> {

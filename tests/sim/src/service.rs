@@ -3,7 +3,7 @@
 use std::{any::Any, collections::BTreeSet, fmt::Debug, rc::Rc};
 
 use base::KernelId;
-use membership::View;
+use membership::{Membership, View};
 use wire::Lane;
 
 use crate::rng::Rng;
@@ -29,6 +29,8 @@ pub struct Context<'a> {
     pub now: u64,
     /// The view in force on this kernel.
     pub view: &'a View,
+    /// What this kernel knows of the others, for how they ended.
+    pub membership: &'a Membership,
     /// Chance.
     pub rng: &'a mut Rng,
     /// Kernels whose links are closed: they are dead.

@@ -397,6 +397,7 @@ impl World {
             me,
             now,
             view: node.membership.view(),
+            membership: &node.membership,
             rng: &mut self.rng,
             closed: &node.closed,
             sent: Vec::new(),
@@ -422,7 +423,9 @@ impl World {
     }
 
     fn check(&mut self, changed: KernelId, service: usize) -> Result<(), String> {
-        let parts: Vec<_> = self.nodes.iter().filter(|n| n.is_live()).map(|n| (n.id, &*n.parts[service])).collect();
+        // Who said goodbye does nothing any more, though its CPUs stop a little later.
+        let here = |n: &&Node| n.is_live() && n.membership.phase() != Phase::Leaving;
+        let parts: Vec<_> = self.nodes.iter().filter(here).map(|n| (n.id, &*n.parts[service])).collect();
         let suite = &mut self.suites[service];
         suite.check(changed, &parts).map_err(|e| format!("{}: {e}", suite.name()))
     }

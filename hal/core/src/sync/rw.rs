@@ -12,6 +12,7 @@ const READERS: u32 = WAITING - 1;
 
 /// A value that many CPUs may read at once or one may change. A waiting writer holds back new readers.
 pub struct RwSpinLock<T: ?Sized> {
+    #[cfg(any(feature = "checks", debug_assertions))]
     rank: Rank,
     state: AtomicU32,
     value: UnsafeCell<T>,
@@ -39,7 +40,15 @@ pub struct RwWriteGuard<'a, T: ?Sized> {
 impl<T> RwSpinLock<T> {
     /// A lock with its place in the order.
     pub const fn new(rank: Rank, value: T) -> Self {
-        Self { rank, state: AtomicU32::new(0), value: UnsafeCell::new(value) }
+        // Only the checks look at it.
+        #[cfg(not(any(feature = "checks", debug_assertions)))]
+        let _ = rank;
+        Self {
+            #[cfg(any(feature = "checks", debug_assertions))]
+            rank,
+            state: AtomicU32::new(0),
+            value: UnsafeCell::new(value),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use super::Rank;
 
 /// A value behind a lock.
 pub struct SpinLock<T: ?Sized> {
+    #[cfg(any(feature = "checks", debug_assertions))]
     rank: Rank,
     taken: AtomicBool,
     value: UnsafeCell<T>,
@@ -32,7 +33,15 @@ unsafe impl<T: ?Sized + Sync> Sync for SpinGuard<'_, T> {}
 impl<T> SpinLock<T> {
     /// A lock with its place in the order.
     pub const fn new(rank: Rank, value: T) -> Self {
-        Self { rank, taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
+        // Only the checks look at it.
+        #[cfg(not(any(feature = "checks", debug_assertions)))]
+        let _ = rank;
+        Self {
+            #[cfg(any(feature = "checks", debug_assertions))]
+            rank,
+            taken: AtomicBool::new(false),
+            value: UnsafeCell::new(value),
+        }
     }
 
     /// The value, when the lock is no longer needed.

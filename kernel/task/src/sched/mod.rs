@@ -45,14 +45,19 @@ impl Run {
             let ns = now.saturating_sub(r.since);
             r.since = now;
             r.task.times.ran(ns);
+            r.task.process().cpu.ran(ns);
             self.queue.charge(&mut r.entity, ns);
         }
     }
 
-    /// When the running task should be looked at again, if anybody waits.
+    /// When the running task should be looked at again: if anybody waits, or if its process has timers on CPU time.
     fn due(&self) -> Option<u64> {
         let r = self.running.as_ref()?;
-        if self.queue.contended(&r.entity) { Some(r.since + r.entity.left()?) } else { None }
+        let turn = if self.queue.contended(&r.entity) { r.entity.left() } else { None };
+        match (turn, r.task.process().cpu.left()) {
+            (None, None) => None,
+            (turn, timers) => Some(r.since + turn.unwrap_or(u64::MAX).min(timers.unwrap_or(u64::MAX))),
+        }
     }
 }
 
@@ -343,9 +348,13 @@ impl Sched {
     pub(crate) fn tick(&self, kernel: &Kernel) {
         let cpu = self.cpus.get();
         let now = hal::time::now();
+        let mut watched = None;
         let due = {
             let mut run = cpu.run.lock();
             run.charge(now);
+            if let Some(r) = run.running.as_ref().filter(|r| r.task.process().cpu.is_due()) {
+                watched = Some(r.task.clone());
+            }
             let over = run.running.as_ref().is_some_and(|r| run.queue.turn_over(&r.entity));
             if over {
                 cpu.resched.store(true, Ordering::Release);
@@ -355,6 +364,9 @@ impl Sched {
             }
         };
         kernel.timers.slice(due);
+        if let Some(task) = watched {
+            crate::time::cputime::tell(&task);
+        }
         self.push_surplus(cpu, now);
     }
 

@@ -218,8 +218,9 @@ impl JobControl for LocalSession {
         self.ask(Request::DropTerminal { caller: Pid(caller.pid) }).map(drop)
     }
 
-    fn terminal(&self) -> Option<Arc<dyn Terminal>> {
-        self.terminal.lock().clone()
+    fn terminal(&self, pid: u32) -> Option<Arc<dyn Terminal>> {
+        let has = self.state.lock().has_terminal(Pid(pid));
+        if has { self.terminal.lock().clone() } else { None }
     }
 
     fn hung_up(&self) {

@@ -81,8 +81,17 @@ pub struct Member {
     pub life: Life,
     /// It has called execve since it was forked: its parent may not move it any more.
     pub execed: bool,
+    /// The session's terminal is its terminal: the leader took it, and it is the leader or was forked from there after that, and has not given it up.
+    pub terminal: bool,
     /// Its users.
     pub users: Users,
+}
+
+impl Member {
+    /// One that lives, was only forked, and has no terminal.
+    pub const fn new(pgid: Pid, ppid: Pid, place: KernelId, users: Users) -> Self {
+        Self { pgid, ppid, place, life: Life::Alive, execed: false, terminal: false, users }
+    }
 }
 
 /// What a background process wants from the terminal.
@@ -299,6 +308,11 @@ impl State {
         self.foreground
     }
 
+    /// Whether the session's terminal is the controlling terminal of a member.
+    pub fn has_terminal(&self, pid: Pid) -> bool {
+        self.members.get(&pid).is_some_and(|m| m.terminal)
+    }
+
     fn group(&self, pgid: Pid) -> impl Iterator<Item = (Pid, &Member)> {
         self.members().filter(move |(_, m)| m.pgid == pgid)
     }
@@ -372,7 +386,7 @@ impl State {
                 Ok(Reply::Group(self.foreground))
             }
             Request::SetForeground { caller, pgid, immune } => {
-                self.terminal.ok_or(Errno::ENOTTY)?;
+                self.terminal.filter(|_| self.has_terminal(caller)).ok_or(Errno::ENOTTY)?;
                 if self.use_terminal(caller, Access::Write, immune, effects)? == Reply::Stopped {
                     return Ok(Reply::Stopped);
                 }
@@ -393,19 +407,19 @@ impl State {
                 }
                 self.terminal = Some(terminal);
                 self.foreground = self.members.get(&caller).map_or(self.sid, |m| m.pgid);
+                self.change(caller, |m| m.terminal = true);
                 Ok(Reply::Done)
             }
             Request::DropTerminal { caller } => {
-                let terminal = self.terminal.ok_or(Errno::ENOTTY)?;
-                if caller != self.sid {
-                    // Linux takes it from the caller alone; a session here has one terminal for all.
-                    return Err(Errno::EPERM);
+                let terminal = self.terminal.filter(|_| self.has_terminal(caller)).ok_or(Errno::ENOTTY)?;
+                if caller == self.sid {
+                    self.send_kernel(self.foreground, Signal::HUP, effects);
+                    self.send_kernel(self.foreground, Signal::CONT, effects);
+                    self.lose_terminal();
+                    effects.terminal_lost(terminal);
+                } else {
+                    self.change(caller, |m| m.terminal = false);
                 }
-                self.send_kernel(self.foreground, Signal::HUP, effects);
-                self.send_kernel(self.foreground, Signal::CONT, effects);
-                self.terminal = None;
-                self.foreground = Pid(0);
-                effects.terminal_lost(terminal);
                 Ok(Reply::Done)
             }
             Request::Terminal => Ok(Reply::Terminal(self.terminal)),
@@ -461,8 +475,8 @@ impl State {
         immune: bool,
         effects: &mut impl Effects,
     ) -> Result<Reply, Errno> {
-        let Some(member) = self.members.get(&caller) else {
-            // A process of another session that has the terminal open: job control is not its business.
+        let Some(member) = self.members.get(&caller).filter(|m| m.terminal) else {
+            // It has the terminal open, but it is not its controlling one: job control is not its business.
             return Ok(Reply::Done);
         };
         let pgid = member.pgid;
@@ -525,7 +539,7 @@ impl State {
 
     /// The terminal hung up: SIGHUP and SIGCONT for leader and foreground group, and no terminal any more.
     pub fn hang_up(&mut self, effects: &mut impl Effects) {
-        let Some(terminal) = self.terminal.take() else { return };
+        let Some(terminal) = self.terminal else { return };
         let leaders = self.members.get(&self.sid).map(|m| m.pgid);
         for signal in [Signal::HUP, Signal::CONT] {
             self.send_kernel(self.foreground, signal, effects);
@@ -533,8 +547,17 @@ impl State {
                 self.send_kernel(pgid, signal, effects);
             }
         }
-        self.foreground = Pid(0);
+        self.lose_terminal();
         effects.terminal_lost(terminal);
+    }
+
+    /// Nobody of the session has a terminal any more.
+    fn lose_terminal(&mut self) {
+        self.terminal = None;
+        self.foreground = Pid(0);
+        for m in self.members.values_mut() {
+            m.terminal = false;
+        }
     }
 
     fn exit(&mut self, dead: &[Pid], reaper: Pid, effects: &mut impl Effects) {
@@ -555,9 +578,9 @@ impl State {
                 m.ppid = reaper;
             }
         }
-        if leader_died && let Some(terminal) = self.terminal.take() {
+        if leader_died && let Some(terminal) = self.terminal {
             self.send_kernel(self.foreground, Signal::HUP, effects);
-            self.foreground = Pid(0);
+            self.lose_terminal();
             effects.terminal_lost(terminal);
         }
         for pgid in held {

@@ -45,6 +45,7 @@ fn shell() -> State {
         place: kernel(0),
         life: Life::Alive,
         execed: true,
+        terminal: false,
         users: Users::default(),
     };
     let mut s = State::new(Pid(10), leader);

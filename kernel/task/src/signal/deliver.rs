@@ -33,6 +33,11 @@ impl Cx {
             if bits & work::DIE != 0 {
                 return self.die();
             }
+            if bits & work::CPU_TIME != 0 {
+                self.task().clear_work(work::CPU_TIME);
+                self.process().check_cpu_timers();
+                continue;
+            }
             if bits & work::STOP != 0 {
                 self.stop_here();
                 continue;

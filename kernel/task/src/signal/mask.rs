@@ -102,7 +102,9 @@ impl Task {
         let info = signals.pending.take(wanted).or_else(|| shared.pending.take(wanted));
         let gone = own + common - signals.pending.len() - shared.pending.len();
         self.process().queued.fetch_sub(gone as u64, Ordering::Relaxed);
-        info
+        drop(signals);
+        drop(shared);
+        info.map(|info| self.process().posix_timers.delivered(info))
     }
 
     /// While sigtimedwait(2) waits for `set`, these wake it although they are blocked.

@@ -6,6 +6,7 @@ use hal::sync::{SpinLock, rank};
 
 use super::{Expire, Timer};
 use crate::{
+    children::Usage,
     image::IntervalTimer,
     process::Process,
     signal::{SigInfo, Signal},
@@ -74,6 +75,36 @@ impl IntervalTimers {
         old
     }
 
+    /// All three at this CPU time, for a task that moves.
+    pub(crate) fn all(&self, usage: &Usage) -> [IntervalTimer; 3] {
+        let total = usage.user + usage.system;
+        [self.real(), self.cpu(Which::Virtual, usage.user), self.cpu(Which::Prof, total)]
+    }
+
+    /// Sets all three to go on at this CPU time.
+    pub(crate) fn restore(&self, [real, user, all]: &[IntervalTimer; 3], usage: &Usage) {
+        if real.left != 0 {
+            self.set_real(*real);
+        }
+        self.set_cpu(Which::Virtual, *user, usage.user);
+        self.set_cpu(Which::Prof, *all, usage.user + usage.system);
+    }
+
+    /// Whether a CPU-time timer has expired at `used` ns of its clock, and how long until it does, ns (`u64::MAX`: it is off).
+    pub(crate) fn check_cpu(&self, which: Which, used: u64) -> (bool, u64) {
+        let mut inner = self.alarm.inner.lock();
+        let (due, interval) = &mut inner.cpu[(which as usize).saturating_sub(1) & 1];
+        if *due == 0 {
+            return (false, u64::MAX);
+        }
+        let rang = used >= *due;
+        if rang {
+            // Late expiries do not pile up: the signals merge anyway.
+            *due = if *interval == 0 { 0 } else { (*due + *interval).max(used.saturating_add(1)) };
+        }
+        (rang, if *due == 0 { u64::MAX } else { due.saturating_sub(used) })
+    }
+
     /// What is left of a CPU-time timer at `used` ns of its clock.
     pub fn cpu(&self, which: Which, used: u64) -> IntervalTimer {
         let (due, interval) = self.alarm.inner.lock().cpu[(which as usize).saturating_sub(1) & 1];
@@ -85,6 +116,11 @@ impl IntervalTimers {
         let old = self.cpu(which, used);
         let due = if new.left == 0 { 0 } else { used.saturating_add(new.left) };
         self.alarm.inner.lock().cpu[(which as usize).saturating_sub(1) & 1] = (due, new.interval);
+        if due != 0
+            && let Some(process) = self.alarm.process.upgrade()
+        {
+            process.watch_cpu();
+        }
         old
     }
 

@@ -2,6 +2,7 @@
 //! deadline or an interrupt.
 
 pub mod clock;
+pub(crate) mod cputime;
 pub mod itimer;
 pub mod posix;
 pub mod queue;

@@ -3,6 +3,7 @@
 use alloc::{
     collections::BTreeMap,
     sync::{Arc, Weak},
+    vec::Vec,
 };
 
 use base::{Errno, Error, Result};
@@ -14,6 +15,7 @@ use crate::{
     image::IntervalTimer,
     process::Process,
     signal::{Origin, SigInfo, Signal, info::code},
+    task::Task,
 };
 
 /// Most timers of a process.
@@ -35,9 +37,26 @@ pub enum Notify {
     },
 }
 
+/// The clock that a timer follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TimerClock {
+    /// A clock of the kernel.
+    Kernel(Clock),
+    /// CPU time of the process.
+    Process,
+    /// CPU time of one of its threads.
+    Thread(Pid),
+}
+
+#[derive(Default)]
 struct Inner {
     timer: Option<Timer>,
+    /// On a clock of CPU time: when it expires, ns of that clock; 0: off.
+    due: u64,
     interval: u64,
+    /// Expiries since the signal was queued that has not been delivered.
+    missed: i32,
+    /// Those of the signal that was delivered last.
     overrun: i32,
 }
 
@@ -45,7 +64,7 @@ struct Inner {
 pub struct PosixTimer {
     process: Weak<Process>,
     id: i32,
-    clock: Clock,
+    clock: TimerClock,
     notify: Notify,
     inner: SpinLock<Inner>,
 }
@@ -65,7 +84,7 @@ impl PosixTimers {
     ///
     /// # Errors
     /// `EAGAIN` if there are too many.
-    pub fn create(&self, clock: Clock, notify: Notify) -> Result<i32> {
+    pub fn create(&self, clock: TimerClock, notify: Notify) -> Result<i32> {
         let mut all = self.all.lock();
         if all.1.len() >= MAX {
             return Err(Error::new(Errno::EAGAIN, "too many timers"));
@@ -77,7 +96,7 @@ impl PosixTimers {
             id,
             clock,
             notify,
-            inner: SpinLock::new(rank::FUTEX, Inner { timer: None, interval: 0, overrun: 0 }),
+            inner: SpinLock::new(rank::FUTEX, Inner::default()),
         });
         all.1.insert(id, timer);
         Ok(id)
@@ -108,20 +127,68 @@ impl PosixTimers {
             timer.stop();
         }
     }
+
+    /// A signal is about to be delivered: if it is of a timer, it says how many expiries it stands for.
+    pub(crate) fn delivered(&self, mut info: SigInfo) -> SigInfo {
+        if let Origin::Timer { id, overrun, .. } = &mut info.origin
+            && let Ok(timer) = self.get(*id)
+        {
+            let mut inner = timer.inner.lock();
+            inner.overrun = core::mem::take(&mut inner.missed);
+            *overrun = inner.overrun;
+        }
+        info
+    }
+
+    /// Rings those on CPU time whose time has come, with `total` ns used by the process; how long until the next one at least, ns.
+    pub(crate) fn check_cpu(&self, total: u64) -> u64 {
+        let Some(process) = self.process.upgrade() else { return u64::MAX };
+        let all: Vec<_> = {
+            let all = self.all.lock();
+            all.1.values().filter(|t| !matches!(t.clock, TimerClock::Kernel(_))).cloned().collect()
+        };
+        let mut next = u64::MAX;
+        for timer in all {
+            let Some(now) = timer.cpu_now(&process, total) else { continue };
+            next = next.min(timer.check_cpu(&process, now));
+        }
+        next
+    }
 }
 
 impl PosixTimer {
     fn stop(&self) {
-        let timer = self.inner.lock().timer.take();
+        let timer = {
+            let mut inner = self.inner.lock();
+            inner.due = 0;
+            inner.timer.take()
+        };
         if let (Some(timer), Some(process)) = (timer, self.process.upgrade()) {
             process.kernel().timers.cancel(timer);
         }
     }
 
+    /// What its clock of CPU time shows; `None` if the thread is gone or it has another clock.
+    fn cpu_now(&self, process: &Process, total: u64) -> Option<u64> {
+        match self.clock {
+            TimerClock::Kernel(_) => None,
+            TimerClock::Process => Some(total),
+            TimerClock::Thread(tid) => process.thread(tid).map(|t| t.times.total()),
+        }
+    }
+
     /// What is left and the interval.
     pub fn read(&self) -> IntervalTimer {
+        let now = self.process.upgrade().and_then(|p| {
+            let total = p.cpu_time();
+            self.cpu_now(&p, total)
+        });
         let inner = self.inner.lock();
-        let left = inner.timer.map_or(0, |t| t.deadline().saturating_sub(hal::time::now()).max(1));
+        let left = match (inner.timer, now) {
+            (Some(t), _) => t.deadline().saturating_sub(hal::time::now()).max(1),
+            (None, Some(now)) if inner.due != 0 => inner.due.saturating_sub(now).max(1),
+            _ => 0,
+        };
         IntervalTimer { left, interval: inner.interval }
     }
 
@@ -135,42 +202,75 @@ impl PosixTimer {
         let old = self.read();
         self.stop();
         let Some(process) = self.process.upgrade() else { return old };
+        let now = self.cpu_now(&process, process.cpu_time());
         let mut inner = self.inner.lock();
         inner.interval = new.interval;
-        inner.overrun = 0;
-        if new.left != 0 {
-            let at = if absolute {
-                process.kernel().clocks.deadline(self.clock, i64::try_from(new.left).unwrap_or(i64::MAX))
-            } else {
-                hal::time::now().saturating_add(new.left)
-            };
-            inner.timer = Some(process.kernel().timers.set(at, self.clone()));
+        (inner.missed, inner.overrun) = (0, 0);
+        if new.left == 0 {
+            return old;
+        }
+        match (self.clock, now) {
+            (TimerClock::Kernel(clock), _) => {
+                let at = if absolute {
+                    process.kernel().clocks.deadline(clock, i64::try_from(new.left).unwrap_or(i64::MAX))
+                } else {
+                    hal::time::now().saturating_add(new.left)
+                };
+                inner.timer = Some(process.kernel().timers.set(at, self.clone()));
+            }
+            (_, Some(now)) => {
+                inner.due = if absolute { new.left } else { now.saturating_add(new.left) };
+                drop(inner);
+                process.watch_cpu();
+            }
+            // The thread whose time it follows has ended: it never expires.
+            (_, None) => {}
         }
         old
     }
-}
 
-impl Expire for PosixTimer {
-    fn expire(self: Arc<Self>) {
-        let Some(process) = self.process.upgrade() else { return };
-        let overrun = {
+    /// Rings a timer on CPU time if its time has come; how long until it does, ns.
+    fn check_cpu(&self, process: &Process, now: u64) -> u64 {
+        let (missed, left) = {
             let mut inner = self.inner.lock();
-            let Some(was) = inner.timer.take() else { return };
-            let mut missed = 0;
-            let late = hal::time::now().saturating_sub(was.deadline());
-            if let Some(intervals) = late.checked_div(inner.interval) {
-                missed = intervals;
-                let next = was.deadline() + (missed + 1) * inner.interval;
-                inner.timer = Some(process.kernel().timers.set(next, self.clone()));
+            if inner.due == 0 {
+                return u64::MAX;
             }
-            inner.overrun = i32::try_from(missed).unwrap_or(i32::MAX);
-            inner.overrun
+            if now < inner.due {
+                return inner.due - now;
+            }
+            let late = now - inner.due;
+            match late.checked_div(inner.interval) {
+                Some(missed) => {
+                    inner.due = inner.due.saturating_add((missed + 1).saturating_mul(inner.interval));
+                    (missed, inner.due.saturating_sub(now))
+                }
+                None => {
+                    inner.due = 0;
+                    (0, u64::MAX)
+                }
+            }
         };
+        self.ring(process, missed);
+        left
+    }
+
+    /// It has expired, and `missed` times more.
+    fn ring(&self, process: &Process, missed: u64) {
         let Notify::Signal { signal, value, thread } = self.notify else { return };
+        let missed = i32::try_from(missed).unwrap_or(i32::MAX);
+        let to = thread.map(|tid| process.thread(tid));
+        if process.timer_signal_waits(self.id, to.as_ref().and_then(Option::as_ref)) {
+            // It stands for this expiry too.
+            let mut inner = self.inner.lock();
+            inner.missed = inner.missed.saturating_add(missed).saturating_add(1);
+            return;
+        }
+        self.inner.lock().missed = missed;
         let value = value.unwrap_or(self.id as u64);
-        let origin = Origin::Timer { id: self.id, overrun, value };
+        let origin = Origin::Timer { id: self.id, overrun: missed, value };
         let info = SigInfo { signal, code: code::SI_TIMER, errno: 0, origin };
-        let sent = match thread.map(|tid| process.thread(tid)) {
+        let sent = match to {
             Some(Some(task)) => process.signal_thread(&task, info),
             Some(None) => Ok(()),
             None => process.signal(info),
@@ -178,5 +278,37 @@ impl Expire for PosixTimer {
         if let Err(e) = sent {
             log::debug!("timer {} of {process:?}: {e}", self.id);
         }
+    }
+}
+
+impl Process {
+    /// Whether a signal of the timer `id` is pending: for the process, or for the thread `to`.
+    fn timer_signal_waits(&self, id: i32, to: Option<&Arc<Task>>) -> bool {
+        let shared = self.shared.lock();
+        let of_timer = |info: &SigInfo| matches!(info.origin, Origin::Timer { id: of, .. } if of == id);
+        match to {
+            Some(task) => task.signals.lock().pending.iter().any(of_timer),
+            None => shared.pending.iter().any(of_timer),
+        }
+    }
+}
+
+impl Expire for PosixTimer {
+    fn expire(self: Arc<Self>) {
+        let Some(process) = self.process.upgrade() else { return };
+        let missed = {
+            let mut inner = self.inner.lock();
+            let Some(was) = inner.timer.take() else { return };
+            let late = hal::time::now().saturating_sub(was.deadline());
+            match late.checked_div(inner.interval) {
+                Some(missed) => {
+                    let next = was.deadline() + (missed + 1) * inner.interval;
+                    inner.timer = Some(process.kernel().timers.set(next, self.clone()));
+                    missed
+                }
+                None => 0,
+            }
+        };
+        self.ring(&process, missed);
     }
 }

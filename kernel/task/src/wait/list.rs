@@ -50,6 +50,11 @@ impl WaitList {
         Subscription::new(self.add(mask, wake))
     }
 
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.0.lock().entries.is_empty()
+    }
+
     /// Wakes all whose mask has a bit of `ready`.
     pub fn wake(&self, ready: Ready) {
         let inner = self.0.lock();

@@ -7,7 +7,7 @@ use base::{Errno, Error, Result, TryResult, wait::done};
 use hal::frame::Frame;
 use mm::{PageCache, PageSource, SourcePage};
 
-use super::{Content, PAGE, TmpInode, Tmpfs};
+use super::{Content, Limits, PAGE, TmpInode, Tmpfs};
 use crate::{
     Device, Vfs,
     inode::NewNode,
@@ -34,7 +34,7 @@ impl PageSource for Piece {
 /// # Errors
 /// `EINVAL` if an entry makes no sense.
 pub fn load(vfs: &Arc<Vfs>, archive: &'static [u8]) -> Result<Arc<TmpInode>> {
-    let root = Tmpfs::new(vfs, 0o755, 0);
+    let root = Tmpfs::new(vfs, 0o755, Limits::NONE);
     let mut links: Vec<(u32, Arc<TmpInode>)> = Vec::new();
     for entry in cpio_reader::iter_files(archive) {
         let path = entry.name().trim_start_matches("./").trim_matches('/');

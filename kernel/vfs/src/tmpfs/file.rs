@@ -59,6 +59,10 @@ impl Source for Limited<'_> {
         self.left -= n;
         n
     }
+    fn peek(&mut self, buf: &mut [u8]) -> usize {
+        let n = buf.len().min(self.left);
+        self.inner.peek(buf.get_mut(..n).unwrap_or_default())
+    }
     fn left(&self) -> usize {
         self.inner.left().min(self.left)
     }

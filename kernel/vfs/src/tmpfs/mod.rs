@@ -21,7 +21,7 @@ use core::{
 
 use base::{Errno, Error, ObjectId, Result, TryResult, wait::done};
 use hal::sync::{SpinLock, rank};
-use mm::{MemoryObject, PageCache};
+use mm::{MemoryObject, PageCache, cache::Quota};
 
 use crate::{
     Caller, Device, Inode, OpenFile, Place, Vfs,
@@ -48,8 +48,24 @@ pub struct Tmpfs {
     changes: SpinLock<()>,
     /// How many inodes there are.
     files: AtomicI64,
-    /// The most bytes of file content; 0 is no limit.
-    max_bytes: u64,
+    /// What the content of its files may take; `None` is no limit.
+    quota: Option<Arc<Quota>>,
+    /// The most inodes.
+    max_files: i64,
+}
+
+/// What a file system may take, tmpfs(5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// The most bytes of file content, in whole pages; `None` is no limit.
+    pub bytes: Option<u64>,
+    /// The most inodes; `None` is no limit.
+    pub files: Option<u64>,
+}
+
+impl Limits {
+    /// None.
+    pub const NONE: Self = Self { bytes: None, files: None };
 }
 
 struct Meta {
@@ -89,7 +105,7 @@ pub struct TmpInode {
 
 impl Tmpfs {
     /// An empty file system whose root belongs to root.
-    pub fn new(vfs: &Arc<Vfs>, mode: u32, max_bytes: u64) -> Arc<TmpInode> {
+    pub fn new(vfs: &Arc<Vfs>, mode: u32, limits: Limits) -> Arc<TmpInode> {
         let fs = Arc::new(Self {
             vfs: Arc::downgrade(vfs),
             env: vfs.env().clone(),
@@ -97,13 +113,23 @@ impl Tmpfs {
             next_ino: AtomicU64::new(1),
             changes: SpinLock::new(rank::DIRECTORY, ()),
             files: AtomicI64::new(0),
-            max_bytes,
+            quota: limits.bytes.map(|bytes| Arc::new(Quota::new(bytes.div_ceil(PAGE)))),
+            max_files: limits.files.map_or(i64::MAX, |n| i64::try_from(n).unwrap_or(i64::MAX)),
         });
         TmpInode::new(&fs, Content::Directory(Dir::new(Weak::new())), FileKind::Directory, mode, (0, 0))
     }
 
     fn now(&self) -> Time {
         Time(self.env.realtime())
+    }
+
+    /// Whether there may be one inode more.
+    fn check_files(&self) -> Result<()> {
+        if self.files.load(Ordering::Relaxed) < self.max_files {
+            Ok(())
+        } else {
+            Err(Error::new(Errno::ENOSPC, "no more inodes"))
+        }
     }
 }
 
@@ -145,7 +171,10 @@ impl TmpInode {
     fn make(&self, what: NewNode, mode: u32, owner: (u32, u32)) -> Arc<Self> {
         let kind = what.kind();
         let content = match what {
-            NewNode::Regular => Content::Regular(PageCache::new(self.fs.env.memory(), 0)),
+            NewNode::Regular => Content::Regular(match &self.fs.quota {
+                Some(quota) => PageCache::within(self.fs.env.memory(), quota.clone()),
+                None => PageCache::new(self.fs.env.memory(), 0),
+            }),
             NewNode::Directory => Content::Directory(Dir::new(self.me.clone())),
             NewNode::Symlink(target) => Content::Symlink(target),
             NewNode::Fifo => Content::Fifo(Pipe::new()),
@@ -393,6 +422,7 @@ impl Inode for TmpInode {
         if what.kind() == FileKind::Symlink {
             mode = 0o777;
         }
+        self.fs.check_files()?;
         let node = self.make(what, mode, (caller.uid, gid));
         let _changes = self.fs.changes.lock();
         if dir.is_dead() {
@@ -405,6 +435,7 @@ impl Inode for TmpInode {
     fn create_unnamed(&self, caller: &Caller, mode: u32) -> TryResult<Arc<dyn Inode>> {
         self.may_change(caller)?;
         let (mode, gid) = caller.new_mode(&self.stat_now(), mode, false);
+        self.fs.check_files()?;
         let node = self.make(NewNode::Regular, mode, (caller.uid, gid));
         node.meta.lock().links = 0;
         done(node)
@@ -578,15 +609,19 @@ impl Inode for TmpInode {
 
     fn stat_fs(&self) -> TryResult<StatFs> {
         let memory = hal::frame::stats();
-        let total = if self.fs.max_bytes == 0 { memory.total as u64 / 2 } else { self.fs.max_bytes / PAGE };
+        let (total, free) = match &self.fs.quota {
+            Some(quota) => (quota.max(), quota.max().saturating_sub(quota.used()).min(memory.free as u64)),
+            None => (memory.total as u64, memory.free as u64),
+        };
         let files = self.fs.files.load(Ordering::Relaxed).unsigned_abs();
+        let most = if self.fs.max_files == i64::MAX { memory.total as u64 } else { self.fs.max_files.unsigned_abs() };
         done(StatFs {
             magic: MAGIC,
             block_size: PAGE,
             blocks: total,
-            free: total.min(memory.free as u64),
-            files: memory.total as u64,
-            free_files: (memory.total as u64).saturating_sub(files),
+            free,
+            files: most,
+            free_files: most.saturating_sub(files),
             name_max: 255,
             flags: 0,
         })
@@ -643,7 +678,7 @@ pub fn seals_of(file: &LocalFile) -> Option<&PageCache> {
 
 /// memfd_create(2): a file without a name anywhere. `seals` are there from the start.
 pub fn memfd(vfs: &Arc<Vfs>, caller: &Caller, name: &[u8], seals: mm::Seals) -> Result<Arc<dyn OpenFile>> {
-    let root = Tmpfs::new(vfs, 0o777, 0);
+    let root = Tmpfs::new(vfs, 0o777, Limits::NONE);
     let node = root.make(NewNode::Regular, 0o777, (caller.uid, caller.gid));
     node.meta.lock().links = 0;
     if let Content::Regular(cache) = &node.content {
@@ -666,20 +701,30 @@ impl FsType for TmpfsType {
     }
 
     fn mount(&self, vfs: &Arc<Vfs>, _: &str, options: &str) -> Result<Arc<dyn Inode>> {
-        let (mut mode, mut size, mut owner) = (0o1777, 0, (0, 0));
+        let (mut mode, mut owner) = (0o1777, (0, 0));
+        // Half of the memory, as on Linux, which counts one inode for each of these pages.
+        let half = hal::frame::stats().total as u64 / 2;
+        let mut limits = Limits { bytes: Some(half * PAGE), files: Some(half) };
+        // 0 is no limit.
+        let limit = |n: u64| (n != 0).then_some(n);
         for option in options.split(',').filter(|o| !o.is_empty()) {
             let bad = || Error::new(Errno::EINVAL, "unknown option of tmpfs");
             let (key, value) = option.split_once('=').unwrap_or((option, ""));
             match key {
                 "mode" => mode = u32::from_str_radix(value, 8).map_err(|_| bad())? & 0o7777,
-                "size" => size = parse_size(value).ok_or_else(bad)?,
+                "size" => limits.bytes = limit(parse_size(value).ok_or_else(bad)?),
+                "nr_blocks" => {
+                    limits.bytes = limit(parse_size(value).and_then(|n| n.checked_mul(PAGE)).ok_or_else(bad)?);
+                }
+                "nr_inodes" => limits.files = limit(parse_size(value).ok_or_else(bad)?),
                 "uid" => owner.0 = value.parse().map_err(|_| bad())?,
                 "gid" => owner.1 = value.parse().map_err(|_| bad())?,
-                "nr_inodes" | "nr_blocks" | "huge" | "rw" | "ro" => {}
+                // Advice about the sizes of pages; and what the flags of the mount say.
+                "huge" | "rw" | "ro" => {}
                 _ => return Err(bad()),
             }
         }
-        let root = Tmpfs::new(vfs, mode, size);
+        let root = Tmpfs::new(vfs, mode, limits);
         {
             let mut meta = root.meta.lock();
             (meta.uid, meta.gid) = owner;

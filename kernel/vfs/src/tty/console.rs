@@ -47,7 +47,7 @@ impl Driver for MyTty {
         status: Status,
         place: Place,
     ) -> TryResult<Arc<dyn OpenFile>> {
-        let terminal = self.0.session(caller).ok().and_then(|s| s.terminal());
+        let terminal = self.0.session(caller).ok().and_then(|s| s.terminal(caller.pid));
         terminal.ok_or(Error::new(Errno::ENXIO, "no controlling terminal"))?.open(caller, flags, status, place)
     }
 }

@@ -63,6 +63,8 @@ pub struct Tty {
     hung_up: AtomicBool,
     /// Open slaves of a pseudo terminal.
     pub(crate) opens: AtomicU32,
+    /// A slave was open once: then none being open is a hang-up for the master.
+    pub(crate) opened: AtomicBool,
 }
 
 impl Tty {
@@ -80,6 +82,7 @@ impl Tty {
             master_waiters: Waiters::new(),
             hung_up: AtomicBool::new(false),
             opens: AtomicU32::new(0),
+            opened: AtomicBool::new(false),
         })
     }
 
@@ -173,10 +176,10 @@ impl Tty {
         }
     }
 
-    /// Its session, if that is the caller's.
+    /// Its session, if that is the caller's and this the caller's controlling terminal.
     fn own_session(&self, caller: &Caller) -> Result<Arc<dyn JobControl>> {
         let session = self.session.lock().clone();
-        session.filter(|s| s.sid() == caller.sid).ok_or(NO_TTY)
+        session.filter(|s| s.sid() == caller.sid && s.terminal(caller.pid).is_some()).ok_or(NO_TTY)
     }
 
     fn take_as_terminal(&self, caller: &Caller, steal: bool) -> Result<()> {
@@ -221,6 +224,7 @@ impl Tty {
             let _ = self.take_as_terminal(caller, false);
         }
         self.opens.fetch_add(1, Ordering::SeqCst);
+        self.opened.store(true, Ordering::SeqCst);
         self.master_waiters.wake(Ready::all());
         Ok(LocalFile::new(self.env.new_id(), me, place, flags, status))
     }

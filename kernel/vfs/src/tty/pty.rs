@@ -21,7 +21,7 @@ use crate::{
     inode::NewNode,
     local::{FileOps, Wrote},
     mounts::FsType,
-    tmpfs::{TmpInode, Tmpfs},
+    tmpfs::{Limits, TmpInode, Tmpfs},
     types::{FileKind, OpenFlags, Status},
 };
 
@@ -58,7 +58,7 @@ impl Ptys {
         if let Some(root) = self.root.lock().clone() {
             return Ok(root);
         }
-        let new = Tmpfs::new(vfs, 0o755, 0);
+        let new = Tmpfs::new(vfs, 0o755, Limits::NONE);
         new.add(b"ptmx", NewNode::Device(FileKind::Char, PTMX), 0o666)?;
         Ok(self.root.lock().get_or_insert(new).clone())
     }
@@ -137,7 +137,7 @@ impl Driver for PtyDriver {
                 return Err(e);
             }
         }
-        let master = Arc::new(Master { vfs: self.0.clone(), tty, number, locked, opened: AtomicBool::new(false) });
+        let master = Arc::new(Master { vfs: self.0.clone(), tty, number, locked });
         done(LocalFile::new(vfs.env().new_id(), master, place, flags, status))
     }
 }
@@ -148,17 +148,12 @@ struct Master {
     tty: Arc<Tty>,
     number: u32,
     locked: Arc<AtomicBool>,
-    /// A slave was open once; then none being open is a hang-up.
-    opened: AtomicBool,
 }
 
 impl Master {
     fn slave_gone(&self) -> bool {
         let open = self.tty.opens.load(Ordering::SeqCst) > 0;
-        if open {
-            self.opened.store(true, Ordering::Relaxed);
-        }
-        (!open && self.opened.load(Ordering::Relaxed)) || self.tty.is_hung_up()
+        (!open && self.tty.opened.load(Ordering::SeqCst)) || self.tty.is_hung_up()
     }
 }
 

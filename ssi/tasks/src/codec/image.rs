@@ -2,10 +2,7 @@
 
 use alloc::{string::String, vec::Vec};
 
-use objects::{
-    codec::{Coded, Reader},
-    coded,
-};
+use objects::{codec::Coded, coded};
 use task::{
     creds::Creds,
     image::{FdImage, HandleImage, IntervalTimer, Scheduling, TaskImage},

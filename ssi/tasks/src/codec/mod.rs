@@ -197,6 +197,7 @@ coded!(
                 put(pgid, to);
             }
             ProcessRequest::Reap => 8_u8.put(to),
+            ProcessRequest::IsOver => 9_u8.put(to),
         }
     },
     |from| {
@@ -213,6 +214,7 @@ coded!(
             6 => ProcessRequest::Reparent(get(from)?),
             7 => ProcessRequest::SetGroup(get(from)?),
             8 => ProcessRequest::Reap,
+            9 => ProcessRequest::IsOver,
             _ => return Err(Short),
         }
     }
@@ -239,6 +241,10 @@ coded!(
                 4_u8.put(to);
                 put(limit, to);
             }
+            ProcessReply::Over(over) => {
+                5_u8.put(to);
+                over.put(to);
+            }
         }
     },
     |from| {
@@ -254,6 +260,7 @@ coded!(
             }),
             3 => ProcessReply::Nice(Coded::get(from)?),
             4 => ProcessReply::Limit(get(from)?),
+            5 => ProcessReply::Over(Coded::get(from)?),
             _ => return Err(Short),
         }
     }

@@ -1,10 +1,11 @@
 //! The services that are simulated. Adding one: implement [`crate::SimService`] and [`crate::Suite`] in a file here, and add it to [`all`].
 
 mod counter;
+mod resources;
 
 use crate::Suite;
 
 /// Every service.
 pub fn all() -> Vec<Box<dyn Suite>> {
-    vec![Box::new(counter::Counters)]
+    vec![Box::new(counter::Counters), Box::<resources::Resources>::default()]
 }
