@@ -136,6 +136,16 @@ crate::messages! {
         v1 {}
     }
 
+    /// What does the receiver do? Answered by [`SystemLook`].
+    0x0432 LookAtSystem (Request, request -> SystemLook) {
+        v1 {}
+    }
+
+    /// The payload is a `Load`.
+    0x0433 SystemLook (Reply, reply, payload 4096) {
+        v1 {}
+    }
+
     /// The sender wants to know when a process of the receiver ends or moves. Answered by [`ProcessChanged`], some time.
     0x0430 WatchProcess (Request, event) {
         v1 {

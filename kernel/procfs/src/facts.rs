@@ -11,7 +11,7 @@ use hal::addr::PAGE_SIZE;
 use mm::Label;
 use proc::process::{Facts, MapLine, ProcessFile, limits, maps};
 use proc::system::{Counters, Cpu, Memory, cpuinfo, loadavg, meminfo, node_meminfo, stat, uptime};
-use task::{Kernel, Process, Task, children::Usage, limits::Resource};
+use task::{Kernel, Process, Task, children::Usage, limits::Resource, load::Load};
 use vfs::{Place, Vfs};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -273,59 +273,66 @@ fn escape(path: &[u8]) -> String {
     out
 }
 
-fn cpus(kernel: &Kernel) -> Vec<Cpu> {
-    let facts = kernel.cluster().cpus();
-    let own: Vec<(u32, u64)> =
-        (0..hal::cpu::count()).map(|s| (hal::cpu::global_id(s), kernel.sched.cpu_times(s).idle)).collect();
-    let now = hal::time::now();
-    facts
+/// The CPUs of the machine, with what they did as far as that is known.
+fn cpus(kernel: &Kernel, loads: &[Load]) -> Vec<Cpu> {
+    let times = |global: u32| loads.iter().flat_map(|l| &l.cpus).find(|c| c.global == global).copied();
+    kernel
+        .cluster()
+        .cpus()
         .into_iter()
         .map(|c| {
-            let idle = own.iter().find(|(g, _)| *g == c.global).map_or(now, |(_, idle)| *idle);
+            let t = times(c.global).unwrap_or_default();
             Cpu {
                 global: c.global,
                 kernel: c.kernel,
                 isa: c.isa.into(),
                 online: c.online,
                 describe: c.describe,
-                times: [now.saturating_sub(idle), 0, 0, idle, 0, 0, 0],
+                times: [t.user, 0, t.system, t.idle, 0, 0, 0],
             }
         })
         .collect()
 }
 
-fn memory(kernel: &Kernel) -> Memory {
-    let m = kernel.memory.info();
-    let pages = |n: usize| n as u64 * PAGE;
+/// The memory of one kernel. What is neither free nor of files is the heap of the kernel or belongs to programs.
+pub fn memory(load: &Load) -> Memory {
+    let m = &load.memory;
+    let used = m.total.saturating_sub(m.free);
+    let anonymous = used.saturating_sub(m.cached).saturating_sub(m.shared).saturating_sub(m.heap);
     Memory {
-        kernel: kernel.id().index,
-        total: pages(m.total),
-        free: pages(m.free),
-        cached: pages(m.cached.saturating_sub(m.shared)),
-        shmem: pages(m.shared),
-        committed: pages(m.committed),
-        commit_limit: pages(m.commit_limit),
+        kernel: load.kernel,
+        total: m.total * PAGE,
+        free: m.free * PAGE,
+        cached: m.cached * PAGE,
+        shmem: m.shared * PAGE,
+        anonymous: anonymous * PAGE,
+        heap: m.heap * PAGE,
+        committed: m.committed * PAGE,
+        commit_limit: m.commit_limit * PAGE,
         ..Memory::default()
     }
 }
 
-fn counters(kernel: &Kernel) -> Counters {
-    use core::sync::atomic::Ordering::Relaxed;
-    let now = hal::time::now();
-    let times: Vec<_> = (0..hal::cpu::count()).map(|s| kernel.sched.cpu_times(s)).collect();
-    let c = kernel.counters();
+fn counters(kernel: &Kernel, loads: &[Load]) -> Counters {
+    let total = |f: fn(&Load) -> u64| loads.iter().map(f).sum::<u64>();
+    let mut load = [0; 3];
+    for one in loads {
+        for (sum, n) in load.iter_mut().zip(one.averages) {
+            *sum += n;
+        }
+    }
     Counters {
-        uptime: now,
-        idle: times.iter().map(|t| t.idle).sum(),
+        uptime: hal::time::now(),
+        idle: total(|l| l.cpus.iter().map(|c| c.idle).sum()),
         boot_time: (kernel.clocks.offset() / 1_000_000_000) as u64,
-        switches: times.iter().map(|t| t.switches).sum(),
-        interrupts: c.interrupts.load(Relaxed),
-        forks: c.forks.load(Relaxed),
-        running: kernel.sched.runnable(),
+        switches: total(|l| l.switches),
+        interrupts: total(|l| l.interrupts),
+        forks: total(|l| l.forks),
+        running: total(|l| l.running),
         blocked: 0,
-        tasks: kernel.table.count() as u64,
-        last_pid: kernel.table.processes().iter().map(|p| u64::from(p.pid().0)).max().unwrap_or(1),
-        load: kernel.sched.load_average(),
+        tasks: total(|l| l.tasks),
+        last_pid: loads.iter().map(|l| u64::from(l.last_pid)).max().unwrap_or(1),
+        load,
     }
 }
 
@@ -334,36 +341,38 @@ pub const RELEASE: &str = "6.6.0-cob";
 
 /// `/proc/cpuinfo`.
 pub fn cpuinfo_text(kernel: &Kernel) -> String {
-    cpuinfo(&cpus(kernel))
+    cpuinfo(&cpus(kernel, &[]))
 }
 
 /// `/proc/meminfo`.
-pub fn meminfo_text(kernel: &Kernel) -> String {
-    meminfo(&[memory(kernel)])
+pub fn meminfo_text(_: &Kernel, loads: &[Load]) -> String {
+    meminfo(&loads.iter().map(memory).collect::<Vec<_>>())
 }
 
-/// The `meminfo` of a node.
-pub fn node_meminfo_text(kernel: &Kernel) -> String {
-    node_meminfo(&memory(kernel))
+/// The `meminfo` of a node; empty if its kernel is not there.
+pub fn node_meminfo_text(loads: &[Load], node: u16) -> String {
+    loads.iter().find(|l| l.kernel == node).map(|l| node_meminfo(&memory(l))).unwrap_or_default()
 }
 
 /// `/proc/stat`.
-pub fn stat_text(kernel: &Kernel) -> String {
-    stat(&cpus(kernel), &counters(kernel))
+pub fn stat_text(kernel: &Kernel, loads: &[Load]) -> String {
+    stat(&cpus(kernel, loads), &counters(kernel, loads))
 }
 
-/// `/proc/vmstat`: pages of this kernel.
-pub fn vmstat_text(kernel: &Kernel) -> String {
-    let m = kernel.memory.info();
-    format!("nr_free_pages {}\nnr_file_pages {}\nnr_shmem {}\n", m.free, m.cached, m.shared)
+/// `/proc/vmstat`.
+pub fn vmstat_text(_: &Kernel, loads: &[Load]) -> String {
+    let total = |f: fn(&Load) -> u64| loads.iter().map(f).sum::<u64>();
+    let (free, shared) = (total(|l| l.memory.free), total(|l| l.memory.shared));
+    let files = total(|l| l.memory.cached) + shared;
+    format!("nr_free_pages {free}\nnr_file_pages {files}\nnr_shmem {shared}\n")
 }
 
 /// `/proc/uptime`.
-pub fn uptime_text(kernel: &Kernel) -> String {
-    uptime(&counters(kernel))
+pub fn uptime_text(kernel: &Kernel, loads: &[Load]) -> String {
+    uptime(&counters(kernel, loads))
 }
 
 /// `/proc/loadavg`.
-pub fn loadavg_text(kernel: &Kernel) -> String {
-    loadavg(&counters(kernel))
+pub fn loadavg_text(kernel: &Kernel, loads: &[Load]) -> String {
+    loadavg(&counters(kernel, loads))
 }

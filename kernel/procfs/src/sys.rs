@@ -2,11 +2,11 @@
 
 use alloc::{format, string::String, sync::Arc, vec::Vec};
 
-use task::{Kernel, cluster::CpuFact};
+use task::{Kernel, cluster::CpuFact, load::Load};
 
 use proc::system::{cpu_list, cpu_mask};
 
-use crate::{entry::Folder, facts};
+use crate::{entry::Folder, facts, system::OfMachine};
 
 fn list(numbers: impl Iterator<Item = u32>) -> String {
     cpu_list(&numbers.collect::<Vec<_>>())
@@ -120,9 +120,8 @@ fn node_dir(dir: &Folder, kernel: &Arc<Kernel>, cpus: &[CpuFact]) {
         for cpu in own {
             one.dir(&format!("cpu{cpu}"));
         }
-        if *node == kernel.id().index {
-            let of = kernel.clone();
-            one.text("meminfo", move || facts::node_meminfo_text(&of));
-        }
+        let node = *node;
+        let make = move |loads: &[Load]| facts::node_meminfo_text(loads, node);
+        one.file("meminfo", OfMachine { kernel: kernel.clone(), make });
     }
 }

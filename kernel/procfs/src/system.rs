@@ -4,21 +4,35 @@
 use alloc::{
     string::{String, ToString},
     sync::Arc,
+    vec::Vec,
 };
 use core::fmt::Write;
 
-use base::{Errno, Error, Result};
-use task::Kernel;
+use base::{Errno, Error, Result, TryResult};
+use task::{Kernel, load::Load};
 use vfs::Vfs;
 
 use crate::{
-    entry::{Folder, Item, Setting, To},
+    entry::{Entry, Folder, Item, Setting, To},
     facts,
     fs::{Proc, ProcFs},
     local::LocalView,
     pid::Root,
     view::ProcessView,
 };
+
+/// A text that is made from what all kernels do.
+pub(crate) struct OfMachine<F> {
+    pub kernel: Arc<Kernel>,
+    pub make: F,
+}
+
+impl<F: Fn(&[Load]) -> String + Clone + Send + Sync + 'static> Entry for OfMachine<F> {
+    fn read(&self, _: &vfs::Caller) -> TryResult<Vec<u8>> {
+        let make = self.make.clone();
+        Ok(self.kernel.loads()?.map(move |loads| make(&loads).into_bytes()))
+    }
+}
 
 /// The trees of a kernel, for others to add to.
 pub struct Trees {
@@ -75,11 +89,16 @@ fn fill(folder: &Folder, kernel: &Arc<Kernel>, command_line: &str) {
         move || f(&kernel)
     };
     folder.text("cpuinfo", with(facts::cpuinfo_text));
-    folder.text("meminfo", with(facts::meminfo_text));
-    folder.text("stat", with(facts::stat_text));
-    folder.text("uptime", with(facts::uptime_text));
-    folder.text("loadavg", with(facts::loadavg_text));
-    folder.text("vmstat", with(facts::vmstat_text));
+    for (name, make) in [
+        ("meminfo", facts::meminfo_text as fn(&Kernel, &[Load]) -> String),
+        ("stat", facts::stat_text),
+        ("uptime", facts::uptime_text),
+        ("loadavg", facts::loadavg_text),
+        ("vmstat", facts::vmstat_text),
+    ] {
+        let of = kernel.clone();
+        folder.file(name, OfMachine { kernel: kernel.clone(), make: move |loads: &[Load]| make(&of, loads) });
+    }
     folder.text("version", with(|k| alloc::format!("Linux version {} (cob) {}\n", facts::RELEASE, k.facts.version)));
     folder.text(
         "interrupts",

@@ -12,6 +12,7 @@ use crate::{
     ids::Pid,
     image::TaskImage,
     limits::{Limit, Resource},
+    load::Load,
     moving::Handles,
     session::{Sender, Session},
     signal::SigInfo,
@@ -202,6 +203,12 @@ pub trait Cluster: Send + Sync {
         None
     }
 
+    /// What the other kernels do, asked of all at once.
+    ///
+    /// # Errors
+    /// None: one that does not answer is left out, or shown as it was.
+    fn loads(&self) -> TryResult<Vec<Load>>;
+
     /// All CPUs of the machine, by number.
     fn cpus(&self) -> Vec<CpuFact>;
 }
@@ -299,6 +306,10 @@ impl Cluster for Alone {
 
     fn move_exec(&self, _: KernelId, _: Box<TaskImage>) -> TryResult<()> {
         Err(NO_PEER)
+    }
+
+    fn loads(&self) -> TryResult<Vec<Load>> {
+        base::wait::done(Vec::new())
     }
 
     fn cpus(&self) -> Vec<CpuFact> {

@@ -206,7 +206,9 @@ impl Cx {
     pub(crate) fn count_kernel_time(&self) {
         let since = self.kernel_since.replace(0);
         if since != 0 {
-            self.task.times.in_kernel(hal::time::now().saturating_sub(since));
+            let ns = hal::time::now().saturating_sub(since);
+            self.task.times.in_kernel(ns);
+            self.kernel().sched.in_kernel(ns);
         }
     }
 

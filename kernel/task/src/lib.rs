@@ -26,6 +26,7 @@ pub mod image;
 pub mod init;
 pub mod kernel;
 pub mod limits;
+pub mod load;
 pub mod moving;
 mod oom;
 pub mod pidfd;

@@ -245,8 +245,3 @@ pub fn readahead(cx: &Cx, [fd, ..]: [u64; 6]) -> Result<u64> {
 pub fn umask(cx: &Cx, [mask, ..]: [u64; 6]) -> Result<u64> {
     Ok(u64::from(cx.task().fs().set_umask((mask & 0o777) as u32)))
 }
-
-/// Extended attributes: no file system here has them.
-pub fn no_xattr(_: &Cx, _: [u64; 6]) -> Result<u64> {
-    Err(Error::new(Errno::EOPNOTSUPP, "no extended attributes"))
-}

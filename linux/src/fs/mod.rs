@@ -14,6 +14,7 @@ mod rw;
 mod socket;
 mod stat;
 mod transfer;
+mod xattr;
 
 use alloc::{sync::Arc, vec::Vec};
 
@@ -115,10 +116,12 @@ pub const fn handler(call: Call) -> Option<Handler> {
         Call::Fadvise64 => meta::fadvise64,
         Call::Readahead => meta::readahead,
         Call::Umask => meta::umask,
-        Call::Setxattr | Call::Lsetxattr | Call::Fsetxattr => meta::no_xattr,
-        Call::Getxattr | Call::Lgetxattr | Call::Fgetxattr => meta::no_xattr,
-        Call::Listxattr | Call::Llistxattr | Call::Flistxattr => meta::no_xattr,
-        Call::Removexattr | Call::Lremovexattr | Call::Fremovexattr => meta::no_xattr,
+        Call::Setxattr | Call::Getxattr | Call::Removexattr => xattr::path,
+        Call::Lsetxattr | Call::Lgetxattr | Call::Lremovexattr => xattr::link,
+        Call::Fsetxattr | Call::Fgetxattr | Call::Fremovexattr => xattr::descriptor,
+        Call::Listxattr => xattr::list,
+        Call::Llistxattr => xattr::list_link,
+        Call::Flistxattr => xattr::list_descriptor,
         Call::Pipe => event::pipe,
         Call::Pipe2 => event::pipe2,
         Call::Socket => socket::socket,

@@ -4,7 +4,7 @@ use alloc::string::String;
 
 use base::{Errno, Error, Result};
 use linux_abi::structs::{Sysinfo, Utsname};
-use task::{Cx, creds::cap, kernel::Power};
+use task::{Cx, Interrupted, creds::cap, kernel::Power, load::MemoryLoad};
 use zerocopy::FromZeros;
 
 /// What programs that look for features by version find: the calls in the table are those of this release or older.
@@ -55,17 +55,23 @@ pub fn setdomainname(cx: &Cx, args: [u64; 6]) -> Result<u64> {
 
 /// sysinfo(2).
 pub fn sysinfo(cx: &Cx, args: [u64; 6]) -> Result<u64> {
-    let memory = cx.kernel().memory.info();
+    let loads = cx.settle(cx.kernel().loads(), Interrupted::Killed)?;
+    let total = |f: fn(&MemoryLoad) -> u64| loads.iter().map(|l| f(&l.memory)).sum::<u64>();
     let mut info = Sysinfo::new_zeroed();
     info.uptime = (cx.kernel().clocks.monotonic() / 1_000_000_000) as i64;
     // From 1/2048 to 1/65536.
-    info.loads = cx.kernel().sched.load_average().map(|l| l << 5);
-    let bytes = |pages: usize| (pages * hal::addr::PAGE_SIZE) as u64;
-    info.totalram = bytes(memory.total);
-    info.freeram = bytes(memory.free);
-    info.sharedram = bytes(memory.shared);
-    info.bufferram = bytes(memory.cached.saturating_sub(memory.shared));
-    info.procs = cx.kernel().table.count() as u16;
+    for load in &loads {
+        for (sum, average) in info.loads.iter_mut().zip(load.averages) {
+            *sum += average << 5;
+        }
+    }
+    let bytes = |pages: u64| pages * hal::addr::PAGE_SIZE as u64;
+    info.totalram = bytes(total(|m| m.total));
+    info.freeram = bytes(total(|m| m.free));
+    info.sharedram = bytes(total(|m| m.shared));
+    // Buffers are of block devices, of which there are none; pages of files are not among them.
+    info.bufferram = 0;
+    info.procs = loads.iter().map(|l| l.tasks).sum::<u64>() as u16;
     info.mem_unit = 1;
     cx.user(|u| u.write_struct(args[0], &info))?;
     Ok(0)

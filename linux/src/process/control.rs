@@ -164,7 +164,7 @@ pub fn arch_prctl(cx: &Cx, args: [u64; 6]) -> Result<u64> {
     }
 }
 
-/// personality(2): the domain of Linux with its flags; only ADDR_NO_RANDOMIZE has an effect.
+/// personality(2): the domain of Linux. Of its flags only `ADDR_NO_RANDOMIZE` is known; others would have no effect and are refused.
 pub fn personality(cx: &Cx, args: [u64; 6]) -> Result<u64> {
     const ASK: u32 = 0xffff_ffff;
     let new = args[0] as u32;
@@ -172,7 +172,8 @@ pub fn personality(cx: &Cx, args: [u64; 6]) -> Result<u64> {
     if new == ASK {
         return Ok(personality.load(Relaxed).into());
     }
-    if new & 0xff != 0 {
+    const ADDR_NO_RANDOMIZE: u32 = 0x4_0000;
+    if new & !ADDR_NO_RANDOMIZE != 0 {
         return Err(Error::new(Errno::EINVAL, "only Linux programs run here"));
     }
     Ok(personality.swap(new, Relaxed).into())

@@ -9,9 +9,9 @@ use task::{ids::Pid, image::TaskImage};
 use wire::{
     Message as _,
     tasks::{
-        Adopt, ChildTell, ListProcesses, LookAtProcess, MoveAbort, MoveCommit, MovePart, MovePrepare, ProcessAnswer,
-        ProcessAsk, ProcessChanged, ProcessLook, Processes, SessionAnswer, SessionAsk, SessionTell, SignalAll,
-        SignalMembers, SignalledAll, Told, WatchProcess,
+        Adopt, ChildTell, ListProcesses, LookAtProcess, LookAtSystem, MoveAbort, MoveCommit, MovePart, MovePrepare,
+        ProcessAnswer, ProcessAsk, ProcessChanged, ProcessLook, Processes, SessionAnswer, SessionAsk, SessionTell,
+        SignalAll, SignalMembers, SignalledAll, SystemLook, Told, WatchProcess,
     },
 };
 
@@ -99,6 +99,9 @@ impl Handler for TaskHandler {
                 let mut pids = local.pids(Pid(list.after));
                 pids.truncate(LIST_MAX);
                 let _ = links.answer(answer, &Processes {}, &encode(&pids));
+            }
+            kind if kind == LookAtSystem::SPEC.number => {
+                let _ = links.answer(answer, &SystemLook {}, &encode(&local.load()));
             }
             kind if kind == WatchProcess::SPEC.number => {
                 let (watch, _) = message.read::<WatchProcess>()?;

@@ -12,6 +12,7 @@ extern crate alloc;
 
 pub mod codec;
 pub mod handler;
+mod loads;
 pub mod local;
 pub mod moves;
 pub mod question;

@@ -10,6 +10,7 @@ use task::{
     cluster::{ProcessRef, ProcessReply, ProcessRequest},
     ids::Pid,
     image::TaskImage,
+    load::Load,
     moving::Arrival,
     session::{Notice, Reply, Request, Sender, Session},
     signal::SigInfo,
@@ -84,6 +85,10 @@ impl Local for OwnKernel {
 
     fn pids(&self, after: Pid) -> Vec<Pid> {
         self.0.table.processes().iter().map(|p| p.pid()).filter(|pid| *pid > after).collect()
+    }
+
+    fn load(&self) -> Load {
+        self.0.load()
     }
 
     fn look(&self, pid: Pid, question: &Question) -> TryResult<Vec<u8>> {

@@ -14,12 +14,13 @@ use task::{
     cluster::{Cluster, CpuFact, Placement, ProcessRef, ProcessReply, ProcessRequest},
     ids::Pid,
     image::TaskImage,
+    load::Load,
     session::{Notice, Reply, Request, Sender, Session},
     signal::{SigInfo, Signal},
 };
 use wire::tasks::{
-    Adopt, ChildTell, ListProcesses, MoveAbort, MoveCommit, MovePart, MovePrepare, ProcessAsk, SessionAsk, SessionTell,
-    SignalAll, SignalMembers, SignalledAll,
+    Adopt, ChildTell, ListProcesses, LookAtSystem, MoveAbort, MoveCommit, MovePart, MovePrepare, ProcessAsk,
+    SessionAsk, SessionTell, SignalAll, SignalMembers, SignalledAll,
 };
 
 use crate::{
@@ -63,6 +64,8 @@ pub trait Local: Send + Sync {
     fn is_over(&self, pid: Pid) -> Option<bool>;
     /// The pids of the processes that are here, in order, above `after`.
     fn pids(&self, after: Pid) -> Vec<Pid>;
+    /// What this kernel does.
+    fn load(&self) -> Load;
     /// What `/proc` shows of a process that is here, as bytes: see [`Question`].
     fn look(&self, pid: Pid, question: &Question) -> TryResult<Vec<u8>>;
 }
@@ -85,6 +88,8 @@ pub struct TaskService {
     handles: Lock<Option<Arc<dyn task::moving::Handles>>>,
     pub(crate) moves: Lock<Moves>,
     pub(crate) watches: Watches,
+    /// What peers said last of what they do.
+    pub(crate) heard: Lock<BTreeMap<KernelId, Load>>,
     /// Events for parents whose kernel is being looked up, in order.
     routes: Lock<BTreeMap<Pid, Vec<Parcel>>>,
 }
@@ -109,6 +114,7 @@ impl TaskService {
             handles: Lock::new(None),
             moves: Lock::new(Moves::default()),
             watches: Watches::default(),
+            heard: Lock::new(BTreeMap::new()),
             routes: Lock::new(BTreeMap::new()),
         })
     }
@@ -281,6 +287,11 @@ impl TaskService {
             Parcel::Event(event) => local.child_event(parent, event),
             Parcel::Orphans(children) => local.adopt(parent, children),
         }
+    }
+
+    /// What a kernel does.
+    pub(crate) fn load_of(&self, of: KernelId) -> TryResult<Load> {
+        self.ask_until(self.at_once(), of, NO_OBJECT, &LookAtSystem {}, &[])
     }
 
     /// The pids of a kernel's processes above `after`, for `/proc`; at most [`LIST_MAX`].
@@ -526,6 +537,10 @@ impl Cluster for Peers {
 
     fn handles(&self) -> Option<Arc<dyn task::moving::Handles>> {
         self.0.handles.lock().clone()
+    }
+
+    fn loads(&self) -> TryResult<Vec<Load>> {
+        self.0.clone().loads()
     }
 
     fn cpus(&self) -> Vec<CpuFact> {

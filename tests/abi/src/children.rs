@@ -35,6 +35,13 @@ pub fn run(words: &[String]) -> ExitCode {
             status.lines().filter(wanted).for_each(|line| println!("{line}"));
             ExitCode::SUCCESS
         }
+        // Says so and waits until a signal ends it.
+        ["sleep"] => {
+            println!("ready");
+            loop {
+                std::thread::park();
+            }
+        }
         // Prints the environment.
         ["env"] => {
             std::env::vars().for_each(|(key, value)| println!("{key}={value}"));

@@ -444,3 +444,31 @@ pub fn until(mut condition: impl FnMut() -> bool) {
         std::thread::yield_now();
     }
 }
+
+/// A call by its name, for those that only some ISAs have; none where this one does not.
+pub fn named(call: linux_abi::Call, args: &[usize]) -> Option<Sys> {
+    let isa = linux_abi::Isa::ALL.into_iter().find(|isa| isa.name() == std::env::consts::ARCH)?;
+    let number = call.number(isa)?;
+    Some(self::call(number.into(), args))
+}
+
+/// Calls the kernel by the name of a call that only some ISAs have: `old!(Open, path, flags)`. Skips the case where this one does not.
+#[macro_export]
+macro_rules! old {
+    ($name:ident $(, $arg:expr)* $(,)?) => {
+        match $crate::sys::named(linux_abi::Call::$name, &[$($crate::sys::Word::word($arg)),*]) {
+            Some(result) => result,
+            None => return Err($crate::case::Fail::Skip(concat!(stringify!($name), " is not a call of this ISA").into())),
+        }
+    };
+}
+
+/// The next program that this process executes runs on another kernel, where there is one. Linux has no such file.
+pub fn elsewhere() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if let Some(here) = status.lines().find_map(|line| line.strip_prefix("CobKernel:")) {
+        let other = if here.trim() == "0" { "1\n" } else { "0\n" };
+        // A machine of one kernel refuses; then the program stays.
+        let _: std::io::Result<()> = std::fs::write("/proc/self/cob/placement", other);
+    }
+}

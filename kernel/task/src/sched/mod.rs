@@ -72,6 +72,10 @@ struct Cpu {
     /// Time spent idle, ns, and since when it is idle now (0: it is not).
     idle_ns: AtomicU64,
     idle_since: AtomicU64,
+    /// When it began to take tasks, ns of machine time.
+    online_since: AtomicU64,
+    /// Time that tasks spent in the kernel here, ns.
+    system_ns: AtomicU64,
 }
 
 impl Cpu {
@@ -114,6 +118,8 @@ impl Sched {
                 switches: AtomicU64::new(0),
                 idle_ns: AtomicU64::new(0),
                 idle_since: AtomicU64::new(0),
+                online_since: AtomicU64::new(0),
+                system_ns: AtomicU64::new(0),
             }),
             idle: AtomicU64::new(0),
             online: AtomicU64::new(0),
@@ -134,6 +140,7 @@ impl Sched {
         if cpu.idle.set(Thread::current()).is_err() {
             log::error!("CPU {slot} was started twice");
         }
+        cpu.online_since.store(hal::time::now().max(1), Ordering::Relaxed);
         self.online.fetch_or(1 << slot, Ordering::AcqRel);
         loop {
             self.pull(slot);

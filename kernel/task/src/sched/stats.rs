@@ -16,11 +16,20 @@ pub(super) struct LoadAverage {
 pub struct CpuTimes {
     /// Nanoseconds idle.
     pub idle: u64,
+    /// Nanoseconds not idle since it runs.
+    pub busy: u64,
+    /// Those of them that were measured in the kernel.
+    pub system: u64,
     /// Switches between tasks.
     pub switches: u64,
 }
 
 impl Sched {
+    /// The running task spent time in the kernel.
+    pub(crate) fn in_kernel(&self, ns: u64) {
+        self.cpus.get().system_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
     /// How many tasks run or wait for a CPU.
     pub fn runnable(&self) -> u64 {
         self.cpus
@@ -37,7 +46,13 @@ impl Sched {
         let Some(c) = self.cpus.of(slot) else { return CpuTimes::default() };
         let since = c.idle_since.load(Ordering::Relaxed);
         let now_idle = if since == 0 { 0 } else { hal::time::now().saturating_sub(since) };
-        CpuTimes { idle: c.idle_ns.load(Ordering::Relaxed) + now_idle, switches: c.switches.load(Ordering::Relaxed) }
+        let idle = c.idle_ns.load(Ordering::Relaxed) + now_idle;
+        let busy = match c.online_since.load(Ordering::Relaxed) {
+            0 => 0,
+            since => hal::time::now().saturating_sub(since).saturating_sub(idle),
+        };
+        let (system, switches) = (c.system_ns.load(Ordering::Relaxed), c.switches.load(Ordering::Relaxed));
+        CpuTimes { idle, busy, system, switches }
     }
 
     /// The load averages now, in 1/2048. They are brought up to date when somebody looks: an idle kernel has no tick to do it.

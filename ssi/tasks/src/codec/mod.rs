@@ -14,6 +14,7 @@ use task::{
     cluster::{Ids, ProcessReply, ProcessRequest},
     ids::Pid,
     limits::{Limit, Resource},
+    load::{CpuLoad, Load, MemoryLoad},
     session::{Access, Notice, Reply, Request, Sender, Users},
     signal::{SigInfo, Signal, info::Origin},
 };
@@ -154,6 +155,74 @@ coded!(
         put(&v.1, to);
     },
     |from| { (get(from)?, get(from)?) }
+);
+
+coded!(
+    Tasks: CpuLoad,
+    |v, to| {
+        v.global.put(to);
+        for ns in [v.user, v.system, v.idle] {
+            ns.put(to);
+        }
+    },
+    |from| {
+        CpuLoad {
+            global: Coded::get(from)?,
+            user: Coded::get(from)?,
+            system: Coded::get(from)?,
+            idle: Coded::get(from)?,
+        }
+    }
+);
+
+coded!(
+    Tasks: MemoryLoad,
+    |v, to| {
+        for pages in [v.total, v.free, v.cached, v.shared, v.heap, v.committed, v.commit_limit] {
+            pages.put(to);
+        }
+    },
+    |from| {
+        MemoryLoad {
+            total: Coded::get(from)?,
+            free: Coded::get(from)?,
+            cached: Coded::get(from)?,
+            shared: Coded::get(from)?,
+            heap: Coded::get(from)?,
+            committed: Coded::get(from)?,
+            commit_limit: Coded::get(from)?,
+        }
+    }
+);
+
+coded!(
+    Tasks: Load,
+    |v, to| {
+        v.kernel.put(to);
+        put(&v.memory, to);
+        put(&v.cpus, to);
+        for n in [v.switches, v.interrupts, v.forks, v.running, v.tasks] {
+            n.put(to);
+        }
+        v.last_pid.put(to);
+        for n in v.averages {
+            n.put(to);
+        }
+    },
+    |from| {
+        Load {
+            kernel: Coded::get(from)?,
+            memory: get(from)?,
+            cpus: get(from)?,
+            switches: Coded::get(from)?,
+            interrupts: Coded::get(from)?,
+            forks: Coded::get(from)?,
+            running: Coded::get(from)?,
+            tasks: Coded::get(from)?,
+            last_pid: Coded::get(from)?,
+            averages: [Coded::get(from)?, Coded::get(from)?, Coded::get(from)?],
+        }
+    }
 );
 
 coded!(

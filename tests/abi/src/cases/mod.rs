@@ -8,9 +8,12 @@ mod exec;
 mod fd;
 mod file;
 mod futex;
+mod ids;
 mod job;
 mod memory;
 mod misc;
+mod old;
+mod pidfd;
 mod pipe;
 mod poll;
 mod process;
@@ -46,6 +49,9 @@ pub fn all() -> Vec<Case> {
         procfs::CASES,
         socket::CASES,
         misc::CASES,
+        old::CASES,
+        ids::CASES,
+        pidfd::CASES,
     ];
     themes.into_iter().flatten().copied().collect()
 }
