@@ -70,6 +70,11 @@ pub trait OpenFile: Send + Sync {
         let _ = (caller, offset, source);
         Err(Errno::ESPIPE.into())
     }
+    /// Writes at the end, wherever that is, without O_APPEND; the position is moved there if `moves`. `RWF_APPEND` of pwritev2(2).
+    fn append(&self, caller: &Caller, moves: bool, source: &mut dyn Source) -> TryResult<usize> {
+        let _ = (caller, moves, source);
+        Err(Errno::EOPNOTSUPP.into())
+    }
     /// lseek(2); the new position.
     fn seek(&self, to: SeekFrom) -> TryResult<u64> {
         let _ = to;

@@ -251,6 +251,22 @@ impl OpenFile for LocalFile {
         Ok(self.ops.write(self, caller, offset, append, source)?.map(|w| w.bytes))
     }
 
+    fn append(&self, caller: &Caller, moves: bool, source: &mut dyn Source) -> TryResult<usize> {
+        self.writable()?;
+        if !self.ops.is_seekable() {
+            return Ok(self.ops.write(self, caller, 0, false, source)?.map(|w| w.bytes));
+        }
+        let mut position = self.position.lock();
+        let tried = self.ops.write(self, caller, 0, true, source)?;
+        if let Try::Done(wrote) = &tried
+            && moves
+        {
+            *position = wrote.end;
+        }
+        drop(position);
+        Ok(tried.map(|w| w.bytes))
+    }
+
     fn seek(&self, to: SeekFrom) -> TryResult<u64> {
         let mut position = self.position.lock();
         let new = match to {

@@ -70,21 +70,33 @@ fn deliver(cx: &Cx, range: &mut UserRange, mut bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Writes `range` to `file`, at its position or at `offset`. Streams that may wait take all of it.
-pub(super) fn drain(
-    cx: &Cx,
-    file: &Arc<dyn OpenFile>,
-    range: &mut UserRange,
-    offset: Option<u64>,
-    now: bool,
-) -> Result<u64> {
+/// Where a write goes.
+#[derive(Clone, Copy)]
+pub(super) enum To {
+    /// The position of the file, which moves on.
+    Position,
+    /// Here.
+    Offset(u64),
+    /// The end of the file; its position may move there.
+    End { moves: bool },
+}
+
+impl From<Option<u64>> for To {
+    fn from(offset: Option<u64>) -> Self {
+        offset.map_or(Self::Position, Self::Offset)
+    }
+}
+
+/// Writes `range` to `file`. Streams that may wait take all of it.
+pub(super) fn drain(cx: &Cx, file: &Arc<dyn OpenFile>, range: &mut UserRange, to: To, now: bool) -> Result<u64> {
     let caller = cx.caller();
     let wanted = range.remaining();
     let mut moved = 0;
     loop {
-        let attempt = || match offset {
-            Some(offset) => file.write_at(&caller, offset.saturating_add(moved as u64), range),
-            None => file.write(&caller, range),
+        let attempt = || match to {
+            To::Position => file.write(&caller, range),
+            To::Offset(offset) => file.write_at(&caller, offset.saturating_add(moved as u64), range),
+            To::End { moves } => file.append(&caller, moves, range),
         };
         let subscribe = |waker| Ok(file.subscribe(Ready::OUT, waker));
         let nonblock = now || file.status().contains(Status::NONBLOCK);
@@ -137,7 +149,7 @@ pub fn read(cx: &Cx, [fd, buf, len, ..]: [u64; 6]) -> Result<u64> {
 pub fn write(cx: &Cx, [fd, buf, len, ..]: [u64; 6]) -> Result<u64> {
     let file = file(cx, fd)?;
     let mut range = UserRange::new(buf, len as usize)?;
-    drain(cx, &file, &mut range, None, false)
+    drain(cx, &file, &mut range, To::Position, false)
 }
 
 fn offset(at: u64) -> Result<u64> {
@@ -155,7 +167,7 @@ pub fn pread64(cx: &Cx, [fd, buf, len, at, ..]: [u64; 6]) -> Result<u64> {
 pub fn pwrite64(cx: &Cx, [fd, buf, len, at, ..]: [u64; 6]) -> Result<u64> {
     let at = offset(at)?;
     let file = file(cx, fd)?;
-    drain(cx, &file, &mut UserRange::new(buf, len as usize)?, Some(at), false)
+    drain(cx, &file, &mut UserRange::new(buf, len as usize)?, To::Offset(at), false)
 }
 
 pub(super) fn list(cx: &Cx, at: u64, count: u64) -> Result<UserRange> {
@@ -172,7 +184,7 @@ pub fn readv(cx: &Cx, [fd, vec, count, ..]: [u64; 6]) -> Result<u64> {
 /// writev(2).
 pub fn writev(cx: &Cx, [fd, vec, count, ..]: [u64; 6]) -> Result<u64> {
     let file = file(cx, fd)?;
-    drain(cx, &file, &mut list(cx, vec, count)?, None, false)
+    drain(cx, &file, &mut list(cx, vec, count)?, To::Position, false)
 }
 
 /// preadv(2).
@@ -186,7 +198,7 @@ pub fn preadv(cx: &Cx, [fd, vec, count, at, ..]: [u64; 6]) -> Result<u64> {
 pub fn pwritev(cx: &Cx, [fd, vec, count, at, ..]: [u64; 6]) -> Result<u64> {
     let at = offset(at)?;
     let file = file(cx, fd)?;
-    drain(cx, &file, &mut list(cx, vec, count)?, Some(at), false)
+    drain(cx, &file, &mut list(cx, vec, count)?, To::Offset(at), false)
 }
 
 /// preadv2(2). An offset of -1 is the position.
@@ -201,12 +213,16 @@ pub fn preadv2(cx: &Cx, [fd, vec, count, at, _, flags]: [u64; 6]) -> Result<u64>
 
 /// pwritev2(2). An offset of -1 is the position.
 pub fn pwritev2(cx: &Cx, [fd, vec, count, at, _, flags]: [u64; 6]) -> Result<u64> {
-    if flags & !(RWF_KNOWN & !RWF_APPEND) != 0 {
+    if flags & !RWF_KNOWN != 0 {
         return Err(Error::new(Errno::EOPNOTSUPP, "unknown RWF_* flags"));
     }
-    let at = if at == u64::MAX { None } else { Some(offset(at)?) };
+    let to = match (at, flags & RWF_APPEND != 0) {
+        (u64::MAX, false) => To::Position,
+        (at, false) => To::Offset(offset(at)?),
+        (at, true) => To::End { moves: at == u64::MAX },
+    };
     let file = file(cx, fd)?;
-    drain(cx, &file, &mut list(cx, vec, count)?, at, flags & RWF_NOWAIT != 0)
+    drain(cx, &file, &mut list(cx, vec, count)?, to, flags & RWF_NOWAIT != 0)
 }
 
 /// lseek(2).

@@ -275,7 +275,7 @@ pub fn vmsplice(cx: &Cx, [fd, vec, count, flags, ..]: [u64; 6]) -> Result<u64> {
         return Ok(0);
     }
     if pipe.flags().contains(OpenFlags::WRITE) {
-        super::rw::drain(cx, &pipe, &mut range, None, now)
+        super::rw::drain(cx, &pipe, &mut range, super::rw::To::Position, now)
     } else {
         super::rw::fill(cx, &pipe, &mut range, None, now)
     }

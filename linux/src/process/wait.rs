@@ -92,7 +92,11 @@ pub fn waitid(cx: &Cx, args: [u64; 6]) -> Result<u64> {
     let mut hang = !options.contains(WaitOptions::NOHANG);
     let who = match kind {
         P_PIDFD => {
-            let (pid, nonblocking) = super::pidfd::process_of(cx, id as u64)?;
+            let (pid, nonblocking) = super::pidfd::process_of(cx, id as u64).map_err(|e| match e.errno() {
+                // Whoever is gone is nobody's child.
+                Errno::ESRCH | Errno::EHOSTDOWN => Errno::ECHILD.into(),
+                _ => e,
+            })?;
             if nonblocking && hang {
                 hang = false;
                 at_once = true;

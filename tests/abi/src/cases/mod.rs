@@ -12,6 +12,7 @@ mod ids;
 mod job;
 mod memory;
 mod misc;
+mod more;
 mod old;
 mod pidfd;
 mod pipe;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<Case> {
         socket::CASES,
         misc::CASES,
         old::CASES,
+        more::CASES,
         ids::CASES,
         pidfd::CASES,
     ];

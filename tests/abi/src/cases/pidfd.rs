@@ -16,8 +16,10 @@ fn send(fd: i32, signal: i32) -> sys::Sys {
 
 /// A child that waits for signals until one ends it.
 fn sleeper() -> sys::Sys<i32> {
-    child(|| loop {
-        let _ = sys!(SYS_ppoll, 0usize, 0u64, 0usize, 0usize, 8usize);
+    child(|| {
+        loop {
+            let _ = sys!(SYS_ppoll, 0usize, 0u64, 0usize, 0usize, 8usize);
+        }
     })
 }
 
