@@ -17,12 +17,13 @@ use link::{Handler, Incoming, Links};
 use membership::{Outcome, Service, View};
 use plan::{Kernel, Plan};
 use procfs::entry::Entry;
+use resources::ResourceService;
 use vfs::Caller;
 use wire::resources::{Order, OrderDone, order};
 use wire::{Lane, ObjectId};
 
 use crate::facts::Facts;
-use crate::member::Peers;
+use crate::member::{Cluster, Peers};
 
 const MS: u64 = 1_000_000;
 /// How long a kernel has to answer an order, in nanoseconds.
@@ -83,6 +84,7 @@ struct Machine {
     plan: Plan,
     me: KernelId,
     peers: Arc<Peers>,
+    owners: Arc<ResourceService>,
     seen: Arc<Seen>,
 }
 
@@ -167,7 +169,9 @@ impl Machine {
             let _ = writeln!(text, "memory {:#x}-{:#x} {} none -", range.start, range.end(), kernel.index);
         }
         for device in &kernel.devices {
-            let _ = writeln!(text, "device {} {} proxied -", device.name(), kernel.index);
+            let owner = self.owners.owner(cluster::seat::number(*device));
+            let owner = owner.map_or_else(|| "-".to_string(), |kernel| kernel.index.to_string());
+            let _ = writeln!(text, "device {} {owner} proxied -", device.name());
         }
     }
 
@@ -231,13 +235,20 @@ impl Entry for Control {
 }
 
 /// Fills `/proc/cob`.
-pub fn install(facts: &Facts, peers: &Arc<Peers>, trees: &procfs::Trees) {
+pub fn install(facts: &Facts, cluster: &Cluster, trees: &procfs::Trees) {
+    let peers = &cluster.peers;
     let seen = Arc::new(Seen(SpinLock::new(rank::LINK, BTreeMap::new())));
     peers.add(seen.clone());
     // Views from before it was added.
     seen.note(&peers.view());
     let me = KernelId { index: facts.info.index, incarnation: facts.info.incarnation };
-    let machine = Arc::new(Machine { plan: facts.plan.clone(), me, peers: peers.clone(), seen });
+    let machine = Arc::new(Machine {
+        plan: facts.plan.clone(),
+        me,
+        peers: peers.clone(),
+        owners: cluster.resources.clone(),
+        seen,
+    });
     let (kernels, links, resources, text) = (machine.clone(), machine.clone(), machine.clone(), facts.text.clone());
     trees.cob.text("kernels", move || kernels.kernels());
     trees.cob.text("links", move || links.links());

@@ -1,16 +1,18 @@
 //! The devices of this kernel: what the plan gives it, as far as a driver exists, and how programs reach them.
 
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::io::{Sink, Source};
 use base::wait::{Try, done};
 use base::{Errno, Ready, Subscription, TryResult, Wake};
+use cluster::Hardware;
+use cluster::tree::{Devices as _, Node};
 use hal::io::{IrqLine, Ports};
 use hal::sync::{Once, SpinLock, rank};
 use hal_virtio::pci::Ecam;
 use ns16550::{Registers, Uart};
-use plan::Kernel;
 use vfs::device::Driver;
 use vfs::local::{FileOps, Wrote};
 use vfs::tty::{Port, Tty};
@@ -24,7 +26,7 @@ const BUSES: u16 = 1;
 /// `/dev/vport0p1`. The major number is one that Linux leaves to dynamic allocation.
 const AGENT: Device = Device::new(247, 1);
 /// How `/dev` shows it.
-const AGENT_NODE: (&str, FileKind, Device, u32) = ("vport0p1", FileKind::Char, AGENT, 0o600);
+const AGENT_NODE: Node = ("vport0p1", FileKind::Char, AGENT, 0o600);
 
 /// The registers of COM1.
 pub struct Com(Ports);
@@ -179,45 +181,53 @@ impl FileOps for Agent {
     }
 }
 
-/// What was found.
+/// The devices that this kernel has: those of the plan, and those that it took over from kernels that died.
 #[derive(Default)]
 pub struct Devices {
     /// COM1.
-    pub serial: Option<Arc<Serial>>,
+    serial: Once<Arc<Serial>>,
     /// The agent's channel.
-    pub agent: Option<Arc<Agent>>,
+    agent: Once<Arc<Agent>>,
+    /// Where PCI configuration space is.
+    ecam: Option<u64>,
+    /// For the first program that it starts.
+    command_line: String,
 }
 
 impl Devices {
-    /// Takes over what the plan gives to `kernel`. What does not work is said in the log and left out.
-    pub fn find(kernel: &Kernel, ecam: Option<u64>) -> Self {
-        let mut found = Self::default();
-        if kernel.has(plan::Device::Com1) {
+    /// None so far.
+    pub fn new(ecam: Option<u64>, command_line: &str) -> Self {
+        Self { ecam, command_line: command_line.into(), ..Self::default() }
+    }
+
+    /// Begins to use devices that are this kernel's, in whatever state they are. What does not work is said in the log and left out.
+    pub fn find(&self, devices: &[plan::Device]) {
+        if devices.contains(&plan::Device::Com1) {
             let ports = Ports::new(COM1.0, 8);
             match ports.and_then(|p| Ok((p, IrqLine::enable(COM1.1)?))) {
                 Ok((ports, line)) => {
                     let uart = SpinLock::new(rank::DRIVER, Uart::new(Com(ports)));
-                    found.serial = Some(Arc::new(Serial { uart, line, tty: Once::new() }));
+                    // A device is found once in the life of a kernel: it never gives it back.
+                    let _ = self.serial.set(Arc::new(Serial { uart, line, tty: Once::new() }));
                 }
                 Err(why) => log::error!("com1: {}", why.0),
             }
         }
-        if kernel.has(plan::Device::Agent)
-            && let Some(base) = ecam
+        if devices.contains(&plan::Device::Agent)
+            && let Some(agent) = self.ecam.and_then(agent)
         {
-            found.agent = agent(base);
+            let _ = self.agent.set(agent);
         }
-        found
     }
 
     /// Serves an interrupt line or vector.
     pub fn interrupt(&self, line: u32) {
-        if let Some(serial) = &self.serial
+        if let Some(serial) = self.serial.get()
             && serial.line.line() == line
         {
             serial.interrupt();
         }
-        if let Some(agent) = &self.agent
+        if let Some(agent) = self.agent.get()
             && agent.line == line
         {
             agent.interrupt();
@@ -227,18 +237,42 @@ impl Devices {
 
 impl cluster::tree::Devices for Devices {
     fn register(&self, vfs: &Vfs) {
-        if let Some(serial) = &self.serial {
+        if let Some(serial) = self.serial.get()
+            && serial.tty.get().is_none()
+        {
             serial.connect(vfs::tty::console::install(vfs, serial.clone()));
         }
-        if let Some(agent) = &self.agent {
-            // The tree is made once.
-            let _ = agent.env.set(vfs.env().clone());
+        if let Some(agent) = self.agent.get()
+            && agent.env.set(vfs.env().clone()).is_ok()
+        {
             vfs.devices.add(FileKind::Char, AGENT.major, Some(AGENT.minor), agent.clone());
         }
     }
 
-    fn nodes(&self) -> &[(&'static str, FileKind, Device, u32)] {
-        if self.agent.is_some() { &[AGENT_NODE] } else { &[] }
+    fn nodes(&self) -> Vec<Node> {
+        if self.agent.get().is_some() { alloc::vec![AGENT_NODE] } else { Vec::new() }
+    }
+}
+
+impl Hardware for Devices {
+    fn quiet(&self, devices: &[plan::Device]) {
+        if !devices.contains(&plan::Device::Pci) {
+            return;
+        }
+        let Some(Ok(ecam)) = self.ecam.map(|base| Ecam::new(base, BUSES)) else { return };
+        for (function, ..) in ecam.functions() {
+            hal_virtio::pci::bus_master_off(&ecam, function);
+        }
+    }
+
+    fn take(&self, kernel: &Arc<task::Kernel>, devices: &[plan::Device]) -> Vec<Node> {
+        self.find(devices);
+        self.register(kernel.vfs());
+        self.nodes()
+    }
+
+    fn first_program(&self, kernel: &Arc<task::Kernel>) {
+        crate::image::first_program(kernel, &self.command_line);
     }
 }
 

@@ -59,17 +59,20 @@ fn start(raw: &'static RawBoot) -> ! {
         hal_x86_64::clock::spin_for(300_000_000);
         hal::cpu::power_off(true)
     }
-    let devices = match facts.plan.kernel(facts.info.index) {
-        Some(kernel) => Arc::new(Devices::find(kernel, hal_x86_64::acpi::ecam())),
-        None => Arc::default(),
-    };
+    // What it had in a former life is others' now.
+    let is_first = facts.info.incarnation == 1;
+    let devices = Arc::new(Devices::new(hal_x86_64::acpi::ecam(), &facts.command_line));
+    if let Some(kernel) = facts.plan.kernel(facts.info.index).filter(|_| is_first) {
+        devices.find(&kernel.devices);
+    }
     let kernel = match crate::kernel::make(&facts, epoch, devices.clone(), &linux::Linux) {
         Ok(kernel) => kernel,
         Err(why) => panic!("{why}"),
     };
     let joined = member::join(&facts, &kernel);
-    if let Err(why) = &joined {
-        log::error!("no peers: {why}");
+    match &joined {
+        Ok(cluster) => cluster.set_hardware(devices.clone()),
+        Err(why) => log::error!("no peers: {why}"),
     }
     start_peers(&facts, epoch, archive);
     #[cfg(feature = "selftest")]
@@ -83,11 +86,11 @@ fn start(raw: &'static RawBoot) -> ! {
         Ok(own) => own,
         Err(why) => panic!("the file tree: {why:?}"),
     };
-    if let Ok(cluster) = &joined {
-        cluster.share(&kernel, &own, facts.starter.is_none());
-        crate::cobfiles::install(&facts, &cluster.peers, &own.trees);
+    if let Ok(cluster) = joined {
+        crate::cobfiles::install(&facts, &cluster, &own.trees);
+        cluster.share(&kernel, own);
     }
-    if facts.info.index == 0 && facts.info.incarnation == 1 {
+    if facts.starter.is_none() {
         first_program(&kernel, &facts.command_line);
     }
     crate::kernel::run(&kernel)
@@ -101,7 +104,7 @@ fn start_peers(facts: &facts::Facts, epoch: u64, archive: &[u8]) {
 }
 
 /// Starts process 1: what `init=` names, as on Linux.
-fn first_program(kernel: &Arc<task::Kernel>, command_line: &str) {
+pub fn first_program(kernel: &Arc<task::Kernel>, command_line: &str) {
     let path = command_line.split_whitespace().find_map(|word| word.strip_prefix("init=")).unwrap_or(INIT).as_bytes();
     let mut argv = Strings::new();
     let mut envp = Strings::new();

@@ -60,6 +60,10 @@ pub fn run_line(
             );
             return Ok(ExitCode::from(TIMED_OUT));
         }
+        Ended::Lost => {
+            eprintln!("cob: the command was lost with the kernel that it was started on; others go on");
+            crate::SYSTEM_DIED
+        }
         Ended::Interrupted(signal) => return Ok(ExitCode::from(128 + signal as u8)),
     };
     // The command has ended, whatever happens now; but a system that cannot switch off is worth a word.

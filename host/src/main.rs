@@ -25,7 +25,7 @@ use crate::machine::Put;
 use crate::root::Root;
 
 /// The command did not do what was asked because the *system* died; no program in it can exit with this and a reason on stderr.
-const SYSTEM_DIED: u8 = 125;
+pub const SYSTEM_DIED: u8 = 125;
 
 /// Cob: many kernels, one system.
 #[derive(Parser)]

@@ -77,24 +77,39 @@ impl ConfigurationAccess for Ecam {
 pub struct Msix {
     table: Mmio,
     entries: u16,
+    ecam: Ecam,
+    function: DeviceFunction,
+    /// Of the capability in configuration space.
+    offset: u8,
 }
 
 impl Msix {
-    /// Turns MSI-X on for a function. `None` if it has none.
-    pub fn enable(ecam: &Ecam, function: DeviceFunction) -> Result<Option<Self>, Refused> {
+    /// The table of a function, whose registers can be reached from now on. `None` if it has none. The function does not reach memory before
+    /// [`Msix::enable`]: whoever had it before may have left it at work on memory of its own.
+    pub fn find(ecam: &Ecam, function: DeviceFunction) -> Result<Option<Self>, Refused> {
         let mut root = PciRoot::new(ecam.clone());
         let Some(cap) = root.capabilities(function).find(|cap| cap.id == CAP_MSIX) else {
             return Ok(None);
         };
+        let (_, command) = root.get_status_command(function);
+        root.set_command(
+            function,
+            (command | Command::MEMORY_SPACE | Command::INTERRUPT_DISABLE) & !Command::BUS_MASTER,
+        );
         let entries = (cap.private_header & 0x7ff) + 1;
         let place = ecam.read_word(function, cap.offset + 4);
         let base = bar_address(&mut root, function, (place & 7) as u8)?;
         let table = Mmio::map(PhysRange::new(base + u64::from(place & !7), u64::from(entries) * 16))?;
-        let (_, command) = root.get_status_command(function);
-        root.set_command(function, command | Command::MEMORY_SPACE | Command::BUS_MASTER | Command::INTERRUPT_DISABLE);
-        let header = ecam.read_word(function, cap.offset);
-        ecam.clone().write_word(function, cap.offset, (header | MSIX_ENABLE) & !MSIX_MASK_ALL);
-        Ok(Some(Self { table, entries }))
+        Ok(Some(Self { table, entries, ecam: ecam.clone(), function, offset: cap.offset }))
+    }
+
+    /// Lets the function, which was reset, reach memory and send messages.
+    pub fn enable(&mut self) {
+        let mut root = PciRoot::new(self.ecam.clone());
+        let (_, command) = root.get_status_command(self.function);
+        root.set_command(self.function, command | Command::BUS_MASTER);
+        let header = self.ecam.read_word(self.function, self.offset);
+        self.ecam.write_word(self.function, self.offset, (header | MSIX_ENABLE) & !MSIX_MASK_ALL);
     }
 
     /// Points an entry at a message and unmasks it.

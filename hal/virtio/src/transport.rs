@@ -58,7 +58,7 @@ impl core::fmt::Debug for Device {
 impl Device {
     /// Takes the device over: resets it and agrees on `wanted` features (and VERSION_1). Queues come next, then [`Device::go`].
     pub fn new(ecam: &Ecam, function: DeviceFunction, wanted: u64) -> Result<Self, Error> {
-        let msix = Msix::enable(ecam, function)?.ok_or(Error("the device has no MSI-X"))?;
+        let mut msix = Msix::find(ecam, function)?.ok_or(Error("the device has no MSI-X"))?;
         let mut root = PciRoot::new(ecam.clone());
         let common = root
             .capabilities(function)
@@ -70,7 +70,12 @@ impl Device {
         let common = Mmio::map(PhysRange::new(base + u64::from(offset), 64))?;
         let mut transport = PciTransport::new::<Dma, _>(&mut root, function)
             .map_err(|_| Error("virtio structures are not as the standard says"))?;
+        // Whoever had it before may be dead: what it told the device is forgotten before the device reaches memory again.
         transport.set_status(DeviceStatus::empty());
+        if !transport.get_status().is_empty() {
+            return Err(Error("the device does not reset"));
+        }
+        msix.enable();
         transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER);
         let features = transport.read_device_features() & (wanted | VERSION_1);
         if features & VERSION_1 == 0 {

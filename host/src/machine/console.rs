@@ -181,7 +181,13 @@ impl Sizes {
         }
         while let Ok(Some(message)) = self.decoder.next::<ToHost<'_>>() {
             // One command at a time: ready again when the last has ended.
-            self.ready |= matches!(message, ToHost::Ready(_) | ToHost::Exit(_));
+            self.ready |= matches!(message, ToHost::Ready { .. } | ToHost::Exit(_));
+            if matches!(message, ToHost::Ready { .. }) {
+                // At boot, or another kernel has agent and console now: its terminal does not know how large this one is.
+                self.changed = true;
+                self.outgoing.clear();
+                agent::sync(&mut self.outgoing);
+            }
         }
     }
 

@@ -20,8 +20,8 @@ use crate::signals::Signals;
 const BOOT_TIME: Duration = Duration::from_secs(60);
 /// How often logs are looked at while nothing else happens.
 const LOG_TIME: Duration = Duration::from_millis(100);
-/// How long a command may go on silently after the kernel that has the agent's device panicked.
-const GRACE: Duration = Duration::from_secs(3);
+/// How long the others may take to have an agent again when the kernel that has it panicked. It takes them a fraction of a second.
+const RESCUE: Duration = Duration::from_secs(30);
 /// Input is read until so much waits for the agent.
 const AHEAD: usize = 128 * 1024;
 /// What a pipe takes for certain when it is writable (`PIPE_BUF`).
@@ -66,6 +66,8 @@ pub enum Ended {
     TimedOut,
     /// The machine was switched off, cleanly.
     PoweredOff,
+    /// The kernel that had the agent died, and the command with it or out of sight. Another kernel has an agent: the next command can be run.
+    Lost,
     /// This process was asked to end by a signal.
     Interrupted(i32),
 }
@@ -80,6 +82,9 @@ pub struct Session {
     outgoing: Vec<u8>,
     ready: bool,
     started: Instant,
+    /// The kernel that has the agent.
+    agent_at: usize,
+    /// Since when it is known to have panicked.
     panicked: Option<Instant>,
 }
 
@@ -129,6 +134,7 @@ impl Session {
             outgoing: Vec::new(),
             ready: false,
             started: Instant::now(),
+            agent_at: 0,
             panicked: None,
         })
     }
@@ -150,7 +156,7 @@ impl Session {
                 ToGuest::Exec(line.as_bytes()).encode(&mut self.outgoing);
                 asked = true;
             }
-            if asked && !sent_end {
+            if asked && !sent_end && result.is_none() {
                 while !first.is_empty() && self.outgoing.len() < AHEAD {
                     let (piece, rest) = first.split_at(first.len().min(agent::MAX_PAYLOAD));
                     ToGuest::Stdin(piece).encode(&mut self.outgoing);
@@ -249,11 +255,16 @@ impl Session {
                 }
             };
             match message {
-                ToHost::Ready(agent::VERSION) if asked => {
-                    return Err(self.vm.died("the agent started anew; the command is lost").into());
+                ToHost::Ready { version: agent::VERSION, kernel } => {
+                    (self.ready, self.agent_at, self.panicked) = (true, usize::from(kernel), None);
+                    // What was for another one is of no use to this one.
+                    self.outgoing.clear();
+                    agent::sync(&mut self.outgoing);
+                    if asked {
+                        return Ok(Some(Ended::Lost));
+                    }
                 }
-                ToHost::Ready(agent::VERSION) => self.ready = true,
-                ToHost::Ready(version) => bail!("the agent speaks version {version}, not {}", agent::VERSION),
+                ToHost::Ready { version, .. } => bail!("the agent speaks version {version}, not {}", agent::VERSION),
                 ToHost::Stdout(bytes) => stdout.push(bytes),
                 ToHost::Stderr(bytes) => stderr.push(bytes),
                 ToHost::Exit(status) => return Ok(Some(Ended::Status(shell_status(status)))),
@@ -279,11 +290,11 @@ impl Session {
             return Err(self.vm.died("KVM cannot execute the kernel's code").into());
         }
         self.vm.read_logs();
-        // The others go on when one dies; but with all of them, or the one that has the agent, the command is gone.
-        if self.panicked.is_none() && (self.vm.all_dead() || self.vm.panics.first().is_some_and(Option::is_some)) {
+        // The others go on when one dies; if it has the agent, another one gets that and says so.
+        if self.panicked.is_none() && self.vm.panics.get(self.agent_at).is_some_and(Option::is_some) {
             self.panicked = Some(Instant::now());
         }
-        if self.panicked.is_some_and(|since| self.vm.all_dead() || since.elapsed() > GRACE) {
+        if self.vm.all_dead() || self.panicked.is_some_and(|since| since.elapsed() > RESCUE) {
             return Err(self.vm.died("a kernel panicked").into());
         }
         if !self.ready && !asked && self.started.elapsed() > BOOT_TIME {

@@ -31,7 +31,11 @@ fn guest(mut channel: UnixStream, die: bool) {
             let _ = out.write_all(&bytes);
         }
     };
-    send(ToHost::Ready(agent::VERSION));
+    let mut begin = Vec::new();
+    agent::sync(&mut begin);
+    ToHost::Ready { version: agent::VERSION, kernel: 0 }.encode(&mut begin);
+    let mut raw = channel.try_clone().expect("a channel");
+    raw.write_all(&begin).expect("a host");
     let (mut decoder, mut child) = (Decoder::new(), None);
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(n) = channel.read(&mut bytes) {
@@ -42,6 +46,13 @@ fn guest(mut channel: UnixStream, die: bool) {
         while let Some(message) = decoder.next::<ToGuest<'_>>().expect("good frames") {
             match message {
                 ToGuest::Exec(_) if die => return,
+                // Cut in the middle of a frame, and another agent in its place.
+                ToGuest::Exec(b"crash") => {
+                    raw.write_all(&[0x82, 100, 0, 0, 0, b'x']).expect("a host");
+                    raw.write_all(&begin).expect("a host");
+                    decoder = Decoder::new();
+                    break;
+                }
                 ToGuest::Exec(line) => {
                     let line = String::from_utf8_lossy(line).into_owned();
                     let mut sh = Process::new("sh");
@@ -168,4 +179,15 @@ fn a_deadline_and_a_death_are_told_apart() {
     let (ended, ..) = run(&mut dying, "true", b"", 20);
     let error = ended.expect_err("a death");
     assert!(error.downcast_ref::<Died>().is_some_and(|died| died.reason.contains("status 7")), "{error:#}");
+}
+
+#[test]
+fn a_command_is_lost_with_its_agent_and_the_next_one_runs() {
+    let mut session = session(false);
+    let input = vec![b'y'; 300_000];
+    let (ended, stdout, _) = run(&mut session, "crash", &input, 20);
+    assert_eq!(ended.expect("an end"), Ended::Lost);
+    assert_eq!(stdout, b"", "what was cut is not heard");
+    let (ended, stdout, _) = run(&mut session, "cat; exit 3", b"again", 20);
+    assert_eq!((ended.expect("an end"), stdout.as_slice()), (Ended::Status(3), &b"again"[..]));
 }

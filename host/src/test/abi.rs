@@ -41,6 +41,8 @@ impl Program {
             linux: false,
             placements: Placement::ALL.to_vec(),
             kills: Vec::new(),
+            goes_on: false,
+            lost: false,
             warnings: Vec::new(),
             long: false,
             quick: false,

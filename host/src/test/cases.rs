@@ -106,6 +106,12 @@ pub struct Case {
     /// Kernels that it kills: their panics are no failure, and the machine is booted anew after it.
     #[serde(default)]
     pub kills: Vec<usize>,
+    /// The machine is used on although it kills kernels.
+    #[serde(default)]
+    pub goes_on: bool,
+    /// It is lost with the kernel that has the agent, which another kernel then has.
+    #[serde(default)]
+    pub lost: bool,
     /// Warnings that contain one of these are no failure.
     #[serde(default)]
     pub warnings: Vec<String>,

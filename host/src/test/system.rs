@@ -152,8 +152,16 @@ fn one(session: &mut Session, job: &Job) -> (Verdict, bool) {
     });
     let logs = session.vm.folder().display().to_string();
     let mut wrong = Vec::new();
-    let mut again = !case.kills.is_empty();
+    let mut again = !case.kills.is_empty() && !case.goes_on;
     match ended {
+        Ok(Ended::Lost) if case.lost => {}
+        Ok(Ended::Lost) => {
+            wrong.push("the kernel that has the agent died".into());
+            again = true;
+        }
+        Ok(Ended::Status(status)) if case.lost => {
+            wrong.push(format!("exit status {status}, but the kernel that has the agent should have died"));
+        }
         Ok(Ended::Status(status)) => wrong.extend(judge(job, &stdout, &stderr, status)),
         Ok(Ended::TimedOut) => {
             wrong.push(format!("took longer than {} s", case.timeout));

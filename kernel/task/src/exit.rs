@@ -278,6 +278,25 @@ impl Kernel {
         self.adopt(reaper, children);
     }
 
+    /// The parent of a process that is here died with its kernel, or pid 1 did and there is a new one: the process is a child of pid 1.
+    pub fn orphan(&self, process: &Arc<Process>) {
+        let pid = process.pid();
+        if process.ppid() != Pid::INIT {
+            process.reparent(Pid::INIT);
+            process.session().notice(Notice::Reparent { pid, ppid: Pid::INIT });
+        }
+        let child = ChildRecord {
+            pid,
+            pgid: process.pgid(),
+            exit_signal: Signal::CHLD.number(),
+            uid: process.creds().uid,
+            by: Pid::INIT,
+            zombie: process.zombie(),
+            job: None,
+        };
+        self.adopt(Pid::INIT, alloc::vec![child]);
+    }
+
     /// Children whose parent exited become those of `parent`.
     pub fn adopt(&self, parent: Pid, children: Vec<ChildRecord>) {
         let Some(process) = self.table.process(parent) else {

@@ -294,6 +294,19 @@ impl Vfs {
         Ok(())
     }
 
+    /// Takes out of the tree all mounts but `kept`, as a lazy umount2(2) does; gives them back, for whoever still is in one of them.
+    pub fn detach_all_but(&self, kept: &[Arc<Mount>]) -> Vec<Arc<Mount>> {
+        let mut mounts = self.mounts.lock();
+        let is_kept = |m: &Arc<Mount>| kept.iter().any(|k| Arc::ptr_eq(k, m));
+        let (stay, gone) = mounts.drain(..).partition::<Vec<_>, _>(is_kept);
+        *mounts = stay;
+        for place in gone.iter().filter_map(|m| m.at.as_ref()) {
+            let still = mounts.iter().any(|m| m.at.as_ref().is_some_and(|p| Arc::ptr_eq(&p.node, &place.node)));
+            place.node.mounted.store(still, Ordering::Release);
+        }
+        gone
+    }
+
     /// Whether something is mounted on this node.
     fn is_mount_point(&self, node: &Arc<Node>) -> bool {
         node.mounted.load(Ordering::Acquire)

@@ -1,7 +1,9 @@
 //! The agent protocol: how the host command runs programs in a booted system (contract C7 of `ARCHITECTURE.md`).
 //!
-//! A frame is a type byte, a little-endian `u32` length and that many bytes, at most [`MAX_PAYLOAD`]. The guest says
-//! [`ToHost::Ready`] once per connection; then the host sends one [`ToGuest::Exec`] at a time, with the command's standard input
+//! A frame is a type byte, a little-endian `u32` length, that many bytes, at most [`MAX_PAYLOAD`], and the byte [`END`]. The guest says
+//! [`ToHost::Ready`] whenever an agent begins: at boot, and when the kernel that had it died and another one took its place. So either side may see the end of
+//! something that was cut. Each therefore begins with a [`sync`]: zeros, more than any frames can have in a row, which end whatever was cut and are no
+//! frame themselves. The guest sends one before `Ready`, the host one when it hears `Ready`, and both ignore what comes before. Then the host sends one [`ToGuest::Exec`] at a time, with the command's standard input
 //! as [`ToGuest::Stdin`] frames, and waits for [`ToHost::Exit`]. Streams are flow-controlled by the channel itself: who cannot
 //! take more does not read. So a `Kill` behind input that the command does not read waits for the command.
 #![no_std]
@@ -16,11 +18,20 @@ use alloc::vec::Vec;
 pub use decoder::{Decoder, Message};
 
 /// The version that [`ToHost::Ready`] announces.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The most payload bytes in a frame.
 pub const MAX_PAYLOAD: usize = 32 * 1024;
 /// The bytes before the payload.
 pub const HEADER: usize = 5;
+/// The byte after the payload: zeros that complete a frame that was cut are none.
+pub const END: u8 = 0xff;
+/// How many zeros are a [`sync`]. Of a length and its payload at most `MAX_PAYLOAD + 4` are zeros in a row: types and [`END`] are none.
+pub const SYNC: usize = MAX_PAYLOAD + 16;
+
+/// Appends what tells the other side that everything before is over.
+pub fn sync(out: &mut Vec<u8>) {
+    out.resize(out.len() + SYNC, 0);
+}
 
 /// Why a stream of frames cannot be read on. The channel is of no use after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +42,8 @@ pub enum Error {
     TooLong(u32),
     /// The payload is not what frames of this type carry.
     BadPayload(u8),
+    /// A frame of this type does not end where it says.
+    NoEnd(u8),
 }
 
 impl core::fmt::Display for Error {
@@ -38,6 +51,7 @@ impl core::fmt::Display for Error {
         match self {
             Self::UnknownType(kind) => write!(f, "unknown frame type {kind:#x}"),
             Self::TooLong(length) => write!(f, "frame of {length} bytes, at most {MAX_PAYLOAD} are allowed"),
+            Self::NoEnd(kind) => write!(f, "a frame of type {kind:#x} does not end where it says"),
             Self::BadPayload(kind) => write!(f, "malformed payload in a frame of type {kind:#x}"),
         }
     }
@@ -63,8 +77,13 @@ pub enum ToGuest<'a> {
 /// What the guest says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToHost<'a> {
-    /// The agent listens; its protocol version.
-    Ready(u32),
+    /// The agent listens.
+    Ready {
+        /// Its protocol version.
+        version: u32,
+        /// The kernel that it runs on, by index.
+        kernel: u16,
+    },
     /// Bytes that the command wrote to its standard output.
     Stdout(&'a [u8]),
     /// Bytes that the command wrote to its standard error.
@@ -84,6 +103,7 @@ fn frame(out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
     out.push(kind);
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     out.extend_from_slice(payload);
+    out.push(END);
 }
 
 impl<'a> Message<'a> for ToGuest<'a> {
@@ -113,7 +133,10 @@ impl<'a> Message<'a> for ToGuest<'a> {
 impl<'a> Message<'a> for ToHost<'a> {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Ready(version) => frame(out, 0x81, &version.to_le_bytes()),
+            Self::Ready { version, kernel } => {
+                let ([a, b, c, d], [e, f]) = (version.to_le_bytes(), kernel.to_le_bytes());
+                frame(out, 0x81, &[a, b, c, d, e, f]);
+            }
             Self::Stdout(bytes) => frame(out, 0x82, bytes),
             Self::Stderr(bytes) => frame(out, 0x83, bytes),
             Self::Exit(status) => frame(out, 0x84, &status.to_le_bytes()),
@@ -124,7 +147,13 @@ impl<'a> Message<'a> for ToHost<'a> {
     fn parse(kind: u8, payload: &'a [u8]) -> Result<Self, Error> {
         let word = || payload.try_into().map_err(|_| Error::BadPayload(kind));
         match kind {
-            0x81 => Ok(Self::Ready(u32::from_le_bytes(word()?))),
+            0x81 => match *payload {
+                // What later versions add is theirs.
+                [a, b, c, d, e, f, ..] => {
+                    Ok(Self::Ready { version: u32::from_le_bytes([a, b, c, d]), kernel: u16::from_le_bytes([e, f]) })
+                }
+                _ => Err(Error::BadPayload(kind)),
+            },
             0x82 => Ok(Self::Stdout(payload)),
             0x83 => Ok(Self::Stderr(payload)),
             0x84 => Ok(Self::Exit(i32::from_le_bytes(word()?))),

@@ -5,13 +5,14 @@
 
 extern crate alloc;
 
+pub mod seat;
 pub mod tree;
 
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
-use base::{KernelId, Ready, Wake as _};
+use base::KernelId;
 use files::{FileHandler, FileService};
 use hal::boot::{BootInfo, PhysRange};
 use hal::cpuref::{CpuRef, FenceToken, Fenced};
@@ -22,11 +23,14 @@ use membership::{Config, Machine, MembershipService, Outcome, Service, View};
 use memory::{MemoryHandler, MemoryService};
 use names::{NameHandler, NameService};
 use plan::Plan;
+use resources::{ResourceHandler, ResourceService};
+use task::Kernel;
 use task::cluster::CpuFact;
 use task::time::{Expire, Timer};
-use task::{Kernel, Task};
 use tasks::{ClusterView, OwnKernel, TaskHandler, TaskService};
 
+pub use crate::seat::Hardware;
+use crate::seat::{Orders, Seat};
 use crate::tree::Own;
 
 /// Membership over this machine's memory.
@@ -57,6 +61,8 @@ struct Board {
     alarm: SpinLock<Option<Timer>>,
     peers: Once<Weak<Peers>>,
     memory: Once<Weak<MemoryService>>,
+    resources: Once<Arc<ResourceService>>,
+    hardware: Once<Arc<dyn Hardware>>,
     me: Weak<Self>,
 }
 
@@ -103,6 +109,11 @@ impl Machine for Board {
                 (Outcome::Fenced, Fenced::Reset) => Outcome::Fenced,
             };
         }
+        if outcome != Outcome::Lost
+            && let (Some(resources), Some(hardware)) = (self.resources.get(), self.hardware.get())
+        {
+            hardware.quiet(&seat::devices(resources.owned_by(victim)));
+        }
         outcome
     }
 
@@ -131,6 +142,8 @@ struct Services {
     memory: Arc<MemoryService>,
     files: Arc<FileService>,
     peers: Weak<Peers>,
+    resources: Arc<ResourceService>,
+    orders: Arc<Orders>,
 }
 
 impl Service for Services {
@@ -139,11 +152,14 @@ impl Service for Services {
         let outcome = self.peers.upgrade().and_then(|peers| peers.outcome(dead.index));
         self.memory.peer_down(dead, outcome.is_none_or(|outcome| outcome == Outcome::Lost));
         self.files.peer_down(dead);
+        self.resources.peer_down(dead, outcome == Some(Outcome::Lost));
     }
 
     fn view(&self, view: &View) {
         self.names.view(view.epoch, view.members.clone());
         self.tasks.view(view.members.clone());
+        self.resources.view(view.epoch, view.members.clone());
+        self.orders.look();
     }
 }
 
@@ -155,52 +171,39 @@ pub struct Cluster {
     pub files: Arc<FileService>,
     /// Processes of all kernels, for `/proc`.
     pub processes: Arc<ClusterView>,
-    /// Told when a view is in force.
-    watcher: Arc<Watcher>,
-}
-
-/// Wakes the thread that waits for company.
-#[derive(Default)]
-struct Watcher(Once<Arc<Task>>);
-
-impl Service for Watcher {
-    fn peer_down(&self, _: KernelId) {}
-
-    fn view(&self, _: &View) {
-        if let Some(thread) = self.0.get() {
-            thread.clone().wake(Ready::all());
-        }
-    }
+    /// Who owns what the machine has once.
+    pub resources: Arc<ResourceService>,
+    names: Arc<NameService>,
+    tasks: Arc<TaskService>,
+    orders: Arc<Orders>,
+    board: Arc<Board>,
 }
 
 impl Cluster {
-    /// Serves this kernel's own trees to the others. A kernel that joined shows its programs the tree of the lowest kernel that was there before.
-    pub fn share(&self, kernel: &Arc<Kernel>, own: &Own, founder: bool) {
+    /// What drives the devices of this kernel, and of those that die.
+    pub fn set_hardware(&self, hardware: Arc<dyn Hardware>) {
+        // It is set once, when the kernel is put together.
+        let _ = self.board.hardware.set(hardware);
+    }
+
+    /// Serves this kernel's own trees to the others, shows its programs the tree of the kernel that has the machine's, and takes over what others
+    /// had that died.
+    pub fn share(&self, kernel: &Arc<Kernel>, own: Own) {
         self.files.set_tree(wire::files::tree::ROOT, own.root.clone());
         self.files.set_tree(wire::files::tree::DEVICES, own.dev.clone());
         self.files.set_tree(wire::files::tree::PTYS, own.pts.clone());
-        if founder {
-            return;
-        }
-        let (peers, files, watcher, of) =
-            (self.peers.clone(), self.files.clone(), self.watcher.clone(), kernel.clone());
-        let started = kernel.start_thread("tree", move |thread| {
-            // Nobody else waits for company.
-            let _ = watcher.0.set(thread.clone());
-            let me = of.id();
-            let home = loop {
-                thread.begin_wait();
-                if let Some(home) = peers.view().members.iter().copied().filter(|&member| member != me).min() {
-                    break home;
-                }
-                thread.park();
-            };
-            match crate::tree::see(&of, &files, home, thread) {
-                Ok(()) => log::info!("the tree of kernel {home}"),
-                Err(why) => log::error!("the tree of kernel {home} cannot be seen: {why}"),
-            }
-        });
-        if let Err(why) = started {
+        let seat = Seat {
+            kernel: kernel.clone(),
+            peers: Arc::downgrade(&self.peers),
+            names: self.names.clone(),
+            tasks: self.tasks.clone(),
+            files: self.files.clone(),
+            resources: self.resources.clone(),
+            orders: self.orders.clone(),
+            hardware: self.board.hardware.get().cloned(),
+            own,
+        };
+        if let Err(why) = seat.start() {
             log::error!("the tree of the others: {why}");
         }
     }
@@ -210,8 +213,11 @@ impl Cluster {
 struct Served {
     files: Arc<FileService>,
     processes: Arc<ClusterView>,
-    watcher: Arc<Watcher>,
     memory: Arc<MemoryService>,
+    resources: Arc<ResourceService>,
+    names: Arc<NameService>,
+    tasks: Arc<TaskService>,
+    orders: Arc<Orders>,
 }
 
 /// Plugs the services into the links and into the kernel.
@@ -220,6 +226,7 @@ fn serve(
     kernel: &Arc<Kernel>,
     peers: &Arc<Peers>,
     reaches: Vec<Reach>,
+    board: &Arc<Board>,
     extras: Vec<Extra>,
 ) -> Result<Served, String> {
     let (links, kernels) = (peers.links(), facts.plan.kernels.len() as u16);
@@ -245,24 +252,32 @@ fn serve(
     tasks.attach(Arc::new(OwnKernel(kernel.clone())));
     files.attach(kernel.vfs().clone());
     tasks.set_handles(files.clone());
+    let orders = Orders::new();
+    let resources = ResourceService::new(links.clone(), seat::plans(facts.plan), orders.clone());
+    // Made a moment ago: nobody else has set it.
+    let _ = board.resources.set(resources.clone());
     let registered = links.register("names", Arc::new(NameHandler(names.clone())))
         && links.register("tasks", Arc::new(TaskHandler(tasks.clone())))
         && links.register("memory", Arc::new(MemoryHandler(memory.clone())))
         && links.register("files", Arc::new(FileHandler(files.clone())))
         && links.register("generic", Arc::new(FileHandler(files.clone())))
+        && links.register("devices", Arc::new(ResourceHandler(resources.clone())))
         && links.register("test", Arc::new(link::echo::EchoService))
         && extras.into_iter().all(|(name, handler)| links.register(name, handler))
         && kernel.set_cluster(Arc::new(tasks::Peers(tasks.clone())));
     let processes = Arc::new(ClusterView::new(kernel.clone(), tasks.clone()));
     let (of, weak) = (memory.clone(), Arc::downgrade(peers));
-    peers.add(Arc::new(Services { names, tasks, memory: of, files: files.clone(), peers: weak }));
-    let watcher = Arc::new(Watcher::default());
-    peers.add(watcher.clone());
-    if registered {
-        Ok(Served { files, processes, watcher, memory })
-    } else {
-        Err(String::from("a service was there already"))
-    }
+    peers.add(Arc::new(Services {
+        names: names.clone(),
+        tasks: tasks.clone(),
+        memory: of,
+        files: files.clone(),
+        peers: weak,
+        resources: resources.clone(),
+        orders: orders.clone(),
+    }));
+    let served = Served { files, processes, memory, resources, names, tasks, orders };
+    if registered { Ok(served) } else { Err(String::from("a service was there already")) }
 }
 
 /// FNV-1a of the plan: kernels of different plans do not talk.
@@ -304,6 +319,8 @@ pub fn join(
         alarm: SpinLock::new(rank::LINK, None),
         peers: Once::new(),
         memory: Once::new(),
+        resources: Once::new(),
+        hardware: Once::new(),
         me: weak.clone(),
     });
     let ms = |n: u32| u64::from(n) * 1_000_000;
@@ -313,7 +330,8 @@ pub fn join(
     let peers = MembershipService::new(me, facts.plan.kernels.len() as u16, shm, board.clone(), config);
     // Made a moment ago: nobody else has set it.
     let _ = board.peers.set(Arc::downgrade(&peers));
-    let Served { files, processes, watcher, memory } = serve(facts, kernel, &peers, reaches, extras)?;
+    let Served { files, processes, memory, resources, names, tasks, orders } =
+        serve(facts, kernel, &peers, reaches, &board, extras)?;
     let _ = board.memory.set(Arc::downgrade(&memory));
     if !publish(&peers) {
         return Err(String::from("it has begun already"));
@@ -322,5 +340,5 @@ pub fn join(
         Some(starter) => peers.enter(starter),
         None => peers.found(),
     }
-    Ok(Cluster { peers, files, processes, watcher })
+    Ok(Cluster { peers, files, processes, resources, names, tasks, orders, board })
 }

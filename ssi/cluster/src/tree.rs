@@ -1,6 +1,7 @@
 //! The file tree that programs find: the archive as root, `/dev` on it. A kernel that joined others puts theirs over its own.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use base::{KernelId, Result, wait::Try};
 use files::FileService;
@@ -8,7 +9,7 @@ use procfs::ProcessView;
 use task::Task;
 use vfs::devfs::DevFs;
 use vfs::tmpfs::{self, TmpfsType};
-use vfs::{Caller, Device, FileKind, Follow, Inode, OpenFile, OpenFlags, Status, Vfs, Walk};
+use vfs::{Caller, Device, FileKind, Follow, Inode, Mount, OpenFile, OpenFlags, Status, Vfs, Walk};
 use wire::files::tree;
 
 /// What this kernel has by itself; it stays when the kernel whose tree is seen dies.
@@ -21,7 +22,14 @@ pub struct Own {
     pub dev: Arc<dyn Inode>,
     /// `/dev/pts`.
     pub pts: Arc<dyn Inode>,
+    /// `/dev`, for devices that come later.
+    pub devfs: Arc<DevFs>,
+    /// Where it is mounted: everything else is of the machine's tree.
+    pub mounts: Vec<Arc<Mount>>,
 }
+
+/// A device in `/dev`: name, kind, number, mode.
+pub type Node = (&'static str, FileKind, Device, u32);
 
 /// Waits for nothing: at boot everything is local.
 struct Never;
@@ -36,8 +44,8 @@ impl vfs::WaitOps for Never {
 pub trait Devices {
     /// Makes them known to the tree.
     fn register(&self, vfs: &Vfs);
-    /// What `/dev` shows beside what every kernel has: name, kind, number, mode.
-    fn nodes(&self) -> &[(&'static str, FileKind, Device, u32)];
+    /// What `/dev` shows beside what every kernel has.
+    fn nodes(&self) -> Vec<Node>;
 }
 
 /// Makes the tree of `kernel`, with `processes` in `/proc` (its own without peers); where `/proc/cob` and others are filled in.
@@ -60,7 +68,7 @@ pub fn make(
     vfs::tty::pty::install(vfs);
     devices.register(vfs);
     let dev = DevFs::install(vfs)?;
-    for &(name, kind, number, mode) in devices.nodes() {
+    for (name, kind, number, mode) in devices.nodes() {
         dev.add(name, kind, number, mode)?;
     }
     let root = vfs.root()?;
@@ -69,11 +77,12 @@ pub fn make(
     if let Ok(at) = walk.find(b"/dev", Follow::Yes) {
         vfs.mount(&caller, at, "devtmpfs", "devtmpfs", "", vfs::place::MountFlags::empty())?;
     }
-    Ok(Own { trees, root: tree, dev: dev.root().clone(), pts: vfs.ptys.root(vfs)? })
+    let (mounts, pts) = (vfs.mounts(), vfs.ptys.root(vfs)?);
+    Ok(Own { trees, root: tree, dev: dev.root().clone(), pts, devfs: dev, mounts })
 }
 
 /// Waits in a kernel thread.
-struct InThread<'a>(&'a Arc<Task>);
+pub struct InThread<'a>(pub &'a Arc<Task>);
 
 impl vfs::WaitOps for InThread<'_> {
     fn wait(&self, op: &mut dyn vfs::caller::Waitable) -> Result<()> {
@@ -110,10 +119,64 @@ pub fn see(kernel: &Arc<task::Kernel>, files: &Arc<FileService>, home: KernelId,
     };
     over(find(b"/dev")?, dev, "devtmpfs");
     over(find(b"/dev/pts")?, pts, "devpts");
+    mount_own(kernel, wait)
+}
+
+/// Mounts what every kernel serves itself: `/proc` and `/sys` show the whole machine.
+fn mount_own(kernel: &Arc<task::Kernel>, wait: &dyn vfs::WaitOps) -> Result<()> {
+    let vfs = kernel.vfs();
+    let caller = Caller::kernel();
     for (path, kind) in [(&b"/proc"[..], "proc"), (b"/sys", "sysfs")] {
-        vfs.mount(&caller, find(path)?, kind, kind, "", vfs::place::MountFlags::empty())?;
+        let root = vfs.root()?;
+        let at = Walk { vfs, caller: &caller, start: root.clone(), root, wait }.find(path, Follow::Yes)?;
+        vfs.mount(&caller, at, kind, kind, "", vfs::place::MountFlags::empty())?;
     }
     Ok(())
+}
+
+/// Makes this kernel's own tree the one that is shown, with all that the first program mounts in a machine that starts.
+///
+/// # Errors
+/// What is wrong with the archive.
+pub fn complete(kernel: &Arc<task::Kernel>, own: &Own, thread: &Arc<Task>) -> Result<()> {
+    let wait: &dyn vfs::WaitOps = &InThread(thread);
+    let vfs = kernel.vfs();
+    let caller = Caller::kernel();
+    let root = vfs.root()?;
+    let at = Walk { vfs, caller: &caller, start: root.clone(), root, wait }.find(b"/dev/pts", Follow::Yes)?;
+    vfs.attach(at, own.pts.clone(), "devpts", "devpts", "", vfs::place::MountFlags::empty());
+    mount_own(kernel, wait)
+}
+
+/// Programs whose working directory or root is in one of the mounts that are gone find themselves at the same path of the tree that is there now. Where that has no
+/// such directory they stay where nothing is: everything there says `EHOSTDOWN`, and absolute paths work.
+pub fn relocate(kernel: &Arc<task::Kernel>, gone: &[Arc<Mount>], wait: &dyn vfs::WaitOps) {
+    let vfs = kernel.vfs();
+    let caller = Caller::kernel();
+    let again = |place: Result<vfs::Place>| {
+        let place = place.ok().filter(|place| gone.iter().any(|m| Arc::ptr_eq(m, &place.mount)))?;
+        let root = vfs.root().ok()?;
+        let (path, there) = place.path(None);
+        if !there {
+            return None;
+        }
+        let found = Walk { vfs, caller: &caller, start: root.clone(), root, wait }.find(&path, Follow::Yes).ok()?;
+        (found.kind() == FileKind::Directory).then_some(found)
+    };
+    // Who is forked from a program that was not yet looked at comes next time.
+    let mut some = true;
+    while core::mem::take(&mut some) {
+        for fs in kernel.table.processes().iter().flat_map(|p| p.threads()).map(|task| task.fs()) {
+            if let Some(root) = again(fs.root()) {
+                fs.set_root(root);
+                some = true;
+            }
+            if let Some(cwd) = again(fs.cwd()) {
+                fs.set_cwd(cwd);
+                some = true;
+            }
+        }
+    }
 }
 
 /// What the first program has as its standard streams.

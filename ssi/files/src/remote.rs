@@ -350,7 +350,8 @@ impl RemoteInode {
         Self { service, object, kind, base }
     }
 
-    /// The replica, if the home is dead and there is one.
+    /// The replica, if the home is dead and there is one. It is only read: what is written belongs into the tree of the machine, whose next home
+    /// this kernel need not be.
     fn replica(&self) -> Option<&Arc<dyn Inode>> {
         self.base.as_ref().filter(|_| self.service.is_dead(self.object))
     }
@@ -411,9 +412,6 @@ impl Inode for RemoteInode {
     }
 
     fn set_attr(&self, caller: &Caller, change: SetAttr) -> TryResult<()> {
-        if let Some(replica) = self.replica() {
-            return replica.set_attr(caller, change);
-        }
         self.service.ask(self.object, &wire::files::SetAttr {}, &encode(&[caller, &change]), nothing)
     }
 
@@ -432,16 +430,10 @@ impl Inode for RemoteInode {
     }
 
     fn create(&self, caller: &Caller, name: &[u8], node: NewNode, mode: u32) -> TryResult<Arc<dyn Inode>> {
-        if let Some(replica) = self.replica() {
-            return replica.create(caller, name, node, mode);
-        }
         self.node(&NodeCreate { mode }, &encode(&[caller, &name_of(name), &node]), name)
     }
 
     fn create_unnamed(&self, caller: &Caller, mode: u32) -> TryResult<Arc<dyn Inode>> {
-        if let Some(replica) = self.replica() {
-            return replica.create_unnamed(caller, mode);
-        }
         self.node(&NodeCreateUnnamed { mode }, &encode(&[caller]), b"")
     }
 
@@ -451,9 +443,6 @@ impl Inode for RemoteInode {
     }
 
     fn unlink(&self, caller: &Caller, name: &[u8], directory: bool) -> TryResult<()> {
-        if let Some(replica) = self.replica() {
-            return replica.unlink(caller, name, directory);
-        }
         let message = NodeUnlink { directory: u8::from(directory) };
         self.service.ask(self.object, &message, &encode(&[caller, &name_of(name)]), nothing)
     }
@@ -487,7 +476,7 @@ impl Inode for RemoteInode {
         status: Status,
         place: Place,
     ) -> TryResult<Arc<dyn OpenFile>> {
-        if let Some(replica) = self.replica() {
+        if let Some(replica) = self.replica().filter(|_| !flags.intersects(OpenFlags::WRITE | OpenFlags::TRUNCATE)) {
             return replica.clone().open(caller, flags, status, place);
         }
         let message = NodeOpen { flags: flags.bits(), status: status.bits() };

@@ -67,6 +67,23 @@ impl Local for OwnKernel {
         self.0.table.processes().iter().flat_map(of).filter(|(_, child)| !here(*child)).collect()
     }
 
+    fn away_from_parent(&self) -> Vec<(Pid, Pid)> {
+        let table = &self.0.table;
+        let of = |p: &Arc<task::process::Process>| (p.pid(), p.ppid());
+        let away = |(_, parent): &(Pid, Pid)| parent.0 != 0 && table.process(*parent).is_none();
+        table.processes().iter().map(of).filter(away).collect()
+    }
+
+    fn of_init(&self) -> Vec<Pid> {
+        self.0.table.processes().iter().filter(|p| p.ppid() == Pid::INIT).map(|p| p.pid()).collect()
+    }
+
+    fn orphaned(&self, child: Pid) {
+        if let Some(process) = self.0.table.process(child) {
+            self.0.orphan(&process);
+        }
+    }
+
     fn adopt(&self, parent: Pid, children: Vec<ChildRecord>) -> bool {
         let here = self.0.table.process(parent).is_some();
         if here {

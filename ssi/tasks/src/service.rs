@@ -56,6 +56,12 @@ pub trait Local: Send + Sync {
     fn child_event(&self, parent: Pid, event: ChildEvent) -> bool;
     /// Parents that are here with children that are not, which live as far as is known.
     fn absent_children(&self) -> Vec<(Pid, Pid)>;
+    /// Processes that are here, with their parents if those are not.
+    fn away_from_parent(&self) -> Vec<(Pid, Pid)>;
+    /// Children of pid 1 that are here.
+    fn of_init(&self) -> Vec<Pid>;
+    /// The parent of a process that is here died: pid 1 gets it.
+    fn orphaned(&self, child: Pid);
     /// New children for a process that is here. `false` if it is not.
     fn adopt(&self, parent: Pid, children: Vec<ChildRecord>) -> bool;
     /// A task that moves here: reserves everything that can fail and loads the program. The answer is the reserved process.
@@ -142,6 +148,7 @@ impl TaskService {
             return;
         };
         self.look_again();
+        self.orphans(&local);
         for (parent, child) in local.absent_children() {
             let local = local.clone();
             let name = Name { kind: Kind::Process, key: u64::from(child.0) };
@@ -153,6 +160,28 @@ impl TaskService {
                     local.child_event(parent, ChildEvent { pid: child, change });
                 }
             });
+        }
+    }
+
+    /// Processes here whose parents were on a kernel that is gone are pid 1's. If pid 1 is gone too they wait for the next one: see
+    /// [`TaskService::new_init`].
+    fn orphans(self: &Arc<Self>, local: &Arc<dyn Local>) {
+        for (child, parent) in local.away_from_parent() {
+            let local = local.clone();
+            let name = Name { kind: Kind::Process, key: u64::from(parent.0) };
+            when_done(self.names.lookup(name), move |found| {
+                if parent != Pid::INIT && found.is_err_and(|error| error.errno() == Errno::ESRCH) {
+                    local.orphaned(child);
+                }
+            });
+        }
+    }
+
+    /// There is a new pid 1, which knows none of the children of the old one.
+    pub fn new_init(self: &Arc<Self>) {
+        let Ok(local) = self.local() else { return };
+        for child in local.of_init() {
+            local.orphaned(child);
         }
     }
 

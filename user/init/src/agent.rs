@@ -182,7 +182,10 @@ impl Agent {
         if !self.connected {
             self.connected = true;
             self.due = None;
-            ToHost::Ready(VERSION).encode(self.out.tail());
+            // The host may have heard half of what an agent before this one said.
+            ::agent::sync(self.out.tail());
+            let kernel = crate::system::kernel_index();
+            ToHost::Ready { version: VERSION, kernel }.encode(self.out.tail());
         }
         let Flow::Moved(n) = flow else {
             return Ok(Heard::Nothing);

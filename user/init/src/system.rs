@@ -101,6 +101,13 @@ pub fn kernel_argument(key: &str, value: &str) -> bool {
     }
 }
 
+/// The kernel of the machine that this process runs on; 0 elsewhere.
+pub fn kernel_index() -> u16 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CobKernel:"));
+    line.and_then(|index| index.trim().parse().ok()).unwrap_or(0)
+}
+
 /// What programs find in their environment and as their directory.
 pub fn environment(command: &mut Command) {
     let home = if Path::new("/root").is_dir() { "/root" } else { "/" };

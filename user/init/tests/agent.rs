@@ -27,7 +27,7 @@ struct Host {
 /// An owned [`ToHost`].
 #[derive(Debug, PartialEq)]
 enum Said {
-    Ready(u32),
+    Ready,
     Stdout(Vec<u8>),
     Stderr(Vec<u8>),
     Exit(i32),
@@ -54,7 +54,10 @@ impl Host {
         drop(OwnedFd::from(theirs));
         channel.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut host = Self { init, channel, decoder: Decoder::new() };
-        assert_eq!(host.hear(), Said::Ready(1));
+        assert_eq!(host.hear(), Said::Ready);
+        let mut bytes = Vec::new();
+        agent::sync(&mut bytes);
+        (&host.channel).write_all(&bytes).unwrap();
         host
     }
 
@@ -69,7 +72,10 @@ impl Host {
         loop {
             if let Some(message) = self.decoder.next::<ToHost>().unwrap() {
                 return match message {
-                    ToHost::Ready(version) => Said::Ready(version),
+                    ToHost::Ready { version, .. } => {
+                        assert_eq!(version, agent::VERSION);
+                        Said::Ready
+                    }
                     ToHost::Stdout(bytes) => Said::Stdout(bytes.to_vec()),
                     ToHost::Stderr(bytes) => Said::Stderr(bytes.to_vec()),
                     ToHost::Exit(status) => Said::Exit(status),
@@ -221,7 +227,7 @@ fn two_commands_at_once_are_refused() {
 #[test]
 fn nonsense_is_answered() {
     let mut host = Host::start();
-    (&host.channel).write_all(&[77, 0, 0, 0, 0]).unwrap();
+    (&host.channel).write_all(&[77, 0, 0, 0, 0, agent::END]).unwrap();
     assert_eq!(host.hear(), Said::Error("protocol: unknown frame type 0x4d".into()));
     drop(host.channel);
     assert!(host.init.wait().unwrap().success(), "init ends when the channel does");
