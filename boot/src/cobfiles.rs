@@ -1,7 +1,5 @@
 //! `/proc/cob`: the kernels, links and resources as files (`docs/proc-cob.md`).
 
-use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -9,83 +7,29 @@ use alloc::vec::Vec;
 use core::fmt::Write as _;
 use core::sync::atomic::Ordering;
 
-use base::wait::{TryResult, done};
+use base::wait::TryResult;
 use base::{Errno, Error, KernelId};
-use hal::sync::{SpinLock, rank};
 use hal::time::now;
-use link::{Handler, Incoming, Links};
-use membership::{Outcome, Service, View};
+use life::{LifeService, Phase, What};
 use plan::{Kernel, Plan};
 use procfs::entry::Entry;
 use resources::ResourceService;
 use vfs::Caller;
-use wire::resources::{Order, OrderDone, order};
-use wire::{Lane, ObjectId};
+use wire::Lane;
+use wire::resources::order;
 
 use crate::facts::Facts;
 use crate::member::{Cluster, Peers};
 
 const MS: u64 = 1_000_000;
-/// How long a kernel has to answer an order, in nanoseconds.
-const PATIENCE: u64 = 1000 * MS;
-
-/// Does to this kernel what was ordered.
-fn obey(what: u8) -> ! {
-    if what == order::CRASH {
-        panic!("ordered to crash by /proc/cob/control");
-    }
-    log::warn!("ordered to hang by /proc/cob/control");
-    // Kernels run with interrupts off: nothing ends this.
-    loop {
-        core::hint::spin_loop();
-    }
-}
-
-/// Takes orders of other kernels.
-pub struct Orders;
-
-impl Handler for Orders {
-    fn handle(&self, links: &Links, message: &Incoming<'_>) -> link::Result<()> {
-        let (asked, _) = message.read::<Order>()?;
-        if !matches!(asked.what, order::CRASH | order::HANG) {
-            links.refuse(message.answer_to(), Errno::EINVAL);
-            return Ok(());
-        }
-        links.answer(message.answer_to(), &OrderDone { what: asked.what }, &[])?;
-        obey(asked.what)
-    }
-}
-
-/// Who was seen, and since when: index to the last incarnation and the time at which it entered the view.
-struct Seen(SpinLock<BTreeMap<u16, (u32, u64)>>);
-
-impl Seen {
-    fn note(&self, view: &View) {
-        let mut seen = self.0.lock();
-        for member in &view.members {
-            let entry = seen.entry(member.index).or_insert((0, 0));
-            if entry.0 != member.incarnation {
-                *entry = (member.incarnation, now());
-            }
-        }
-    }
-}
-
-impl Service for Seen {
-    fn peer_down(&self, _: KernelId) {}
-
-    fn view(&self, view: &View) {
-        self.note(view);
-    }
-}
-
 /// What the files show.
 struct Machine {
     plan: Plan,
     me: KernelId,
+    kernel: Arc<task::Kernel>,
     peers: Arc<Peers>,
     owners: Arc<ResourceService>,
-    seen: Arc<Seen>,
+    life: Arc<LifeService>,
 }
 
 /// Numbers as `0-3,8`.
@@ -105,28 +49,34 @@ fn ranges(numbers: impl Iterator<Item = u32>) -> String {
 }
 
 impl Machine {
+    fn state(&self, member: Option<KernelId>, phase: Option<Phase>) -> &'static str {
+        match (member, phase) {
+            (Some(_), Some(Phase::Stopping)) => "stopping",
+            (Some(id), _) if self.peers.is_suspect(id) => "suspect",
+            (Some(_), _) => "up",
+            (None, Some(Phase::Booting)) => "booting",
+            (None, Some(Phase::Lost)) => "lost",
+            // It was up and is not any more; the view without it is on its way.
+            (None, Some(Phase::Dead | Phase::Up | Phase::Stopping)) => "dead",
+            (None, Some(Phase::Off | Phase::Failed) | None) => "off",
+        }
+    }
+
     fn kernels(&self) -> String {
         let view = self.peers.view();
         let mut text = String::from("id incarnation isa cpus memory_bytes state uptime_ms here\n");
         for kernel in &self.plan.kernels {
             let member = view.at(kernel.index).filter(|&id| !self.peers.is_dead(id));
-            let state = match (member, self.peers.outcome(kernel.index)) {
-                (Some(_), _) => "up",
-                (None, Some(Outcome::Lost)) => "lost",
-                (None, Some(_)) => "dead",
-                (None, None) => "off",
-            };
-            let known = self.seen.0.lock().get(&kernel.index).copied();
-            let uptime = match (member, known) {
-                (Some(_), Some((_, since))) => (now().saturating_sub(since) / MS).to_string(),
-                _ => "-".to_string(),
-            };
+            let row = self.life.row(kernel.index);
+            let state = self.state(member, row.map(|row| row.phase));
+            let since = member.and_then(|id| self.peers.since(id));
+            let uptime = since.map_or("-".to_string(), |since| (now().saturating_sub(since) / MS).to_string());
             // Writing to a string never fails, here and below.
             let _ = writeln!(
                 text,
                 "{} {} {} {} {} {state} {uptime} {}",
                 kernel.index,
-                known.map_or(0, |(incarnation, _)| incarnation),
+                row.map_or(0, |row| row.incarnation),
                 kernel.isa.name(),
                 ranges(kernel.cpus.iter().map(|c| c.global)),
                 kernel.memory_bytes(),
@@ -175,27 +125,54 @@ impl Machine {
         }
     }
 
+    /// The deaths that this kernel saw, and how long it took until its last service was told.
+    fn deaths(&self) -> String {
+        let mut text = String::from("id incarnation orderly ended_ns told_ns took_ns\n");
+        for death in self.peers.deaths() {
+            let (ended, took) = match death.ended {
+                Some(at) => (at.to_string(), death.told.saturating_sub(at).to_string()),
+                None => ("-".to_string(), "-".to_string()),
+            };
+            let _ = writeln!(
+                text,
+                "{} {} {} {ended} {} {took}",
+                death.kernel.index,
+                death.kernel.incarnation,
+                u8::from(death.orderly),
+                death.told
+            );
+        }
+        text
+    }
+
+    /// What this kernel uses, for who looks for leaks.
+    fn usage(&self) -> String {
+        let frames = hal::frame::stats();
+        let links = self.peers.links();
+        let peers = links.peers();
+        let lost: u64 = peers.iter().map(|peer| peer.counters.strangers.load(Ordering::Relaxed)).sum();
+        let waiting: u64 = peers.iter().flat_map(|peer| Lane::ALL.map(|lane| peer.report(lane).waiting)).sum();
+        format!(
+            "frames_total frames_free heap_pages heap_bytes windows links requests waiting lost tasks\n\
+             {} {} {} {} {} {} {} {waiting} {lost} {}\n",
+            frames.total,
+            frames.free,
+            hal::heap::pages(),
+            hal::heap::used(),
+            hal::window::count(),
+            peers.len(),
+            links.under_way(),
+            self.kernel.table.count(),
+        )
+    }
+
     /// Makes a kernel do `what` to itself.
     fn order(&self, index: u16, what: u8) -> TryResult<()> {
-        let down = || Error::new(Errno::EHOSTDOWN, "the kernel is not up");
         if index == self.me.index {
-            obey(what);
+            cluster::life::obey(&self.peers, what);
         }
-        let target = self.peers.view().at(index).filter(|&id| !self.peers.is_dead(id)).ok_or_else(down)?;
-        let links = self.peers.links();
-        let (call, completer) = objects::call::<()>();
-        let then = Box::new(move |_: &Links, answer: link::Result<Incoming<'_>>| {
-            // Nobody waits any more: there is nothing to undo.
-            let _ = completer.complete(match answer {
-                Ok(_) => done(()),
-                // It was up when asked, and died of this or of something else.
-                // It was up when the order went out: its death is what was ordered, and may overtake the answer.
-                Err(why) if why.errno == Errno::EHOSTDOWN => done(()),
-                Err(why) => Err(why.errno.into()),
-            });
-        });
-        links.request(objects::to_wire(target), ObjectId::NONE, &Order { what }, &[], now() + PATIENCE, then);
-        call.into_try()
+        let target = self.peers.view().at(index).filter(|&id| !self.peers.is_dead(id));
+        self.life.command(target.ok_or(Error::new(Errno::EHOSTDOWN, "the kernel is not up"))?, what)
     }
 }
 
@@ -217,16 +194,18 @@ impl Entry for Control {
             return Err(nonsense());
         };
         let index: u16 = index.parse().map_err(|_| nonsense())?;
-        let what = match verb {
-            "crash" => order::CRASH,
-            "hang" => order::HANG,
-            "boot" | "stop" => return Err(Errno::ENOSYS.into()),
-            _ => return Err(nonsense()),
-        };
+        if !matches!(verb, "boot" | "stop" | "crash" | "hang") {
+            return Err(nonsense());
+        }
         if self.0.plan.kernel(index).is_none() {
             return Err(Errno::ENXIO.into());
         }
-        self.0.order(index, what)
+        match verb {
+            "boot" => self.0.life.order(index, What::Boot),
+            "stop" => self.0.life.order(index, What::Stop),
+            "crash" => self.0.order(index, order::CRASH),
+            _ => self.0.order(index, order::HANG),
+        }
     }
 
     fn mode(&self) -> u32 {
@@ -235,24 +214,26 @@ impl Entry for Control {
 }
 
 /// Fills `/proc/cob`.
-pub fn install(facts: &Facts, cluster: &Cluster, trees: &procfs::Trees) {
-    let peers = &cluster.peers;
-    let seen = Arc::new(Seen(SpinLock::new(rank::LINK, BTreeMap::new())));
-    peers.add(seen.clone());
-    // Views from before it was added.
-    seen.note(&peers.view());
+pub fn install(facts: &Facts, kernel: &Arc<task::Kernel>, cluster: &Cluster, trees: &procfs::Trees) {
     let me = KernelId { index: facts.info.index, incarnation: facts.info.incarnation };
     let machine = Arc::new(Machine {
         plan: facts.plan.clone(),
         me,
-        peers: peers.clone(),
+        kernel: kernel.clone(),
+        peers: cluster.peers.clone(),
         owners: cluster.resources.clone(),
-        seen,
+        life: cluster.life.clone(),
     });
-    let (kernels, links, resources, text) = (machine.clone(), machine.clone(), machine.clone(), facts.text.clone());
-    trees.cob.text("kernels", move || kernels.kernels());
-    trees.cob.text("links", move || links.links());
-    trees.cob.text("resources", move || resources.resources());
+    let text = facts.text.clone();
+    let show = |name: &str, what: fn(&Machine) -> String| {
+        let machine = machine.clone();
+        trees.cob.text(name, move || what(&machine));
+    };
+    show("kernels", Machine::kernels);
+    show("links", Machine::links);
+    show("resources", Machine::resources);
+    show("deaths", Machine::deaths);
+    show("usage", Machine::usage);
     trees.cob.text("plan", move || text.clone());
-    trees.cob.file("control", Control(machine));
+    trees.cob.file("control", Control(machine.clone()));
 }

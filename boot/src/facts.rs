@@ -32,9 +32,7 @@ pub struct Facts {
 
 /// A file of the archive.
 pub fn file<'a>(archive: &'a [u8], path: &str) -> Option<&'a [u8]> {
-    let found =
-        cpio_reader::iter_files(archive).find(|e| e.name().trim_start_matches("./").trim_start_matches('/') == path)?;
-    Some(found.file())
+    cpio::find(archive, path)
 }
 
 /// Reads them. `early` gives physical memory that the loader or the starter left.

@@ -22,7 +22,7 @@ fn start(raw: &'static RawBoot) -> ! {
     hal::console::start_log(log::LevelFilter::Info);
     hal::console::set_death(death);
     let facts = match facts::read(raw, hal_x86_64::boot::early_bytes) {
-        Ok(facts) => facts,
+        Ok(facts) => Arc::new(facts),
         Err(why) => panic!("{why}"),
     };
     if let Err(why) = hal::boot::init(facts.info) {
@@ -49,16 +49,6 @@ fn start(raw: &'static RawBoot) -> ! {
         facts.info.n_cpus,
         facts.info.owned().iter().map(|r| r.len).sum::<u64>() >> 20,
     );
-    #[cfg(feature = "selftest")]
-    if facts.command_line.contains("selftest=") {
-        start_peers(&facts, epoch, archive);
-        crate::selftest::run(&facts, epoch, archive);
-        if facts.info.index != 0 {
-            hal_x86_64::exit::halt();
-        }
-        hal_x86_64::clock::spin_for(300_000_000);
-        hal::cpu::power_off(true)
-    }
     // What it had in a former life is others' now.
     let is_first = facts.info.incarnation == 1;
     let devices = Arc::new(Devices::new(hal_x86_64::acpi::ecam(), &facts.command_line));
@@ -71,15 +61,11 @@ fn start(raw: &'static RawBoot) -> ! {
     };
     let joined = member::join(&facts, &kernel);
     match &joined {
-        Ok(cluster) => cluster.set_hardware(devices.clone()),
+        Ok(cluster) => {
+            cluster.set_hardware(devices.clone());
+            cluster.set_starter(Arc::new(peers::Images { facts: facts.clone(), epoch }));
+        }
         Err(why) => log::error!("no peers: {why}"),
-    }
-    start_peers(&facts, epoch, archive);
-    #[cfg(feature = "selftest")]
-    if let Ok(cluster) = &joined
-        && crate::peertest::start(&facts, &kernel, &cluster.peers)
-    {
-        crate::kernel::run(&kernel)
     }
     let processes = joined.as_ref().ok().map(|cluster| cluster.processes.clone() as Arc<dyn procfs::ProcessView>);
     let own = match tree::make(&kernel, processes, archive, &*devices, &facts.command_line) {
@@ -87,20 +73,17 @@ fn start(raw: &'static RawBoot) -> ! {
         Err(why) => panic!("the file tree: {why:?}"),
     };
     if let Ok(cluster) = joined {
-        crate::cobfiles::install(&facts, &cluster, &own.trees);
+        crate::cobfiles::install(&facts, &kernel, &cluster, &own.trees);
+        if facts.starter.is_some() {
+            kernel.hold_doors();
+        }
         cluster.share(&kernel, own);
+        cluster::life::begin(&facts.plan, kernel.id(), &cluster.life);
     }
     if facts.starter.is_none() {
         first_program(&kernel, &facts.command_line);
     }
     crate::kernel::run(&kernel)
-}
-
-/// Starts the kernels that the plan gives this one to start. A kernel that was started again finds them running.
-fn start_peers(facts: &facts::Facts, epoch: u64, archive: &[u8]) {
-    if facts.info.incarnation == 1 {
-        peers::start_all(facts, epoch, archive);
-    }
 }
 
 /// Starts process 1: what `init=` names, as on Linux.

@@ -18,10 +18,6 @@ mod kernel;
 mod member;
 #[cfg(target_os = "none")]
 mod peers;
-#[cfg(all(target_os = "none", feature = "selftest"))]
-mod peertest;
-#[cfg(all(target_os = "none", feature = "selftest"))]
-mod selftest;
 
 #[cfg(not(target_os = "none"))]
 fn main() {

@@ -22,8 +22,7 @@ pub fn peers() -> Option<&'static Arc<Peers>> {
 /// A sentence for the log.
 pub fn join(facts: &Facts, kernel: &Arc<Kernel>) -> Result<Cluster, String> {
     let about = cluster::Facts { plan: &facts.plan, text: &facts.text, info: &facts.info, starter: facts.starter };
-    let orders = ("resources", Arc::new(crate::cobfiles::Orders) as Arc<dyn link::Handler>);
-    cluster::join(&about, kernel, alloc::vec![orders], |peers| PEERS.set(peers.clone()).is_ok())
+    cluster::join(&about, kernel, alloc::vec::Vec::new(), |peers| PEERS.set(peers.clone()).is_ok())
 }
 
 /// Tells the others that this kernel panicked.

@@ -1,20 +1,62 @@
-//! Starting the kernels that the plan says this one starts.
+//! Starting a peer: its CPUs stopped, its memory filled, its first CPU started. Whoever calls holds the leave to do so (`ssi/life`).
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 
 use bootblock::BootBlock;
 use hal::addr::PhysAddr;
 use hal::boot::PhysRange;
-use hal::cpuref::{BootLoan, BootToken, CpuRef};
+use hal::cpuref::{BootLoan, BootToken, CpuRef, FenceToken, Fenced, Refused};
+
+use base::KernelId;
+use cluster::Starter;
 
 use crate::facts::{Facts, IMAGE};
 
-/// Loads the image of kernel `index` into its memory and starts its first CPU. It says itself that it runs, in its porch.
+/// Starts peers of this kernel's ISA.
+pub struct Images {
+    /// What this kernel is.
+    pub facts: Arc<Facts>,
+    /// Seconds since 1970 at time 0.
+    pub epoch: u64,
+}
+
+impl Starter for Images {
+    fn image(&self, index: u16) -> Option<&'static str> {
+        let isa = |index| self.facts.plan.kernel(index).map(|kernel| kernel.isa);
+        isa(index).filter(|of| isa(self.facts.info.index) == Some(*of)).map(|_| IMAGE)
+    }
+
+    fn start(&self, kernel: KernelId, image: &[u8]) -> Result<(), String> {
+        start(&self.facts, kernel.index, kernel.incarnation, self.epoch, image)
+    }
+
+    fn stop(&self, index: u16) -> Fenced {
+        stop(&self.facts, index)
+    }
+}
+
+/// Stops all CPUs that the plan gives to kernel `index`, and says how sure that is.
+fn stop(facts: &Facts, index: u16) -> Fenced {
+    let token = FenceToken::for_fence();
+    let mut least = Fenced::Reset;
+    for cpu in facts.plan.kernel(index).into_iter().flat_map(|kernel| &kernel.cpus) {
+        let fenced = CpuRef::new(cpu.hardware).map_or(Fenced::Lost, |cpu| cpu.fence(&token));
+        least = match (least, fenced) {
+            (_, Fenced::Lost) | (Fenced::Lost, _) => Fenced::Lost,
+            (_, Fenced::Parked) | (Fenced::Parked, _) => Fenced::Parked,
+            (Fenced::Reset, Fenced::Reset) => Fenced::Reset,
+        };
+    }
+    least
+}
+
+/// Loads `image` into the memory of kernel `index` and starts its first CPU. It says itself that it runs, in its porch.
 ///
 /// # Errors
 /// A sentence about what went wrong; the target does not run then.
-pub fn start(facts: &Facts, index: u16, incarnation: u32, epoch: u64, image: &[u8]) -> Result<(), String> {
+fn start(facts: &Facts, index: u16, incarnation: u32, epoch: u64, image: &[u8]) -> Result<(), String> {
     let kernel = facts.plan.kernel(index).ok_or("the plan knows no such kernel")?;
     let cpu = kernel.boot_cpu().ok_or("it has no CPU")?;
     let page = kernel.low_page.ok_or("it has no low page")?;
@@ -33,28 +75,19 @@ pub fn start(facts: &Facts, index: u16, incarnation: u32, epoch: u64, image: &[u
     if block.len() as u64 > plan::BOOT_BLOCK_SIZE {
         return Err("the plan is too long for a boot block".to_string());
     }
+    // Whatever ran there stands still before its memory is touched.
+    if stop(facts, index) == Fenced::Lost {
+        return Err("its CPUs cannot be stopped".to_string());
+    }
     let token = BootToken::for_boot();
-    let say = |why: hal::cpuref::Refused| format!("kernel {index}: {}", why.0);
+    let say = |why: Refused| format!("kernel {index}: {}", why.0);
     let loan = BootLoan::new(&token, PhysRange::new(first.start, first.size)).map_err(say)?;
     // Porch and boot block: nothing of a former life may be seen.
     if !loan.zero(0, plan::BOOT_BLOCK_OFFSET + plan::BOOT_BLOCK_SIZE) || !loan.write(plan::BOOT_BLOCK_OFFSET, &block) {
         return Err("its memory is too small".to_string());
     }
     loan.load_image(plan::IMAGE_OFFSET, image).map_err(say)?;
+    drop(loan);
     let cpu = CpuRef::new(cpu.hardware).map_err(say)?;
     cpu.start(&token, PhysAddr(page), kernel.base()).map_err(say)
-}
-
-/// Starts all kernels that this one is to start at boot, and says what became of each.
-pub fn start_all(facts: &Facts, epoch: u64, archive: &[u8]) {
-    let Some(image) = crate::facts::file(archive, IMAGE) else {
-        log::error!("the archive has no {IMAGE}: no peer can be started");
-        return;
-    };
-    for kernel in facts.plan.starts(facts.info.index) {
-        match start(facts, kernel.index, 1, epoch, image) {
-            Ok(()) => log::info!("started kernel {}", kernel.index),
-            Err(why) => log::error!("cannot start kernel {}: {why}", kernel.index),
-        }
-    }
 }

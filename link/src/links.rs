@@ -70,6 +70,9 @@ pub struct Links {
     trace: AtomicU64,
     receiving: Lock<Option<Receiver>>,
     again: AtomicBool,
+    /// Who waits for the last request to end.
+    quiet: Lock<Vec<Box<dyn FnOnce() + Send>>>,
+    awaited: AtomicBool,
 }
 
 /// What only who drains the rings uses.
@@ -97,6 +100,8 @@ impl Links {
             trace: AtomicU64::new(0),
             receiving: Lock::ranked(LINK, Some(Receiver::default())),
             again: AtomicBool::new(false),
+            quiet: Lock::ranked(LINK_REQUESTS, Vec::new()),
+            awaited: AtomicBool::new(false),
         }
     }
 
@@ -306,7 +311,32 @@ impl Links {
         let ended = self.requests.lock().end(id);
         if let Some((asked, waiting)) = ended {
             (waiting.then)(self, Err(error.about(asked.kind)));
+            self.rest_quiet();
         }
+    }
+
+    /// Calls `then` when no request of this kernel is under way, at once if that is so. Every request has a deadline, so it is called.
+    pub fn when_quiet(&self, then: impl FnOnce() + Send + 'static) {
+        self.quiet.lock().push(Box::new(then));
+        self.awaited.store(true, Ordering::Release);
+        self.rest_quiet();
+    }
+
+    fn rest_quiet(&self) {
+        // Hardly ever does anybody wait for this.
+        if !self.awaited.load(Ordering::Acquire) || self.under_way() > 0 {
+            return;
+        }
+        self.awaited.store(false, Ordering::Release);
+        let told = core::mem::take(&mut *self.quiet.lock());
+        for then in told {
+            then();
+        }
+    }
+
+    /// How many requests of this kernel are under way.
+    pub fn under_way(&self) -> usize {
+        self.requests.lock().len()
     }
 
     /// Abandons a request: the peer is told; the answer (the result, or `ECANCELED`) still comes, unless the peer dies.
@@ -325,6 +355,7 @@ impl Links {
         self.cancel(id);
         let ended = self.requests.lock().end(id);
         drop(ended);
+        self.rest_quiet();
     }
 
     /// Answers a request.
@@ -605,6 +636,7 @@ impl Links {
             self.blame(peer.id, *error);
         }
         (waiting.then)(self, result);
+        self.rest_quiet();
     }
 
     fn end_with(&self, message: &Incoming<'_>, error: Error) {
@@ -612,6 +644,7 @@ impl Links {
         let ended = self.requests.lock().answered(message.from, &message.header);
         if let Some((_, waiting)) = ended {
             (waiting.then)(self, Err(error));
+            self.rest_quiet();
         }
     }
 
@@ -679,6 +712,7 @@ impl Links {
             let error = Error::new(Errno::ETIMEDOUT, "no answer in time", asked.peer).about(asked.kind);
             (waiting.then)(self, Err(error));
         }
+        self.rest_quiet();
         let next = self.requests.lock().next_deadline();
         let paused = self.paused.lock().iter().filter(|p| p.epoch <= self.epoch()).map(|p| p.until).min();
         Tick { next: next.into_iter().chain(paused).min(), overdue }
@@ -701,6 +735,7 @@ impl Links {
         for (_, asked, waiting) in ended {
             (waiting.then)(self, Err(Error::down(id).about(asked.kind)));
         }
+        self.rest_quiet();
         // A new incarnation may have poked us while the old one was not yet down.
         for carrier in &self.carriers {
             if let Some(next) = carrier.present(id.index).filter(|&next| next != id)

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! 0x000  magic u64 · layout u32, index u32 · incarnation u64 · state u64 · beat u64      written by the owner
+//! 0x028  since u64: when it became a member · ended u64: when it began to die (0: not)    written by the owner, on the machine's clock
 //! 0x040  polling u64                                                                      written by the owner
 //! 0x080  fence word u64                                                                   compare-exchange by whoever wants to fence the owner
 //! 0x0c0  hold u64: a debugger stops the clock of suspicion while it is not 0              written by the owner (or a debugger)
@@ -31,6 +32,8 @@ const INDEX: usize = 0x08;
 const INCARNATION: usize = 0x10;
 const STATE: usize = 0x18;
 const BEAT: usize = 0x20;
+const SINCE: usize = 0x28;
+const ENDED: usize = 0x30;
 const POLLING: usize = 0x40;
 const FENCE: usize = 0x80;
 const HOLD: usize = 0xc0;
@@ -92,6 +95,8 @@ impl<M: Memory> Porch<M> {
         m.store64(INCARNATION, u64::from(me.incarnation));
         m.store64(STATE, State::Starting.number());
         m.store64(BEAT, 0);
+        m.store64(SINCE, 0);
+        m.store64(ENDED, 0);
         m.store64(POLLING, 0);
         m.store64(HOLD, 0);
         m.write(REASON, &[0; REASON_LEN]);
@@ -131,6 +136,30 @@ impl<M: Memory> Porch<M> {
     pub fn set_state(&self, state: State) {
         self.0.store64(STATE, state.number());
         self.0.publish(STATE, 8);
+    }
+
+    /// When the owner became a member, in ns of the machine's clock; 0 if it did not yet.
+    pub fn since(&self) -> u64 {
+        self.0.refresh(SINCE, 8);
+        self.0.load64(SINCE)
+    }
+
+    /// The owner is a member since `now`.
+    pub fn set_since(&self, now: u64) {
+        self.0.store64(SINCE, now);
+        self.0.publish(SINCE, 8);
+    }
+
+    /// When the owner began to die, by its own word: so that others can tell how long it took them to notice. Nothing is decided by it.
+    pub fn ended(&self) -> Option<u64> {
+        self.0.refresh(ENDED, 8);
+        Some(self.0.load64(ENDED)).filter(|at| *at != 0)
+    }
+
+    /// The owner dies now.
+    pub fn set_ended(&self, now: u64) {
+        self.0.store64(ENDED, now);
+        self.0.publish(ENDED, 8);
     }
 
     /// Announces death: the reason, then the state. The caller rings everybody's bell.

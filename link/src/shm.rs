@@ -282,6 +282,8 @@ impl<W: Windows> Transport for Pair<W> {
             let mut rx = self.rx.lock();
             rx.closed = true;
             self.porch.offer(self.peer.index, 0);
+            // The next incarnation says itself what it wants; this one is stopped.
+            self.porch.want(self.peer.index, 0);
             (rx.block.take(), core::mem::replace(&mut rx.lanes, [const { None }; LANES]))
         };
         for lane in lanes.into_iter().flatten() {

@@ -162,6 +162,8 @@ pub unsafe trait Platform: Sized + 'static {
     /// # Safety
     /// Nobody uses the address any more.
     unsafe fn unmap_window(range: PhysRange);
+    /// How many windows are mapped.
+    fn windows() -> usize;
     /// Fills a page with zeros.
     ///
     /// # Safety

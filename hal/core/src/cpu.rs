@@ -87,6 +87,15 @@ pub fn describe(out: &mut dyn core::fmt::Write) -> core::fmt::Result {
     P::describe_cpu(out)
 }
 
+/// Stops all CPUs of this kernel for good, this one last, with interrupts off: the others as soon as they let interrupts in.
+pub fn halt_all() -> ! {
+    let me = slot();
+    for other in (0..count()).filter(|s| *s != me) {
+        P::send_ipi(other, Ipi::Stop);
+    }
+    P::halt()
+}
+
 /// Switches the machine off. `clean` decides the emulator's exit status.
 pub fn power_off(clean: bool) -> ! {
     P::power_off(clean)

@@ -80,27 +80,36 @@ impl BootLoan {
         Ok(Self { window })
     }
 
-    /// Copies bytes to `off` in the range. `false` if they do not fit (an image is not to be trusted).
+    /// Copies bytes to `off` in the range; breathes, so no lock may be held. `false` if they do not fit (an image is not to be trusted).
     #[must_use]
     pub fn write(&self, off: u64, bytes: &[u8]) -> bool {
         let fits =
             usize::try_from(off).ok().filter(|&o| o <= self.window.len() && bytes.len() <= self.window.len() - o);
         if let Some(off) = fits {
-            self.window.write(off, bytes);
+            for (i, piece) in bytes.chunks(Self::PIECE).enumerate() {
+                self.window.write(off + i * Self::PIECE, piece);
+                crate::cpu::breathe();
+            }
         }
         fits.is_some()
     }
 
-    /// Zeroes `len` bytes at `off`. `false` if they do not fit.
+    /// Zeroes `len` bytes at `off`; breathes. `false` if they do not fit.
     #[must_use]
     pub fn zero(&self, off: u64, len: u64) -> bool {
         let (Ok(off), Ok(len)) = (usize::try_from(off), usize::try_from(len)) else { return false };
         let fits = off <= self.window.len() && len <= self.window.len() - off;
         if fits {
-            self.window.zero(off, len);
+            for done in (0..len).step_by(Self::PIECE) {
+                self.window.zero(off + done, (len - done).min(Self::PIECE));
+                crate::cpu::breathe();
+            }
         }
         fits
     }
+
+    /// How much is copied between two breaths.
+    const PIECE: usize = 64 << 10;
 
     /// Where the range begins.
     pub fn phys(&self) -> PhysAddr {

@@ -31,6 +31,11 @@ impl WindowToken {
     }
 }
 
+/// Windows over peers' memory that this kernel has now.
+pub fn count() -> usize {
+    P::windows()
+}
+
 enum Backing {
     /// Own frames, offered to peers.
     Own(#[allow(dead_code, reason = "keeps the frames")] FrameRun),

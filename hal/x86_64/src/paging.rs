@@ -439,6 +439,11 @@ pub fn unmap_window(range: PhysRange) {
     forget_everywhere();
 }
 
+/// How many windows are mapped.
+pub fn windows() -> usize {
+    WINDOW_TABLE.lock().count
+}
+
 /// Free kernel stacks. They stay mapped: the next thread gets a warm one and no CPU needs to forget anything.
 struct Stacks {
     free: [u32; 4096],

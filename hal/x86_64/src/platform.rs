@@ -141,6 +141,10 @@ unsafe impl Platform for Machine {
         paging::unmap_window(range);
     }
 
+    fn windows() -> usize {
+        paging::windows()
+    }
+
     #[inline]
     unsafe fn zero_page(page: NonNull<u8>) {
         // SAFETY: a whole page of the caller's.

@@ -16,7 +16,7 @@ use crate::{
     limits::Resource,
     pidfd::PidFd,
     process::{JobState, Process, ProcessParts},
-    session::Request,
+    session::Notice,
     signal::Actions,
     table::Entry,
     task::{AltStack, Start, Task, TaskParts, VforkDone, work},
@@ -130,6 +130,7 @@ impl Cx {
         }
         self.check_count()?;
         let kernel = self.kernel().clone();
+        kernel.doors.let_fork()?;
         let pid = kernel.new_pid()?;
         let sp = args.stack.map(UserAddr);
         let tls = args.has(flags::SETTLS).then_some(args.tls);
@@ -264,7 +265,8 @@ impl Cx {
         };
         kernel.table.insert(pid, Entry::Process(child.clone()));
         kernel.add_child(ppid, record);
-        child.announce(Request::Fork { ppid, from: parent.pid(), child: pid, place: kernel.id() });
+        let notice = Notice::Fork { ppid, from: parent.pid(), child: pid, place: kernel.id() };
+        child.session().notice(notice);
         kernel.cluster().register(Name::Process(pid), id);
         // The child has the limit of its parent and its own CPU time.
         child.check_cpu_timers();

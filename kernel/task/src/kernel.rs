@@ -14,6 +14,7 @@ use crate::{
     futex::Futexes,
     process::Process,
     sched::Sched,
+    stop::Doors,
     table::Table,
     time::{Clocks, Timers},
 };
@@ -93,6 +94,7 @@ pub struct Kernel {
     abi: &'static dyn Abi,
     hooks: Once<Box<dyn Hooks>>,
     pub(crate) counters: Counters,
+    pub(crate) doors: Doors,
 }
 
 /// Host and domain name.
@@ -137,6 +139,7 @@ impl Kernel {
             abi,
             hooks: Once::new(),
             counters: Counters::default(),
+            doors: Doors::new(),
         });
         kernel.memory.set_killer(crate::oom::OomKiller::of(&kernel));
         kernel

@@ -36,6 +36,7 @@ pub mod run;
 pub mod sched;
 pub mod session;
 pub mod signal;
+mod stop;
 pub mod table;
 pub mod task;
 pub mod time;

@@ -24,7 +24,7 @@ use crate::{
     kernel::Kernel,
     process::{Process, ProcessParts},
     sched::{Params, Policy},
-    session::{Member, Notice, Sender},
+    session::{Notice, Sender},
     signal::{Actions, Pending},
     table::Entry,
     task::{AltStack, Start, Task, TaskParts},
@@ -105,7 +105,6 @@ impl Cx {
         let (usage, children_usage) = process.usage();
         let session = process.session();
         let itimers = process.itimers.all(&usage);
-        let session_home = self.kernel().cluster().session_home(session.id(), session.sid());
         // From here on nothing fails.
         let mut shared = process.shared.lock();
         let mut signals = task.signals.lock();
@@ -117,7 +116,6 @@ impl Cx {
             pgid: process.pgid(),
             sid: session.sid(),
             session: session.id(),
-            session_home,
             children: shared.children.iter().copied().collect(),
             subreaper: process.subreaper.load(Relaxed),
             exit_signal: crate::signal::Signal::CHLD.number(),
@@ -175,6 +173,7 @@ impl Cx {
         process.itimers.stop();
         process.posix_timers.clear();
         kernel.table.insert(pid, Entry::Moved(to));
+        kernel.doors.told.wake(Ready::IN);
         let (late, children) = {
             let mut shared = process.shared.lock();
             let mut late: Vec<_> = shared.pending.iter().copied().collect();
@@ -182,13 +181,6 @@ impl Cx {
             shared.threads.clear();
             (late, shared.children.take())
         };
-        // What others told this process while it was on its way.
-        if process.ppid() != image.ppid {
-            kernel.cluster().tell(pid, ProcessRequest::Reparent(process.ppid()));
-        }
-        if process.pgid() != image.pgid {
-            kernel.cluster().tell(pid, ProcessRequest::SetGroup(process.pgid()));
-        }
         for info in late {
             let request = ProcessRequest::Signal { info: Some(info), from: Sender::KERNEL, thread: None };
             kernel.cluster().tell(pid, request);
@@ -228,6 +220,7 @@ impl Kernel {
     /// # Errors
     /// As execve(2).
     pub fn prepare_move(self: &Arc<Self>, from: KernelId, image: Box<TaskImage>) -> TryResult<Arrival> {
+        self.doors.let_in()?;
         let handles = self.cluster().handles().ok_or(NO_HANDLES)?;
         let process = self.make_process(&image);
         let gate = Arc::new(Gate {
@@ -268,7 +261,7 @@ impl Kernel {
     fn make_process(self: &Arc<Self>, image: &TaskImage) -> Arc<Process> {
         let session = match self.table.session(image.sid) {
             Some(local) => local,
-            None => self.cluster().session(image.session, image.sid, image.session_home),
+            None => self.cluster().session(image.session, image.sid),
         };
         let process = Process::new(ProcessParts {
             kernel: self.clone(),
@@ -346,8 +339,7 @@ impl Arrival {
         let pid = process.pid();
         kernel.table.insert(pid, Entry::Process(process.clone()));
         kernel.cluster().register(Name::Process(pid), process.id());
-        let member = Member { execed: true, ..process.as_member() };
-        process.session().notice(Notice::Moved { pid, member });
+        process.session().notice(Notice::Moved { pid, to: kernel.id() });
         process.note_exec();
         self.task.recheck_signals();
         *self.gate.state.lock() = State::Commit;
@@ -420,6 +412,7 @@ impl Cx {
     }
 
     fn receive(&self, from: KernelId, image: &TaskImage, handles: &dyn Handles) -> Result<crate::execve::Ready> {
+        self.wait_for_doors()?;
         let place = |h: &HandleImage| handles.take_place(h, from, self);
         let (cwd, root, program) = (place(&image.cwd)?, place(&image.root)?, place(&image.program)?);
         let fs = Arc::new(FsState::new(Some(cwd), Some(root), image.umask));

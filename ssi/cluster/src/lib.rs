@@ -5,6 +5,7 @@
 
 extern crate alloc;
 
+pub mod life;
 pub mod seat;
 pub mod tree;
 
@@ -12,6 +13,7 @@ use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
+use ::life::{LifeHandler, LifeService};
 use base::KernelId;
 use files::{FileHandler, FileService};
 use hal::boot::{BootInfo, PhysRange};
@@ -29,6 +31,8 @@ use task::cluster::CpuFact;
 use task::time::{Expire, Timer};
 use tasks::{ClusterView, OwnKernel, TaskHandler, TaskService};
 
+use crate::life::Hands;
+pub use crate::life::Starter;
 pub use crate::seat::Hardware;
 use crate::seat::{Orders, Seat};
 use crate::tree::Own;
@@ -157,7 +161,7 @@ impl Service for Services {
 
     fn view(&self, view: &View) {
         self.names.view(view.epoch, view.members.clone());
-        self.tasks.view(view.epoch, view.members.clone());
+        self.tasks.view(view.members.clone());
         self.resources.view(view.epoch, view.members.clone());
         self.orders.look();
     }
@@ -173,10 +177,13 @@ pub struct Cluster {
     pub processes: Arc<ClusterView>,
     /// Who owns what the machine has once.
     pub resources: Arc<ResourceService>,
+    /// Who starts and stops whom.
+    pub life: Arc<LifeService>,
     names: Arc<NameService>,
     tasks: Arc<TaskService>,
     orders: Arc<Orders>,
     board: Arc<Board>,
+    hands: Arc<Hands>,
 }
 
 impl Cluster {
@@ -184,6 +191,11 @@ impl Cluster {
     pub fn set_hardware(&self, hardware: Arc<dyn Hardware>) {
         // It is set once, when the kernel is put together.
         let _ = self.board.hardware.set(hardware);
+    }
+
+    /// What starts peers of this kernel.
+    pub fn set_starter(&self, starter: Arc<dyn Starter>) {
+        self.hands.set_starter(starter);
     }
 
     /// Serves this kernel's own trees to the others, shows its programs the tree of the kernel that has the machine's, and takes over what others
@@ -218,6 +230,8 @@ struct Served {
     names: Arc<NameService>,
     tasks: Arc<TaskService>,
     orders: Arc<Orders>,
+    life: Arc<LifeService>,
+    hands: Arc<Hands>,
 }
 
 /// Plugs the services into the links and into the kernel.
@@ -256,6 +270,7 @@ fn serve(
     let resources = ResourceService::new(links.clone(), seat::plans(facts.plan), orders.clone());
     // Made a moment ago: nobody else has set it.
     let _ = board.resources.set(resources.clone());
+    let (hands, life) = Hands::new(facts.plan, kernel, peers);
     let registered = links.register("names", Arc::new(NameHandler(names.clone())))
         && links.register("tasks", Arc::new(TaskHandler(tasks.clone())))
         && links.register("memory", Arc::new(MemoryHandler(memory.clone())))
@@ -263,6 +278,7 @@ fn serve(
         && links.register("generic", Arc::new(FileHandler(files.clone())))
         && links.register("devices", Arc::new(ResourceHandler(resources.clone())))
         && links.register("test", Arc::new(link::echo::EchoService))
+        && links.register("resources", Arc::new(LifeHandler(life.clone())))
         && extras.into_iter().all(|(name, handler)| links.register(name, handler))
         && kernel.set_cluster(Arc::new(tasks::Peers(tasks.clone())));
     let processes = Arc::new(ClusterView::new(kernel.clone(), tasks.clone()));
@@ -276,7 +292,9 @@ fn serve(
         resources: resources.clone(),
         orders: orders.clone(),
     }));
-    let served = Served { files, processes, memory, resources, names, tasks, orders };
+    // Last: who waits for the end of a kernel finds everybody told.
+    peers.add(life.clone());
+    let served = Served { files, processes, memory, resources, names, tasks, orders, life, hands };
     if registered { Ok(served) } else { Err(String::from("a service was there already")) }
 }
 
@@ -330,7 +348,7 @@ pub fn join(
     let peers = MembershipService::new(me, facts.plan.kernels.len() as u16, shm, board.clone(), config);
     // Made a moment ago: nobody else has set it.
     let _ = board.peers.set(Arc::downgrade(&peers));
-    let Served { files, processes, memory, resources, names, tasks, orders } =
+    let Served { files, processes, memory, resources, names, tasks, orders, life, hands } =
         serve(facts, kernel, &peers, reaches, &board, extras)?;
     let _ = board.memory.set(Arc::downgrade(&memory));
     if !publish(&peers) {
@@ -340,5 +358,5 @@ pub fn join(
         Some(starter) => peers.enter(starter),
         None => peers.found(),
     }
-    Ok(Cluster { peers, files, processes, resources, names, tasks, orders, board })
+    Ok(Cluster { peers, files, processes, resources, life, names, tasks, orders, board, hands })
 }

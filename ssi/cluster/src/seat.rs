@@ -142,6 +142,7 @@ impl Seat {
                 Ok(()) => {
                     log::info!("the tree of kernel {home}");
                     shown = home;
+                    self.kernel.open_doors();
                 }
                 Err(why) => {
                     log::error!("the tree of kernel {home} cannot be seen: {why}");
@@ -194,6 +195,9 @@ impl Seat {
             self.tasks.new_init();
         }
         self.resources.taken(set);
+        if set.has(TREE) {
+            self.kernel.open_doors();
+        }
     }
 
     /// Starts process 1 if it died.

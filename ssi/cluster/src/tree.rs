@@ -3,13 +3,14 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use base::io::VecSink;
 use base::{KernelId, Result, wait::Try};
 use files::FileService;
 use procfs::ProcessView;
 use task::Task;
 use vfs::devfs::DevFs;
 use vfs::tmpfs::{self, TmpfsType};
-use vfs::{Caller, Device, FileKind, Follow, Inode, Mount, OpenFile, OpenFlags, Status, Vfs, Walk};
+use vfs::{Caller, Device, FileKind, Follow, Inode, Mount, OpenFile, OpenFlags, ReadOut, Status, Vfs, Walk};
 use wire::files::tree;
 
 /// What this kernel has by itself; it stays when the kernel whose tree is seen dies.
@@ -190,5 +191,44 @@ pub fn console(kernel: &Arc<task::Kernel>) -> Option<Arc<dyn OpenFile>> {
     match place.inode().clone().open(&caller, flags, Status::empty(), place.clone()) {
         Ok(Try::Done(file)) => Some(file),
         _ => None,
+    }
+}
+
+/// How much is read at once.
+const PIECE: usize = 64 << 10;
+
+/// The bytes of a file, read through the tree that programs see. Called in a kernel thread.
+///
+/// # Errors
+/// `ENOENT`, `EFBIG` beyond `limit`, and what its file system says.
+pub fn read_file(kernel: &Arc<task::Kernel>, path: &str, limit: usize, thread: &Arc<Task>) -> Result<Vec<u8>> {
+    let wait: &dyn vfs::WaitOps = &InThread(thread);
+    let vfs = kernel.vfs();
+    let caller = Caller::kernel();
+    let root = vfs.root()?;
+    let walk = Walk { vfs, caller: &caller, start: root.clone(), root, wait };
+    let place = walk.find(path.as_bytes(), Follow::Yes)?;
+    let inode = place.inode().clone();
+    let file = wait.finish(inode.open(&caller, OpenFlags::READ, Status::empty(), place))?;
+    let size = usize::try_from(wait.finish(file.stat())?.size).unwrap_or(usize::MAX);
+    if size > limit {
+        return Err(base::Errno::EFBIG.into());
+    }
+    let mut bytes = Vec::with_capacity(size);
+    loop {
+        let mut piece = VecSink::new(PIECE);
+        let read = wait.finish(file.read_at(&caller, bytes.len() as u64, &mut piece))?;
+        let piece = match read {
+            ReadOut::InPlace(_) => piece.bytes,
+            ReadOut::Bytes(bytes) => bytes,
+        };
+        if piece.is_empty() {
+            return Ok(bytes);
+        }
+        if bytes.len() + piece.len() > limit {
+            return Err(base::Errno::EFBIG.into());
+        }
+        bytes.extend_from_slice(&piece);
+        hal::cpu::breathe();
     }
 }

@@ -166,7 +166,25 @@ pub struct MembershipService<W: Windows> {
     services: ReadMostly<Vec<Arc<dyn Service>>>,
     /// What peers said of themselves.
     peers: Lock<BTreeMap<KernelId, Facts>>,
+    /// The last deaths, oldest first.
+    deaths: Lock<VecDeque<Death>>,
 }
+
+/// A death, as one survivor saw it. Times in ns of the machine's clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Death {
+    /// Who.
+    pub kernel: KernelId,
+    /// It had said goodbye.
+    pub orderly: bool,
+    /// When it began to die, if it could say so.
+    pub ended: Option<u64>,
+    /// When the last service here had been told.
+    pub told: u64,
+}
+
+/// How many deaths are remembered.
+const DEATHS: usize = 256;
 
 impl<W: Windows> MembershipService<W> {
     /// The links and the membership of kernel `me` in a plan of `kernels` kernels. Nothing happens before [`Self::found`] or [`Self::enter`].
@@ -184,6 +202,7 @@ impl<W: Windows> MembershipService<W> {
             queue: Lock::ranked(LINK, Queue::default()),
             services: ReadMostly::new(Vec::new()),
             peers: Lock::new(BTreeMap::new()),
+            deaths: Lock::new(VecDeque::new()),
         });
         // Neither can be there already: both were made a moment ago.
         let _ = bridge.service.set(Arc::downgrade(&service));
@@ -225,6 +244,34 @@ impl<W: Windows> MembershipService<W> {
         self.state.lock().outcome(index)
     }
 
+    /// Whether a kernel is silent and being probed.
+    pub fn is_suspect(&self, kernel: KernelId) -> bool {
+        self.state.lock().is_suspect(kernel)
+    }
+
+    /// Whether this incarnation said goodbye, by its porch.
+    pub fn is_orderly(&self, kernel: KernelId) -> bool {
+        self.porch_of(kernel).is_some_and(|porch| porch.state() == Some(PorchState::Stopped))
+    }
+
+    /// Since when a kernel is a member, by its own word, in ns of the machine's clock.
+    pub fn since(&self, kernel: KernelId) -> Option<u64> {
+        Some(self.porch_of(kernel)?.since()).filter(|at| *at != 0)
+    }
+
+    /// The last deaths that this kernel saw, oldest first.
+    pub fn deaths(&self) -> Vec<Death> {
+        self.deaths.lock().iter().copied().collect()
+    }
+
+    /// The porch of this very incarnation.
+    fn porch_of(&self, kernel: KernelId) -> Option<link::porch::Porch<W::M>> {
+        if kernel == self.me {
+            return Some(link::porch::Porch(self.shm.porch().0.clone()));
+        }
+        self.shm.porch_of(kernel.index).filter(|porch| porch.owner() == Some(to_wire(kernel)))
+    }
+
     /// What a peer said of itself in Hello.
     pub fn facts_of(&self, kernel: KernelId) -> Option<Facts> {
         self.peers.lock().get(&kernel).copied()
@@ -248,15 +295,23 @@ impl<W: Windows> MembershipService<W> {
 
     /// This kernel stops: tells the others. The caller stops its CPUs some time after.
     pub fn leave(&self) {
-        self.step(Event::Leave);
+        self.shm.porch().set_ended(self.machine.now());
+        // First this: who hears the goodbye may stop this CPU at once, and then looks here whether it was in good order.
         self.shm.porch().set_state(PorchState::Stopped);
+        self.step(Event::Leave);
         self.shm.announce(self.kernels);
     }
 
     /// This kernel panicked. Takes no lock; may be called from anywhere.
     pub fn dying(&self, reason: &str) {
+        self.shm.porch().set_ended(self.machine.now());
         self.shm.porch().set_dying(reason);
         self.shm.announce(self.kernels);
+    }
+
+    /// This kernel is about to stand still without a word: notes when, for those who measure how long it takes to be noticed.
+    pub fn falls_silent(&self) {
+        self.shm.porch().set_ended(self.machine.now());
     }
 
     /// The doorbell rang, or it is time to poll.
@@ -292,6 +347,16 @@ impl<W: Windows> MembershipService<W> {
     /// A request to this kernel is overdue.
     pub fn suspect(&self, peer: KernelId) {
         self.step(Event::Overdue { peer });
+    }
+
+    /// Lets no incarnation before this one in any more: see [`Membership::bar`].
+    pub fn bar(&self, next: KernelId) -> bool {
+        self.state.lock().bar(next)
+    }
+
+    /// Whom the porch of an index names, alive or not.
+    pub fn present_at(&self, index: u16) -> Option<KernelId> {
+        self.shm.present(index).map(from_wire)
     }
 
     /// The kernels whose porches say that they run.
@@ -364,16 +429,32 @@ impl<W: Windows> MembershipService<W> {
             Effect::Fence(victim) => {
                 let newer = self.shm.present(victim.index).is_some_and(|k| k.incarnation > victim.incarnation);
                 let outcome = if newer { Outcome::Fenced } else { self.machine.fence(victim) };
-                log::warn!("kernel {victim} is stopped: {outcome:?}");
+                if self.is_orderly(victim) && outcome != Outcome::Lost {
+                    log::info!("kernel {victim} is stopped: {outcome:?}");
+                } else {
+                    log::warn!("kernel {victim} is stopped: {outcome:?}");
+                }
                 self.step(Event::Fenced { victim, outcome });
             }
             Effect::Down(victim) => {
-                log::warn!("kernel {victim} is dead");
+                let orderly = self.is_orderly(victim);
+                if orderly {
+                    log::info!("kernel {victim} is off");
+                } else {
+                    log::warn!("kernel {victim} is dead");
+                }
+                let ended = self.porch_of(victim).and_then(|porch| porch.ended());
                 self.links.peer_down(to_wire(victim));
                 self.peers.lock().remove(&victim);
                 for service in self.services() {
                     service.peer_down(victim);
                 }
+                let death = Death { kernel: victim, orderly, ended, told: self.machine.now() };
+                let mut deaths = self.deaths.lock();
+                if deaths.len() == DEATHS {
+                    deaths.pop_front();
+                }
+                deaths.push_back(death);
             }
             Effect::Prepare(view, excluded) => {
                 self.machine.let_go(&excluded);
@@ -381,6 +462,9 @@ impl<W: Windows> MembershipService<W> {
             }
             Effect::Install(view, excluded) => {
                 log::info!("view {}: {:?}", view.epoch, view.members);
+                if self.shm.porch().since() == 0 {
+                    self.shm.porch().set_since(self.machine.now());
+                }
                 self.links.set_epoch(view.epoch);
                 self.machine.free(&excluded);
                 for service in self.services() {

@@ -14,6 +14,6 @@ pub mod state;
 pub mod types;
 
 pub use config::Config;
-pub use glue::{Machine, MembershipService, Service};
+pub use glue::{Death, Machine, MembershipService, Service};
 pub use state::{Membership, Phase};
 pub use types::{Actions, Claim, Event, Message, Outcome, View};

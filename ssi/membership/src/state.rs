@@ -151,6 +151,29 @@ impl Membership {
         self.dead.get(&index).map(|(_, outcome)| *outcome)
     }
 
+    /// Whether a kernel is silent and being probed.
+    pub fn is_suspect(&self, kernel: KernelId) -> bool {
+        self.detector.suspects(kernel)
+    }
+
+    /// Lets no incarnation of this index before this one in any more: it is being started. `false` if one is in, or on its way in.
+    pub fn bar(&mut self, next: KernelId) -> bool {
+        let below = |k: &KernelId| k.index == next.index && k.incarnation < next.incarnation;
+        let proposed = self.proposal.iter().map(|p| &p.view).chain(self.accepting.iter().map(|a| &a.view));
+        let views = [&self.view, &self.newest].into_iter().chain(proposed);
+        let accepted = Some(&self.accepted).filter(|view| view.epoch > self.newest.epoch);
+        if views.chain(accepted).flat_map(|view| &view.members).any(|k| below(k) && !self.is_dead(*k)) {
+            return false;
+        }
+        self.joining.retain(|k| !below(k));
+        let last = next.incarnation.saturating_sub(1);
+        if last > 0 && self.dead.get(&next.index).is_none_or(|(dead, _)| *dead < last) {
+            // It was never let in, and its CPUs are stopped before the next one starts.
+            self.dead.insert(next.index, (last, Outcome::Fenced));
+        }
+        true
+    }
+
     /// Whose beat is to be told before every tick.
     pub fn watched(&self) -> Option<KernelId> {
         self.detector.watched()

@@ -42,20 +42,24 @@ fn write(file: &str, text: &str, doing: &str) -> Result<(), String> {
     match out.write(text.as_bytes()) {
         Ok(n) if n == text.len() => Ok(()),
         Ok(n) => Err(format!("{doing}: only {n} of {} bytes were taken", text.len())),
-        Err(error) => Err(format!("{doing}: {}", explain(&error))),
+        Err(error) => Err(format!("{doing}: {}", explain(doing, &error))),
     }
 }
 
 /// What an error of a command means here, before the words of the system.
-fn explain(error: &std::io::Error) -> String {
+fn explain(doing: &str, error: &std::io::Error) -> String {
+    let booting = doing.starts_with("boot");
     let meaning = match error.raw_os_error() {
         Some(1) => "only root may do that",
+        Some(2) if booting => "there is no image for it in /boot",
         Some(6) => "the plan has no such kernel",
-        Some(16) => "it is up, or the last one",
+        Some(16) if booting => "it is up, on its way, or lost",
+        Some(16) => "it is the last kernel, or still on its way up",
         Some(19) => "no kernel that is up can reach it",
+        Some(110) if booting => "it does not come up",
         Some(110) => "it does not answer",
         Some(112) => "it is not up",
-        Some(114) => "it is so already",
+        Some(114) => "it is off already",
         _ => return error.to_string(),
     };
     format!("{meaning} ({error})")

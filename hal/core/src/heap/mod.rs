@@ -151,6 +151,18 @@ impl Heap {
         self.pages.load(Ordering::Relaxed)
     }
 
+    /// How many bytes of its pages are not free: what is handed out, and the ends of pages that no object fits into. Other CPUs allocate meanwhile.
+    pub fn used(&self) -> usize {
+        let mut free = 0;
+        for (class, size) in SIZES.iter().enumerate() {
+            let depot = self.depot[class].lock().n;
+            // SAFETY: a read of a word that its CPU may be changing: an old or a new value.
+            let n = |local: &Local| unsafe { (&raw const (*local.0.get())[class].n).read_volatile() };
+            free += usize::from(*size) * self.locals.iter().map(n).fold(depot, usize::wrapping_add);
+        }
+        (self.pages() * PAGE_SIZE).saturating_sub(free)
+    }
+
     #[inline]
     fn local(&self) -> *mut [List; CLASSES] {
         self.locals[P::slot() % MAX_CPUS].0.get()
@@ -315,6 +327,14 @@ static HEAP: Heap = Heap::new();
 pub fn pages() -> usize {
     #[cfg(target_os = "none")]
     return HEAP.pages();
+    #[cfg(not(target_os = "none"))]
+    0
+}
+
+/// How many bytes of those pages are in use; 0 on the host.
+pub fn used() -> usize {
+    #[cfg(target_os = "none")]
+    return HEAP.used();
     #[cfg(not(target_os = "none"))]
     0
 }

@@ -4,7 +4,6 @@ use alloc::{string::String, vec::Vec};
 
 use objects::{codec::Coded, coded};
 use task::{
-    cluster::SessionHome,
     creds::Creds,
     image::{FdImage, HandleImage, IntervalTimer, Scheduling, TaskImage},
     limits::{COUNT, Limit, Limits},
@@ -110,8 +109,6 @@ coded!(
         }
         v.id.put(to);
         v.session.put(to);
-        v.session_home.kernel.put(to);
-        v.session_home.moves.put(to);
         put(&v.children, to);
         v.subreaper.put(to);
         v.exit_signal.put(to);
@@ -150,7 +147,6 @@ coded!(
             sid,
             id: Coded::get(from)?,
             session: Coded::get(from)?,
-            session_home: SessionHome { kernel: Coded::get(from)?, moves: Coded::get(from)? },
             children: get(from)?,
             subreaper: Coded::get(from)?,
             exit_signal: Coded::get(from)?,
@@ -193,7 +189,6 @@ mod tests {
     use base::{KernelId, ObjectId};
     use task::{
         children::{ChildRecord, Status, Usage},
-        cluster::SessionHome,
         creds::Creds,
         ids::Pid,
         image::{FdImage, HandleImage, IntervalTimer, Scheduling, TaskImage},
@@ -224,7 +219,6 @@ mod tests {
             pgid: Pid(5),
             sid: Pid(5),
             session: OBJECT,
-            session_home: SessionHome { kernel: OBJECT.birth, moves: 2 },
             children: vec![child],
             subreaper: true,
             exit_signal: 17,
