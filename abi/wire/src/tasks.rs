@@ -37,8 +37,9 @@ crate::messages! {
         }
     }
 
-    /// From the home of a session: deliver a signal to the members of a group that run on the receiver. The payload is `SigInfo` and `Sender`.
-    0x0406 SignalMembers (Request, event, payload 512) {
+    /// From the home of a session: deliver a signal to members of a group that run on the receiver. The payload is `SigInfo`, `Sender` and the members.
+    /// On the lane of the answers, so that what the terminal has to read after a Ctrl-C does not come before it.
+    0x0406 SignalMembers (Reply, event, payload 4096) {
         v1 {
             /// The group.
             pgid: u32,
@@ -179,6 +180,87 @@ crate::messages! {
         v1 {
             /// Bytes of the whole answer.
             total: u32,
+        }
+    }
+
+    /// Wants the session of the header to have its home at the sender, for a terminal that its leader takes there. Answered by [`SessionGiven`], or by
+    /// `EPERM`, `EBUSY`, `ESRCH`; by `Moved` if it is elsewhere.
+    0x0440 SessionFetch (Request, request -> SessionGiven) {
+        v1 {
+            /// The session.
+            sid: u32,
+            /// Who takes the terminal.
+            caller: u32,
+        }
+    }
+
+    /// All of the state was sent before, in [`SessionPart`]: the asker is the home.
+    0x0441 SessionGiven (Reply, reply) {
+        v1 {
+            /// How often the home has moved, this time included.
+            moves: u32,
+            /// Bytes of the state.
+            total: u32,
+        }
+    }
+
+    /// A piece of the state of the session of the header, on the lane of [`SessionGiven`]. The payload is a piece of a session `State`.
+    0x0442 SessionPart (Reply, event, payload 4096) {
+        v1 {
+            /// Position of the piece.
+            offset: u32,
+        }
+    }
+
+    /// From the home of a session that is about to move: send nothing more for it until a kernel says that it is the home.
+    0x0443 SessionFreeze (Request, event) {
+        v1 {
+            /// The session.
+            sid: u32,
+            /// How often the home moved before it was the sender.
+            moves: u32,
+        }
+    }
+
+    /// To the home: nothing more comes, and all that was sent is before this on its lane.
+    0x0444 SessionFrozen (Request, event) {
+        v1 {
+            /// The session.
+            sid: u32,
+        }
+    }
+
+    /// The sender is the home of the session of the header.
+    0x0445 SessionHome (Request, event) {
+        v1 {
+            /// The session.
+            sid: u32,
+            /// How often the home has moved.
+            moves: u32,
+            /// 1: it was made anew after its home died. Who did not tell its members tells them now.
+            rebuilt: u8,
+            /// 1: it has ended.
+            over: u8,
+        }
+    }
+
+    /// To the kernel that makes a session anew whose home died: members that the sender has. The payload is a list of them.
+    0x0446 SessionCensus (Request, event, payload 4096) {
+        v1 {
+            /// The session.
+            sid: u32,
+            /// How often its home had moved, as far as the sender knows.
+            moves: u32,
+            /// The epoch of the sender's view.
+            epoch: u32,
+        }
+    }
+
+    /// The sender has told all members of sessions whose home died, under the view of the epoch.
+    0x0447 SessionsSettled (Request, event) {
+        v1 {
+            /// The epoch.
+            epoch: u32,
         }
     }
 }

@@ -126,6 +126,37 @@ impl<T> Try<T> {
     }
 }
 
+impl<T> Try<Result<T>> {
+    /// The outcome of `tried` as a value, so that an error is no end.
+    pub fn settled(tried: TryResult<T>) -> Self
+    where
+        T: 'static,
+    {
+        match tried {
+            Ok(Try::Done(value)) => Self::Done(Ok(value)),
+            Ok(Try::WouldBlock) => Self::WouldBlock,
+            Ok(Try::Started(op)) => Self::Started(Box::new(Settled(op))),
+            Err(error) => Self::Done(Err(error)),
+        }
+    }
+}
+
+struct Settled<T>(Box<dyn Op<T>>);
+
+impl<T: 'static> Op<Result<T>> for Settled<T> {
+    fn notify(&mut self, waker: Arc<dyn Wake>) {
+        self.0.notify(waker);
+    }
+
+    fn soon(&self) -> bool {
+        self.0.soon()
+    }
+
+    fn take(&mut self) -> Option<TryResult<Result<T>>> {
+        self.0.take().map(|tried| Ok(Try::settled(tried)))
+    }
+}
+
 impl<T: core::fmt::Debug> core::fmt::Debug for Try<T> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
@@ -170,6 +201,10 @@ struct Chained<T, F> {
 impl<T: 'static, U: 'static, F: FnOnce(T) -> TryResult<U> + Send + 'static> Op<U> for Chained<T, F> {
     fn notify(&mut self, waker: Arc<dyn Wake>) {
         self.op.notify(waker);
+    }
+
+    fn soon(&self) -> bool {
+        self.op.soon()
     }
 
     fn take(&mut self) -> Option<TryResult<U>> {

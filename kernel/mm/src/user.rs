@@ -301,6 +301,15 @@ pub struct UserRange {
     stalled: Option<UserAddr>,
 }
 
+/// A place in a [`UserRange`].
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    at: u64,
+    here: usize,
+    next: usize,
+    left: usize,
+}
+
 impl UserRange {
     /// One buffer. At most [`RW_MAX`] bytes of it count.
     ///
@@ -323,6 +332,32 @@ impl UserRange {
     /// How many bytes have not been moved.
     pub const fn remaining(&self) -> usize {
         self.left
+    }
+
+    /// Where it is now.
+    pub const fn mark(&self) -> Mark {
+        Mark { at: self.at, here: self.here, next: self.next, left: self.left }
+    }
+
+    /// Back to where it was: what was taken from it since then was not used.
+    pub const fn rewind(&mut self, to: Mark) {
+        (self.at, self.here, self.next, self.left) = (to.at, to.here, to.next, to.left);
+        self.stalled = None;
+    }
+
+    /// `n` bytes after `from` were used, whatever was taken from it.
+    pub fn used(&mut self, from: Mark, mut n: usize) {
+        if from.left.saturating_sub(self.left) == n {
+            return;
+        }
+        self.rewind(from);
+        while n > 0
+            && let Some((_, len)) = self.span()
+        {
+            let some = len.min(n);
+            self.moved(some, false);
+            n -= some;
+        }
     }
 
     /// If the last use stalled at a missing page: brings it in (may wait) and says `true`, so use the object again. `false`: it did not stall.

@@ -6,13 +6,22 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::{fmt::Write, sync::atomic::Ordering};
 
-use base::Result;
+use base::{
+    Result,
+    wait::{Try, TryResult, done},
+};
 use hal::addr::PAGE_SIZE;
 use mm::Label;
 use proc::process::{Facts, MapLine, ProcessFile, limits, maps};
 use proc::system::{Counters, Cpu, Memory, cpuinfo, loadavg, meminfo, node_meminfo, stat, uptime};
-use task::{Kernel, Process, Task, children::Usage, limits::Resource, load::Load};
-use vfs::{Place, Vfs};
+use task::{
+    Kernel, Pid, Process, Task,
+    children::Usage,
+    limits::Resource,
+    load::Load,
+    session::{Reply, Request},
+};
+use vfs::{Device, Place, Vfs};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -28,7 +37,10 @@ pub struct Subject {
     pub tid: u32,
 }
 
-fn facts(kernel: &Kernel, s: &Subject) -> Facts {
+/// The device number of a controlling terminal, and its foreground group.
+type Terminal = Option<(Device, Pid)>;
+
+fn facts(kernel: &Kernel, s: &Subject, terminal: Terminal) -> Facts {
     let p = &s.process;
     let creds = p.creds();
     let ids = p.ids();
@@ -60,17 +72,12 @@ fn facts(kernel: &Kernel, s: &Subject) -> Facts {
         state: 'Z',
         ..Facts::default()
     };
-    if let Some(session) = kernel.table.session(ids.sid) {
-        use vfs::JobControl;
-        let session: &dyn JobControl = &*session;
-        if let Some(terminal) = session.terminal(ids.pid.0) {
-            let d = terminal.device();
-            f.tty = (d.minor & 0xff) | d.major << 8 | (d.minor & !0xff) << 12;
-            f.tpgid = session.foreground() as i32;
-        }
+    if let Some((d, foreground)) = terminal {
+        f.tty = (d.minor & 0xff) | d.major << 8 | (d.minor & !0xff) << 12;
+        f.tpgid = foreground.0 as i32;
     }
+    f.comm = comm(s);
     if let Some(task) = &s.thread {
-        f.comm = task.name().iter().copied().take_while(|b| *b != 0).collect();
         f.state = char::from(if s.alone { task.state() } else { p.state() });
         f.umask = task.fs().umask();
         f.fd_size = (task.files().list().len() as u32).max(64);
@@ -157,6 +164,12 @@ fn map_lines(p: &Process) -> Vec<MapLine> {
     lines.collect()
 }
 
+/// The name of a thread, or of a process that is a zombie.
+fn comm(s: &Subject) -> Vec<u8> {
+    let name = s.thread.as_ref().map_or_else(|| s.process.last_name(), |t| t.name());
+    name.iter().copied().take_while(|b| *b != 0).collect()
+}
+
 /// `oom_score`: thousandths of the memory of this kernel.
 fn oom_score(kernel: &Kernel, p: &Process) -> i64 {
     let held = p.space().map_or(0, |space| space.resident_pages());
@@ -168,19 +181,34 @@ fn oom_score(kernel: &Kernel, p: &Process) -> i64 {
 ///
 /// # Errors
 /// None now; a text may come to need something that can fail.
-pub fn process_file(kernel: &Arc<Kernel>, s: &Subject, file: ProcessFile) -> Result<Vec<u8>> {
+pub fn process_file(kernel: &Arc<Kernel>, s: Subject, file: ProcessFile) -> TryResult<Vec<u8>> {
+    if file == ProcessFile::Stat {
+        // Only the home of the session knows the terminal. One that does not answer has none.
+        let asked = Try::settled(s.process.session().request(Request::Terminal(s.process.pid())));
+        let kernel = kernel.clone();
+        return Ok(asked.map(move |reply| {
+            let terminal = match reply {
+                Ok(Reply::Terminal(terminal)) => terminal,
+                _ => None,
+            };
+            facts(&kernel, &s, terminal).stat().into_bytes()
+        }));
+    }
+    done(text(kernel, &s, file)?)
+}
+
+fn text(kernel: &Arc<Kernel>, s: &Subject, file: ProcessFile) -> Result<Vec<u8>> {
     let p = &s.process;
     let text = match file {
-        ProcessFile::Stat => facts(kernel, s).stat(),
-        ProcessFile::Statm => facts(kernel, s).statm(),
-        ProcessFile::Status => facts(kernel, s).status(),
-        ProcessFile::Schedstat => facts(kernel, s).schedstat(),
+        ProcessFile::Stat => facts(kernel, s, None).stat(),
+        ProcessFile::Statm => facts(kernel, s, None).statm(),
+        ProcessFile::Status => facts(kernel, s, None).status(),
+        ProcessFile::Schedstat => facts(kernel, s, None).schedstat(),
         ProcessFile::Cmdline => return Ok(strings(p, false)),
         ProcessFile::Environ => return Ok(strings(p, true)),
         ProcessFile::Maps => return Ok(maps(&map_lines(p))),
         ProcessFile::Comm => {
-            let mut name = s.thread.as_ref().map(|t| t.name().to_vec()).unwrap_or_default();
-            name.retain(|b| *b != 0);
+            let mut name = comm(s);
             name.push(b'\n');
             return Ok(name);
         }

@@ -112,7 +112,7 @@ impl ProcessView for LocalView {
         if matches!(what, ProcessFile::Environ | ProcessFile::Maps) {
             self.may_look(caller, &s.process)?;
         }
-        done(facts::process_file(&self.0, &s, what)?)
+        facts::process_file(&self.0, s, what)
     }
 
     fn descriptor_info(&self, caller: &Caller, pid: u32, fd: u32) -> TryResult<Vec<u8>> {

@@ -118,6 +118,15 @@ pub struct Ids {
     pub euid: u32,
 }
 
+/// Where a session is, and how often it moved before it was there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionHome {
+    /// The kernel.
+    pub kernel: KernelId,
+    /// How often it moved: what counts more is newer.
+    pub moves: u32,
+}
+
 /// A process, here or elsewhere.
 pub trait ProcessRef: Send + Sync {
     /// Its pid.
@@ -167,13 +176,22 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     /// `ESRCH` if there is none anywhere.
     fn find_session(&self, sid: Pid) -> TryResult<Arc<dyn Session>>;
-    /// A session by its object id, for a task that arrives.
-    fn session(&self, id: ObjectId, sid: Pid) -> Arc<dyn Session>;
+    /// A session by its object id, for a task that arrives; `home` is where it was for the kernel that the task comes from.
+    fn session(&self, id: ObjectId, sid: Pid, home: SessionHome) -> Arc<dyn Session>;
+    /// Where a session is as far as this kernel knows, for a task that leaves.
+    fn session_home(&self, id: ObjectId, sid: Pid) -> SessionHome;
+    /// Brings a session here, for a terminal of this kernel that its leader `caller` takes. Afterwards it is in the table.
+    ///
+    /// # Errors
+    /// `ESRCH` if there is none, `EPERM` if the caller is not its leader or it has a terminal, `EBUSY` if it is on its way somewhere.
+    fn fetch_session(&self, sid: Pid, caller: Pid) -> TryResult<()>;
+    /// A session whose home is here has no members any more.
+    fn session_over(&self, id: ObjectId, sid: Pid);
 
     /// `kill(-1)` on all other kernels: how many processes were signalled there.
     fn signal_all(&self, info: SigInfo, from: Sender) -> TryResult<usize>;
-    /// Deliver a group signal to the members on another kernel (an effect of a session whose home is here).
-    fn signal_members(&self, to: KernelId, pgid: Pid, info: SigInfo, from: Sender);
+    /// Deliver a group signal to members on another kernel (an effect of a session whose home is here).
+    fn signal_members(&self, to: KernelId, pgid: Pid, members: &[Pid], info: SigInfo, from: Sender);
 
     /// Something happened to the child of a process that is not here. Nobody waits.
     fn child_event(&self, parent: Pid, event: ChildEvent);
@@ -277,15 +295,25 @@ impl Cluster for Alone {
         Err(Errno::ESRCH.into())
     }
 
-    fn session(&self, id: ObjectId, sid: Pid) -> Arc<dyn Session> {
+    fn session(&self, id: ObjectId, sid: Pid, _: SessionHome) -> Arc<dyn Session> {
         Arc::new(NoSession { id, sid })
     }
+
+    fn session_home(&self, id: ObjectId, _: Pid) -> SessionHome {
+        SessionHome { kernel: id.birth, moves: 0 }
+    }
+
+    fn fetch_session(&self, _: Pid, _: Pid) -> TryResult<()> {
+        Err(Errno::ESRCH.into())
+    }
+
+    fn session_over(&self, _: ObjectId, _: Pid) {}
 
     fn signal_all(&self, _: SigInfo, _: Sender) -> TryResult<usize> {
         base::wait::done(0)
     }
 
-    fn signal_members(&self, _: KernelId, _: Pid, _: SigInfo, _: Sender) {}
+    fn signal_members(&self, _: KernelId, _: Pid, _: &[Pid], _: SigInfo, _: Sender) {}
     fn child_event(&self, _: Pid, _: ChildEvent) {}
     fn adopt(&self, _: Pid, _: Vec<ChildRecord>) {}
 

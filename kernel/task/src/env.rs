@@ -2,7 +2,7 @@
 
 use alloc::sync::{Arc, Weak};
 
-use base::{Errno, Error, ObjectId, Ready, Result, Subscription, Wake};
+use base::{Errno, Error, ObjectId, Ready, Result, Subscription, TryResult, Wake, wait::done};
 use hal::sync::{SpinLock, rank};
 use mm::Memory;
 use vfs::{Alarm, AlarmId, Caller, Env, JobControl, env::SignalSource};
@@ -96,6 +96,19 @@ impl Env for KernelEnv {
     fn session(&self, caller: &Caller) -> Result<Arc<dyn JobControl>> {
         let session = self.kernel()?.table.session(Pid(caller.sid));
         session.map(|s| s as Arc<dyn JobControl>).ok_or(Error::new(Errno::ESRCH, "the session is not at home here"))
+    }
+
+    fn bring_session(&self, caller: &Caller) -> TryResult<Arc<dyn JobControl>> {
+        let kernel = self.kernel()?;
+        let (sid, pid) = (Pid(caller.sid), Pid(caller.pid));
+        let here = move |kernel: &Kernel| {
+            let session = kernel.table.session(sid).map(|s| s as Arc<dyn JobControl>);
+            session.ok_or(Error::new(Errno::ESRCH, "the session ended"))
+        };
+        if let Ok(session) = here(&kernel) {
+            return done(session);
+        }
+        kernel.cluster().fetch_session(sid, pid)?.and_then(move |()| done(here(&kernel)?))
     }
 
     fn signals(&self, caller: &Caller) -> Result<Arc<dyn SignalSource>> {

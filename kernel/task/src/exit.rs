@@ -43,6 +43,9 @@ impl Cx {
             let mut shared = process.shared.lock();
             shared.threads.retain(|t| !Arc::ptr_eq(t, &task));
             shared.ended.add(&task.times.usage());
+            if task.tid() == process.pid() {
+                shared.last_name = task.name();
+            }
             let mut stopped = None;
             if let JobState::Stopping { signal, left } = shared.job {
                 let left = left.saturating_sub(1);

@@ -16,7 +16,7 @@ use crate::{
     limits::Resource,
     pidfd::PidFd,
     process::{JobState, Process, ProcessParts},
-    session::Notice,
+    session::Request,
     signal::Actions,
     table::Entry,
     task::{AltStack, Start, Task, TaskParts, VforkDone, work},
@@ -265,8 +265,7 @@ impl Cx {
         };
         kernel.table.insert(pid, Entry::Process(child.clone()));
         kernel.add_child(ppid, record);
-        let notice = Notice::Fork { ppid, from: parent.pid(), child: pid, place: kernel.id() };
-        child.session().notice(notice);
+        child.announce(Request::Fork { ppid, from: parent.pid(), child: pid, place: kernel.id() });
         kernel.cluster().register(Name::Process(pid), id);
         // The child has the limit of its parent and its own CPU time.
         child.check_cpu_timers();

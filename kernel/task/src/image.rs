@@ -6,6 +6,7 @@ use base::ObjectId;
 
 use crate::{
     children::{ChildRecord, Usage},
+    cluster::SessionHome,
     creds::Creds,
     ids::Pid,
     limits::Limits,
@@ -67,6 +68,8 @@ pub struct TaskImage {
     pub sid: Pid,
     /// The session object.
     pub session: ObjectId,
+    /// Where its session is, as far as the kernel that it leaves knows.
+    pub session_home: SessionHome,
     /// Its children with zombies.
     pub children: Vec<ChildRecord>,
     /// PR_SET_CHILD_SUBREAPER.

@@ -8,7 +8,7 @@ use mm::Space;
 use vfs::{Follow, OpenFile};
 
 use crate::{
-    cluster::{Name, Placement},
+    cluster::{Name, Placement, SessionHome},
     creds::Creds,
     cx::Cx,
     exec::Strings,
@@ -54,11 +54,16 @@ impl Kernel {
         }
     }
 
+    /// The session of kernel threads: none that anybody could ask.
+    fn no_session(self: &Arc<Self>, sid: Pid) -> Arc<dyn crate::session::Session> {
+        self.cluster().session(self.new_id(), sid, SessionHome { kernel: self.id(), moves: 0 })
+    }
+
     fn first_parts(self: &Arc<Self>, pid: Pid, leads: bool) -> ProcessParts {
         let creds = Creds::root();
         let leader = Member { execed: true, ..Member::new(pid, Pid(0), self.id(), creds.users()) };
         let session: Arc<dyn crate::session::Session> =
-            if leads { LocalSession::new(self, pid, leader) } else { self.cluster().session(self.new_id(), pid) };
+            if leads { LocalSession::new(self, pid, leader) } else { self.no_session(pid) };
         ProcessParts {
             kernel: self.clone(),
             pid,

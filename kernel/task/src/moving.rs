@@ -24,7 +24,7 @@ use crate::{
     kernel::Kernel,
     process::{Process, ProcessParts},
     sched::{Params, Policy},
-    session::{Notice, Sender},
+    session::{Member, Notice, Sender},
     signal::{Actions, Pending},
     table::Entry,
     task::{AltStack, Start, Task, TaskParts},
@@ -105,6 +105,7 @@ impl Cx {
         let (usage, children_usage) = process.usage();
         let session = process.session();
         let itimers = process.itimers.all(&usage);
+        let session_home = self.kernel().cluster().session_home(session.id(), session.sid());
         // From here on nothing fails.
         let mut shared = process.shared.lock();
         let mut signals = task.signals.lock();
@@ -116,6 +117,7 @@ impl Cx {
             pgid: process.pgid(),
             sid: session.sid(),
             session: session.id(),
+            session_home,
             children: shared.children.iter().copied().collect(),
             subreaper: process.subreaper.load(Relaxed),
             exit_signal: crate::signal::Signal::CHLD.number(),
@@ -181,6 +183,13 @@ impl Cx {
             shared.threads.clear();
             (late, shared.children.take())
         };
+        // What others told this process while it was on its way.
+        if process.ppid() != image.ppid {
+            kernel.cluster().tell(pid, ProcessRequest::Reparent(process.ppid()));
+        }
+        if process.pgid() != image.pgid {
+            kernel.cluster().tell(pid, ProcessRequest::SetGroup(process.pgid()));
+        }
         for info in late {
             let request = ProcessRequest::Signal { info: Some(info), from: Sender::KERNEL, thread: None };
             kernel.cluster().tell(pid, request);
@@ -261,7 +270,7 @@ impl Kernel {
     fn make_process(self: &Arc<Self>, image: &TaskImage) -> Arc<Process> {
         let session = match self.table.session(image.sid) {
             Some(local) => local,
-            None => self.cluster().session(image.session, image.sid),
+            None => self.cluster().session(image.session, image.sid, image.session_home),
         };
         let process = Process::new(ProcessParts {
             kernel: self.clone(),
@@ -339,7 +348,8 @@ impl Arrival {
         let pid = process.pid();
         kernel.table.insert(pid, Entry::Process(process.clone()));
         kernel.cluster().register(Name::Process(pid), process.id());
-        process.session().notice(Notice::Moved { pid, to: kernel.id() });
+        let member = Member { execed: true, ..process.as_member() };
+        process.session().notice(Notice::Moved { pid, member });
         process.note_exec();
         self.task.recheck_signals();
         *self.gate.state.lock() = State::Commit;

@@ -1,12 +1,16 @@
 //! A process: threads, children, signals, and what its threads share.
 
 use alloc::{
+    boxed::Box,
     sync::{Arc, Weak},
     vec::Vec,
 };
 use core::sync::atomic::{AtomicBool, AtomicI16, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use base::{ObjectId, Result};
+use base::{
+    ObjectId, Result,
+    wait::{Op, Try},
+};
 use hal::sync::{RwSpinLock, SpinLock, rank};
 use mm::Space;
 
@@ -17,7 +21,7 @@ use crate::{
     ids::Pid,
     kernel::Kernel,
     limits::Limits,
-    session::Session,
+    session::{Life, Member, Reply, Request, Session},
     signal::{Actions, Pending, Signal},
     task::Task,
     time::cputime::CpuWatch,
@@ -60,6 +64,8 @@ pub(crate) struct Shared {
     pub children_usage: Usage,
     /// Set when it has exited: its status for those who look.
     pub zombie: Option<(Status, Usage)>,
+    /// What its first thread was called when it ended: a zombie keeps its name.
+    pub last_name: [u8; 16],
 }
 
 /// A process.
@@ -84,6 +90,8 @@ pub struct Process {
     /// It has called execve since it was forked.
     pub(crate) execed: AtomicBool,
     session: SpinLock<Arc<dyn Session>>,
+    /// Its session may not know it yet: the answer to [`Request::Fork`].
+    announced: SpinLock<Option<Box<dyn Op<Reply>>>>,
     creds: RwSpinLock<Arc<Creds>>,
     limits: SpinLock<Limits>,
     space: SpinLock<Option<Arc<Space>>>,
@@ -154,6 +162,7 @@ impl Process {
                     ended: Usage::default(),
                     children_usage: Usage::default(),
                     zombie: None,
+                    last_name: [0; 16],
                 },
             ),
             ppid: AtomicU32::new(parts.ppid.0),
@@ -164,6 +173,7 @@ impl Process {
             has_subreaper: AtomicBool::new(parts.has_subreaper),
             execed: AtomicBool::new(false),
             session: SpinLock::new(rank::PROCESS_FS, parts.session),
+            announced: SpinLock::new(rank::PROCESS_FS, None),
             creds: RwSpinLock::new(rank::PROCESS_FS, parts.creds),
             limits: SpinLock::new(rank::PROCESS_FS, parts.limits),
             space: SpinLock::new(rank::PROCESS_FS, parts.space),
@@ -224,6 +234,31 @@ impl Process {
     /// Its session.
     pub fn session(&self) -> Arc<dyn Session> {
         self.session.lock().clone()
+    }
+
+    /// Tells its session of a new process.
+    pub(crate) fn announce(&self, fork: Request) {
+        match self.session().request(fork) {
+            Ok(Try::Started(op)) => *self.announced.lock() = Some(op),
+            Ok(_) => {}
+            Err(e) => log::debug!("session {} does not take {}: {e}", self.session().sid(), self.pid),
+        }
+    }
+
+    /// Whether its session knows it. If not, nobody else brings it the signals of its group.
+    pub(crate) fn is_announced(&self) -> bool {
+        let mut announced = self.announced.lock();
+        let answer = announced.as_mut().map(|op| op.take());
+        match answer {
+            Some(None) => false,
+            Some(Some(_)) => {
+                let ended = announced.take();
+                drop(announced);
+                drop(ended);
+                true
+            }
+            None => true,
+        }
     }
 
     pub(crate) fn set_session(&self, session: Arc<dyn Session>) {
@@ -319,6 +354,11 @@ impl Process {
         self.shared.lock().zombie
     }
 
+    /// What its first thread was called when it ended; zeroes while that lives.
+    pub fn last_name(&self) -> [u8; 16] {
+        self.shared.lock().last_name
+    }
+
     /// Whether job control has stopped it.
     pub fn is_stopped(&self) -> bool {
         matches!(self.shared.lock().job, JobState::Stopped(_))
@@ -398,6 +438,20 @@ impl Process {
         self.shared.lock().children.iter().filter(|child| child.zombie.is_none()).map(|child| child.pid).collect()
     }
 
+    /// What this kernel knows of it as a member of its session.
+    pub fn as_member(&self) -> Member {
+        let new = Member::new(self.pgid(), self.ppid(), self.kernel.id(), self.creds().users());
+        let life = {
+            let shared = self.shared.lock();
+            match shared.job {
+                _ if shared.zombie.is_some() => Life::Zombie,
+                JobState::Stopped(_) => Life::Stopped,
+                _ => Life::Alive,
+            }
+        };
+        Member { life, execed: self.execed.load(Ordering::Relaxed), ..new }
+    }
+
     /// Whether it has a child with this number.
     pub fn has_child(&self, pid: Pid) -> bool {
         self.shared.lock().children.get(pid).is_some()
@@ -407,11 +461,9 @@ impl Process {
     pub fn lead_session(self: &Arc<Self>) {
         use crate::{
             children::{ChildChange, ChildEvent},
-            session::{LocalSession, Member},
+            session::LocalSession,
         };
-        let execed = self.execed.load(Ordering::Relaxed);
-        let new = Member::new(self.pid, self.ppid(), self.kernel.id(), self.creds().users());
-        let leader = Member { execed, ..new };
+        let leader = Member { pgid: self.pid, ..self.as_member() };
         self.set_pgid(self.pid);
         let session = LocalSession::new(&self.kernel, self.pid, leader);
         self.set_session(session);

@@ -131,8 +131,16 @@ impl Table {
     }
 
     /// A session ended or moved.
-    pub fn remove_session(&self, sid: Pid) {
-        let old = self.inner.lock().sessions.remove(&sid);
+    pub fn remove_session(&self, session: &LocalSession) {
+        use crate::session::Session;
+        let old = {
+            let mut inner = self.inner.lock();
+            match inner.sessions.get(&session.sid()) {
+                // It may have come back as another object.
+                Some(s) if core::ptr::eq(&**s, session) => inner.sessions.remove(&session.sid()),
+                _ => None,
+            }
+        };
         drop(old);
     }
 

@@ -2,7 +2,7 @@
 
 use alloc::{sync::Arc, vec::Vec};
 
-use base::{ObjectId, Result, Subscription, Wake};
+use base::{ObjectId, Result, Subscription, TryResult, Wake};
 
 use crate::{caller::Caller, terminal::JobControl};
 
@@ -45,6 +45,11 @@ pub trait Env: Send + Sync {
     /// # Errors
     /// `ESRCH` if it is gone.
     fn session(&self, caller: &Caller) -> Result<Arc<dyn JobControl>>;
+    /// The session of a process, brought here if it was elsewhere, for a terminal of this kernel that the process takes.
+    ///
+    /// # Errors
+    /// `ESRCH` if it is gone, `EPERM` if the process may not take a terminal.
+    fn bring_session(&self, caller: &Caller) -> TryResult<Arc<dyn JobControl>>;
     /// The signals of a process.
     ///
     /// # Errors

@@ -38,6 +38,10 @@ impl Env for TestEnv {
     fn session(&self, _: &Caller) -> Result<Arc<dyn JobControl>> {
         Err(Errno::ESRCH.into())
     }
+
+    fn bring_session(&self, caller: &Caller) -> base::TryResult<Arc<dyn JobControl>> {
+        base::wait::done(self.session(caller)?)
+    }
     fn signals(&self, _: &Caller) -> Result<Arc<dyn SignalSource>> {
         Err(Errno::ESRCH.into())
     }

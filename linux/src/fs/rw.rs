@@ -93,10 +93,15 @@ pub(super) fn drain(cx: &Cx, file: &Arc<dyn OpenFile>, range: &mut UserRange, to
     let wanted = range.remaining();
     let mut moved = 0;
     loop {
-        let attempt = || match to {
-            To::Position => file.write(&caller, range),
-            To::Offset(offset) => file.write_at(&caller, offset.saturating_add(moved as u64), range),
-            To::End { moves } => file.append(&caller, moves, range),
+        // A file may take more than it can write in the end, and a peer's does when it would block.
+        let mark = range.mark();
+        let attempt = || {
+            range.rewind(mark);
+            match to {
+                To::Position => file.write(&caller, range),
+                To::Offset(offset) => file.write_at(&caller, offset.saturating_add(moved as u64), range),
+                To::End { moves } => file.append(&caller, moves, range),
+            }
         };
         let subscribe = |waker| Ok(file.subscribe(Ready::OUT, waker));
         let nonblock = now || file.status().contains(Status::NONBLOCK);
@@ -114,6 +119,7 @@ pub(super) fn drain(cx: &Cx, file: &Arc<dyn OpenFile>, range: &mut UserRange, to
                 return Err(restart(cx, e));
             }
         };
+        range.used(mark, n);
         moved += n;
         match cx.user(|u| range.resolve(u, Access::Read)) {
             Ok(true) => {}

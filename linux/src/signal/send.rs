@@ -26,12 +26,15 @@ fn to_process(cx: &Cx, pid: Pid, info: Option<SigInfo>, thread: Option<Pid>) -> 
 }
 
 fn to_group(cx: &Cx, pgid: Pid, info: Option<SigInfo>) -> Result<u64> {
-    let session = if pgid == cx.process().pgid() {
-        cx.process().session()
-    } else {
-        cx.settle(cx.kernel().find_group(pgid), Interrupted::Killed)?
-    };
-    cx.settle(session.request(Request::SignalGroup { pgid, info, from: sender(cx) }), Interrupted::Killed)?;
+    let request = || Request::SignalGroup { pgid, info, from: sender(cx) };
+    let own = cx.process().session();
+    // Mostly it is of the caller's session, which knows at once of a group that was just made; others know it by name a little later.
+    match cx.settle(own.request(request()), Interrupted::Killed) {
+        Err(e) if e == Errno::ESRCH => {}
+        signalled => return signalled.map(|_| 0),
+    }
+    let session = cx.settle(cx.kernel().find_group(pgid), Interrupted::Killed)?;
+    cx.settle(session.request(request()), Interrupted::Killed)?;
     Ok(0)
 }
 

@@ -161,7 +161,7 @@ impl Service for Services {
 
     fn view(&self, view: &View) {
         self.names.view(view.epoch, view.members.clone());
-        self.tasks.view(view.members.clone());
+        self.tasks.view(view.epoch, view.members.clone());
         self.resources.view(view.epoch, view.members.clone());
         self.orders.look();
     }

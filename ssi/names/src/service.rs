@@ -100,12 +100,22 @@ impl NameService {
         }
     }
 
+    /// Ends when everything that this kernel registers and frees now is done: before an object moves, so that nothing of the old home comes after what
+    /// the new one registers.
+    pub fn flush(self: &Arc<Self>) -> TryResult<()> {
+        Ok(self.begin(|op| Event::Flush { op })?.map(|_| ()))
+    }
+
     /// The object of the name moved to another kernel, which registers it.
     pub fn moved_away(self: &Arc<Self>, name: Name) {
         self.step(Event::MovedAway { name });
     }
 
     fn local(self: &Arc<Self>, request: Request) -> TryResult<Option<Entry>> {
+        self.begin(|op| Event::Local { op, request })
+    }
+
+    fn begin(self: &Arc<Self>, event: impl FnOnce(OpId) -> Event) -> TryResult<Option<Entry>> {
         let (call, completer) = call();
         let op = {
             let mut inner = self.inner.lock();
@@ -114,7 +124,7 @@ impl NameService {
             inner.waiting.insert(op, completer);
             op
         };
-        self.step(Event::Local { op, request });
+        self.step(event(op));
         call.into_try()
     }
 

@@ -170,6 +170,11 @@ pub enum Event {
         /// What it wants.
         request: Request,
     },
+    /// Somebody on this kernel wants to know when all that it registers and unregisters now is done.
+    Flush {
+        /// Named in [`Actions::complete`], with [`Outcome::Done`].
+        op: OpId,
+    },
     /// The registrar answered our operation.
     Answered {
         /// Our operation.
@@ -230,6 +235,8 @@ pub struct Names {
     pending: BTreeMap<OpId, Request>,
     /// Local operations to be asked again when a view of at least this epoch is there.
     waiting: BTreeMap<OpId, (u32, Request)>,
+    /// Flushes, with what they wait for.
+    flushes: Vec<(OpId, BTreeSet<OpId>)>,
 }
 
 impl Names {
@@ -248,6 +255,7 @@ impl Names {
             mine: BTreeMap::new(),
             pending: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            flushes: Vec::new(),
         }
     }
 
@@ -279,6 +287,13 @@ impl Names {
             Event::View { epoch, members } => self.new_view(epoch, members, actions),
             Event::Local { op, request } => self.local(op, request, actions),
             Event::Asked { from, request_id, epoch, request } => self.asked(from, request_id, epoch, request, actions),
+            Event::Flush { op } => {
+                let changes = |r: &Request| matches!(r, Request::Register { .. } | Request::Unregister { .. });
+                let pending = self.pending.iter().filter(|(_, r)| changes(r)).map(|(op, _)| *op);
+                let waiting = self.waiting.iter().filter(|(_, (_, r))| changes(r)).map(|(op, _)| *op);
+                self.flushes.push((op, pending.chain(waiting).collect()));
+                self.flushed(actions);
+            }
             Event::MovedAway { name } => {
                 self.mine.remove(&name);
             }
@@ -355,6 +370,7 @@ impl Names {
             if let Some(outcome) = self.serve(Asker::Local(op), request) {
                 self.note_mine(&request, outcome);
                 actions.complete(op, outcome);
+                self.ended(op, actions);
             }
         } else {
             self.pending.insert(op, request);
@@ -456,6 +472,21 @@ impl Names {
         }
         self.note_mine(&request, outcome);
         actions.complete(op, outcome);
+        self.ended(op, actions);
+    }
+
+    /// Flushes may have waited for this operation.
+    fn ended(&mut self, op: OpId, actions: &mut impl Actions) {
+        for (_, open) in &mut self.flushes {
+            open.remove(&op);
+        }
+        self.flushed(actions);
+    }
+
+    fn flushed(&mut self, actions: &mut impl Actions) {
+        for (op, _) in self.flushes.extract_if(.., |(_, open)| open.is_empty()) {
+            actions.complete(op, Outcome::Done);
+        }
     }
 
     /// Remembers what this kernel has registered, so that it can tell a new registrar.
@@ -586,6 +617,25 @@ mod tests {
         step(&mut names, Event::Asked { from: kernel(0), request_id: 6, epoch: 2, request: settled });
         let done = step(&mut names, Event::View { epoch: 2, members: vec![kernel(0), kernel(2)] });
         assert_eq!(done.answered, vec![(kernel(0), 5, Outcome::Failed(Errno::ESRCH))]);
+    }
+
+    #[test]
+    fn a_flush_ends_with_what_was_registered_before_it() {
+        let mut names = in_view(0, 1, &[0, 1]);
+        assert_eq!(step(&mut names, Event::Flush { op: 1 }).completed, vec![(1, Outcome::Done)]);
+        let register = |op| Event::Local {
+            op,
+            request: Request::Register { name: pid(300 + op), entry: entry(0, op), replace: true },
+        };
+        step(&mut names, register(2));
+        assert!(step(&mut names, Event::Flush { op: 3 }).completed.is_empty());
+        step(&mut names, register(4));
+        step(&mut names, Event::Lost { op: 2 });
+        let done = step(&mut names, Event::Answered { op: 4, outcome: Outcome::Done });
+        assert_eq!(done.completed, vec![(4, Outcome::Done)]);
+        // Its registrar died: this kernel is the next.
+        let done = step(&mut names, Event::View { epoch: 2, members: vec![kernel(0)] });
+        assert_eq!(done.completed, vec![(2, Outcome::Done), (3, Outcome::Done)]);
     }
 
     #[test]

@@ -4,19 +4,24 @@ use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
 use base::{Errno, Error, Result, TryResult};
 use link::{AnswerTo, Handler, Incoming, Links};
-use objects::{codec::Body, from_wire, when_done};
-use task::{ids::Pid, image::TaskImage};
+use objects::{codec::Body, from_wire, object_from_wire, when_done};
+use task::{ids::Pid, image::TaskImage, session::Sender, signal::SigInfo};
 use wire::{
     Message as _,
     tasks::{
         Adopt, ChildTell, ListProcesses, LookAtProcess, LookAtSystem, MoveAbort, MoveCommit, MovePart, MovePrepare,
-        ProcessAnswer, ProcessAsk, ProcessChanged, ProcessLook, Processes, SessionAnswer, SessionAsk, SessionTell,
-        SignalAll, SignalMembers, SignalledAll, SystemLook, Told, WatchProcess,
+        ProcessAnswer, ProcessAsk, ProcessChanged, ProcessLook, Processes, SessionAsk, SessionCensus, SessionFetch,
+        SessionFreeze, SessionFrozen, SessionHome, SessionPart, SessionTell, SessionsSettled, SignalAll, SignalMembers,
+        SignalledAll, SystemLook, Told, WatchProcess,
     },
 };
 
 use crate::{
     codec::{Tasks, decode, encode},
+    homes::{
+        Op,
+        state::{Event, Key},
+    },
     service::{LIST_MAX, Local, Parcel, Prepared, TaskService},
 };
 
@@ -64,19 +69,10 @@ impl Handler for TaskHandler {
                 let request = decode(payload).map_err(|_| bad(from))?;
                 self.reply(answer, local.process(Pid(ask.pid), request), ProcessAnswer {});
             }
-            kind if kind == SessionAsk::SPEC.number => {
-                let (ask, payload) = message.read::<SessionAsk>()?;
-                let request = decode(payload).map_err(|_| bad(from))?;
-                self.reply(answer, local.session(Pid(ask.sid), request), SessionAnswer {});
-            }
-            kind if kind == SessionTell::SPEC.number => {
-                let (tell, payload) = message.read::<SessionTell>()?;
-                local.session_notice(Pid(tell.sid), decode(payload).map_err(|_| bad(from))?);
-            }
             kind if kind == SignalMembers::SPEC.number => {
                 let (group, payload) = message.read::<SignalMembers>()?;
-                let (info, sender) = decode(payload).map_err(|_| bad(from))?;
-                local.signal_members(Pid(group.pgid), info, sender);
+                let (info, sender, members): (SigInfo, Sender, Vec<Pid>) = decode(payload).map_err(|_| bad(from))?;
+                local.signal_members(Pid(group.pgid), &members, info, sender);
             }
             kind if kind == SignalAll::SPEC.number => {
                 let (_, payload) = message.read::<SignalAll>()?;
@@ -136,7 +132,7 @@ impl Handler for TaskHandler {
                 let forgotten = self.0.moves.lock().forget(from_wire(from), abort.serial);
                 drop(forgotten);
             }
-            _ => return Err(link::Error::new(Errno::ENOSYS, "the task service does not know it", from)),
+            _ => return self.session(message),
         }
         Ok(())
     }
@@ -147,6 +143,63 @@ impl Handler for TaskHandler {
 }
 
 impl TaskHandler {
+    /// Messages about sessions.
+    fn session(&self, message: &Incoming<'_>) -> link::Result<()> {
+        let from = message.from;
+        let (peer, object) = (from_wire(from), object_from_wire(message.header.object));
+        let key = |sid: u32| Key { object, sid: Pid(sid) };
+        let received = |sid, op| {
+            let (key, here) = (key(sid), self.0.local().is_ok_and(|local| local.has_session(key(sid))));
+            self.0.homes_step(Event::Received { from: peer, key, here, op });
+        };
+        match message.header.kind {
+            kind if kind == SessionAsk::SPEC.number => {
+                let (ask, payload) = message.read::<SessionAsk>()?;
+                let request = decode(payload).map_err(|_| bad(from))?;
+                received(ask.sid, Op::Asked(request, message.answer_to()));
+            }
+            kind if kind == SessionTell::SPEC.number => {
+                let (tell, payload) = message.read::<SessionTell>()?;
+                received(tell.sid, Op::Told(decode(payload).map_err(|_| bad(from))?));
+            }
+            kind if kind == SessionFetch::SPEC.number => {
+                let (fetch, _) = message.read::<SessionFetch>()?;
+                let asked = self.0.session_fetched(message.answer_to(), key(fetch.sid), Pid(fetch.caller));
+                asked.map_err(|error| refused(error, from))?;
+            }
+            kind if kind == SessionPart::SPEC.number => {
+                let (part, piece) = message.read::<SessionPart>()?;
+                self.0.session_part(peer, object, part.offset as usize, piece).ok_or(bad(from))?;
+            }
+            kind if kind == SessionFreeze::SPEC.number => {
+                let (freeze, _) = message.read::<SessionFreeze>()?;
+                self.0.homes_step(Event::Freeze { from: peer, key: key(freeze.sid), moves: freeze.moves });
+            }
+            kind if kind == SessionFrozen::SPEC.number => {
+                let (frozen, _) = message.read::<SessionFrozen>()?;
+                self.0.homes_step(Event::Frozen { from: peer, key: key(frozen.sid) });
+            }
+            kind if kind == SessionHome::SPEC.number => {
+                let (home, _) = message.read::<SessionHome>()?;
+                let (rebuilt, over) = (home.rebuilt != 0, home.over != 0);
+                let event = Event::HomeIs { from: peer, key: key(home.sid), moves: home.moves, rebuilt, over };
+                self.0.homes_step(event);
+            }
+            kind if kind == SessionCensus::SPEC.number => {
+                let (census, payload) = message.read::<SessionCensus>()?;
+                let members = decode(payload).map_err(|_| bad(from))?;
+                let (key, moves, epoch) = (key(census.sid), census.moves, census.epoch);
+                self.0.homes_step(Event::Census { from: peer, key, moves, epoch, members });
+            }
+            kind if kind == SessionsSettled::SPEC.number => {
+                let (settled, _) = message.read::<SessionsSettled>()?;
+                self.0.homes_step(Event::Settled { from: peer, epoch: settled.epoch });
+            }
+            _ => return Err(link::Error::new(Errno::ENOSYS, "the task service does not know it", from)),
+        }
+        Ok(())
+    }
+
     /// Sends the piece at `offset` of what `/proc` shows.
     fn shown(&self, to: AnswerTo, offset: u32, tried: TryResult<Vec<u8>>) {
         let links = self.0.links.clone();

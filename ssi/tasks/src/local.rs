@@ -2,21 +2,22 @@
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
-use base::{Errno, KernelId, TryResult};
+use base::{Errno, KernelId, Result, TryResult};
 use procfs::LocalView;
 use task::{
     Kernel,
     children::{ChildEvent, ChildRecord},
-    cluster::{ProcessRef, ProcessReply, ProcessRequest},
+    cluster::{Name, ProcessRef, ProcessReply, ProcessRequest},
     ids::Pid,
     image::TaskImage,
     load::Load,
     moving::Arrival,
-    session::{Notice, Reply, Request, Sender, Session},
+    session::{LocalSession, Member, Notice, Reply, Request, Sender, Session, State},
     signal::SigInfo,
 };
 
 use crate::{
+    homes::state::Key,
     question::Question,
     service::{Local, Prepared},
 };
@@ -24,24 +25,68 @@ use crate::{
 /// A kernel as its own task service sees it.
 pub struct OwnKernel(pub Arc<Kernel>);
 
+impl OwnKernel {
+    fn find(&self, key: Key) -> Option<Arc<LocalSession>> {
+        self.0.table.session(key.sid).filter(|session| session.id() == key.object)
+    }
+}
+
 impl Local for OwnKernel {
     fn process(&self, pid: Pid, request: ProcessRequest) -> TryResult<ProcessReply> {
         self.0.table.process(pid).ok_or(Errno::ESRCH)?.request(request)
     }
 
-    fn session(&self, sid: Pid, request: Request) -> TryResult<Reply> {
-        self.0.table.session(sid).ok_or(Errno::ESRCH)?.request(request)
+    fn has_session(&self, key: Key) -> bool {
+        self.find(key).is_some()
     }
 
-    fn session_notice(&self, sid: Pid, notice: Notice) {
-        if let Some(session) = self.0.table.session(sid) {
+    fn session(&self, key: Key, request: Request) -> TryResult<Reply> {
+        self.find(key).ok_or(Errno::ESRCH)?.request(request)
+    }
+
+    fn session_notice(&self, key: Key, notice: Notice) {
+        if let Some(session) = self.find(key) {
             session.notice(notice);
         }
     }
 
-    fn signal_members(&self, pgid: Pid, info: SigInfo, from: Sender) {
+    fn session_may_leave(&self, key: Key, caller: Pid) -> Result<()> {
+        self.find(key).ok_or(Errno::ESRCH)?.may_leave(caller)
+    }
+
+    fn leave_session(&self, key: Key, caller: Pid, next: Arc<dyn Session>) -> Option<(State, Vec<Name>)> {
+        self.find(key)?.leave(caller, next)
+    }
+
+    fn import_session(&self, key: Key, state: State) {
+        LocalSession::import(&self.0, key.object, state);
+    }
+
+    fn rebuild_session(&self, key: Key, members: Vec<(Pid, Member)>) {
+        LocalSession::import(&self.0, key.object, State::import(key.sid, members));
+    }
+
+    fn merge_session(&self, key: Key, members: Vec<(Pid, Member)>) {
+        if let Some(session) = self.find(key) {
+            session.merge(members);
+        }
+    }
+
+    fn count_members(&self, key: Key) -> Vec<(Pid, Member)> {
+        let processes = self.0.table.processes();
+        let ours = processes.iter().filter(|p| p.session().id() == key.object);
+        ours.map(|p| (p.pid(), p.as_member())).collect()
+    }
+
+    fn kernel_died(&self, dead: KernelId) {
+        for session in self.0.table.sessions() {
+            session.notice(Notice::Down(dead));
+        }
+    }
+
+    fn signal_members(&self, pgid: Pid, members: &[Pid], info: SigInfo, from: Sender) {
         // Whether SIGCONT is free within the session was decided at its home.
-        self.0.signal_members(pgid, from.sid, info, from);
+        self.0.signal_members(pgid, members, from.sid, info, from);
     }
 
     fn signal_all(&self, info: SigInfo, from: Sender) -> usize {

@@ -1,8 +1,13 @@
 //! Moves that come here: the pieces of an image, then the process that was prepared from it, until the source commits or aborts.
 
-use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
+use alloc::{
+    boxed::Box,
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 
 use base::KernelId;
+use task::ids::Pid;
 
 use crate::service::Prepared;
 
@@ -21,6 +26,8 @@ enum State {
 pub struct Moves {
     serial: u64,
     coming: BTreeMap<(KernelId, u64), State>,
+    /// Processes that were told to run elsewhere, until that is confirmed.
+    leaving: BTreeSet<Pid>,
 }
 
 /// A peer sent pieces that do not fit together.
@@ -32,6 +39,21 @@ impl Moves {
     pub fn next_serial(&mut self) -> u64 {
         self.serial += 1;
         self.serial
+    }
+
+    /// A process is told to run elsewhere.
+    pub fn leaves(&mut self, pid: Pid) {
+        self.leaving.insert(pid);
+    }
+
+    /// It does, or it died there.
+    pub fn left(&mut self, pid: Pid) {
+        self.leaving.remove(&pid);
+    }
+
+    /// Whether a process may run elsewhere already.
+    pub fn is_leaving(&self, pid: Pid) -> bool {
+        self.leaving.contains(&pid)
     }
 
     /// A piece came. Pieces come in order on one lane.

@@ -11,20 +11,24 @@ use names::{Kind, Name, NameService, PidBlocks};
 use objects::{call, codec::Body, from_wire, object_to_wire, to_wire, when_done};
 use task::{
     children::{ChildChange, ChildEvent, ChildRecord, Status, Usage},
-    cluster::{Cluster, CpuFact, Placement, ProcessRef, ProcessReply, ProcessRequest},
+    cluster::{Cluster, CpuFact, Placement, ProcessRef, ProcessReply, ProcessRequest, SessionHome},
     ids::Pid,
     image::TaskImage,
     load::Load,
-    session::{Notice, Reply, Request, Sender, Session},
+    session::{Member, Notice, Reply, Request, Sender, Session, State},
     signal::{SigInfo, Signal},
 };
 use wire::tasks::{
-    Adopt, ChildTell, ListProcesses, LookAtSystem, MoveAbort, MoveCommit, MovePart, MovePrepare, ProcessAsk,
-    SessionAsk, SessionTell, SignalAll, SignalMembers, SignalledAll,
+    Adopt, ChildTell, ListProcesses, LookAtSystem, MoveAbort, MoveCommit, MovePart, MovePrepare, ProcessAsk, SignalAll,
+    SignalMembers, SignalledAll,
 };
 
 use crate::{
     codec::{Tasks, decode, encode},
+    homes::{
+        SessionHomes,
+        state::{Event, Key},
+    },
     moves::Moves,
     question::Question,
     watch::Watches,
@@ -37,6 +41,9 @@ const AT_ONCE: u64 = 2_000_000_000;
 /// How long a peer may take to load a program, in ns.
 const LOAD: u64 = 60_000_000_000;
 
+/// The most members that one message signals.
+const SIGNALLED: usize = 512;
+
 /// The most pids in one answer: four bytes each and a count, what fits into one payload.
 pub(crate) const LIST_MAX: usize = 1000;
 
@@ -44,12 +51,32 @@ pub(crate) const LIST_MAX: usize = 1000;
 pub trait Local: Send + Sync {
     /// A request to a process that is here. `ESRCH` if it is not.
     fn process(&self, pid: Pid, request: ProcessRequest) -> TryResult<ProcessReply>;
-    /// A request to a session whose home is here.
-    fn session(&self, sid: Pid, request: Request) -> TryResult<Reply>;
-    /// A notice to a session whose home is here.
-    fn session_notice(&self, sid: Pid, notice: Notice);
-    /// Delivers a group signal to the members that are here.
-    fn signal_members(&self, pgid: Pid, info: SigInfo, from: Sender);
+    /// Whether a session is here.
+    fn has_session(&self, key: Key) -> bool;
+    /// A request to a session that is here. `ESRCH` if it is not.
+    fn session(&self, key: Key, request: Request) -> TryResult<Reply>;
+    /// A notice to a session that is here.
+    fn session_notice(&self, key: Key, notice: Notice);
+    /// Whether a session that is here can go elsewhere, for a terminal that `caller` takes there.
+    ///
+    /// # Errors
+    /// `EPERM`, `ESRCH`.
+    fn session_may_leave(&self, key: Key, caller: Pid) -> Result<()>;
+    /// The session goes elsewhere; `next` speaks with it from now on. Its state and its names; nothing if it cannot go.
+    fn leave_session(&self, key: Key, caller: Pid, next: Arc<dyn Session>)
+    -> Option<(State, Vec<task::cluster::Name>)>;
+    /// A session comes here.
+    fn import_session(&self, key: Key, state: State);
+    /// A session whose home died goes on here, with these members.
+    fn rebuild_session(&self, key: Key, members: Vec<(Pid, Member)>);
+    /// Members of a session that is here, which it may not know.
+    fn merge_session(&self, key: Key, members: Vec<(Pid, Member)>);
+    /// The members of a session that are here.
+    fn count_members(&self, key: Key) -> Vec<(Pid, Member)>;
+    /// A kernel died: the sessions that are here lose the members that were there.
+    fn kernel_died(&self, dead: KernelId);
+    /// Delivers a group signal to members that are here.
+    fn signal_members(&self, pgid: Pid, members: &[Pid], info: SigInfo, from: Sender);
     /// Signals every process here that `from` may signal; how many.
     fn signal_all(&self, info: SigInfo, from: Sender) -> usize;
     /// Something happened to a child of a process that is here. `false` if the parent is not.
@@ -96,6 +123,8 @@ pub struct TaskService {
     pub(crate) watches: Watches,
     /// What peers said last of what they do.
     pub(crate) heard: Lock<BTreeMap<KernelId, Load>>,
+    /// Where the sessions are.
+    pub(crate) homes: SessionHomes,
     /// Events for parents whose kernel is being looked up, in order.
     routes: Lock<BTreeMap<Pid, Vec<Parcel>>>,
 }
@@ -121,6 +150,7 @@ impl TaskService {
             moves: Lock::new(Moves::default()),
             watches: Watches::default(),
             heard: Lock::new(BTreeMap::new()),
+            homes: SessionHomes::new(me, kernels),
             routes: Lock::new(BTreeMap::new()),
         })
     }
@@ -137,14 +167,20 @@ impl TaskService {
 
     /// The membership has a new view; the name service heard of it before. Children that were on a kernel that is gone have no name any more: their
     /// parents learn that they were killed.
-    pub fn view(self: &Arc<Self>, members: Vec<KernelId>) {
-        let gone = {
+    pub fn view(self: &Arc<Self>, epoch: u32, members: Vec<KernelId>) {
+        let gone: Vec<KernelId> = {
             let mut now = self.members.lock();
-            let gone = now.iter().any(|member| !members.contains(member));
-            *now = members;
+            let gone = now.iter().copied().filter(|member| !members.contains(member)).collect();
+            now.clone_from(&members);
             gone
         };
-        let Some(local) = self.local().ok().filter(|_| gone) else {
+        if let Ok(local) = self.local() {
+            for dead in &gone {
+                local.kernel_died(*dead);
+            }
+        }
+        self.sessions_view(epoch, members);
+        let Some(local) = self.local().ok().filter(|_| !gone.is_empty()) else {
             return;
         };
         self.look_again();
@@ -186,9 +222,10 @@ impl TaskService {
     }
 
     /// A kernel died: what moved here from it and was not committed is forgotten.
-    pub fn peer_down(&self, dead: KernelId) {
+    pub fn peer_down(self: &Arc<Self>, dead: KernelId) {
         let gone = self.moves.lock().peer_down(dead);
         drop(gone);
+        self.homes_step(Event::Down { dead });
     }
 
     pub(crate) fn me(&self) -> KernelId {
@@ -204,7 +241,7 @@ impl TaskService {
         self.members.lock().iter().copied().filter(|&member| member != me).collect()
     }
 
-    fn soon(&self) -> u64 {
+    pub(crate) fn soon(&self) -> u64 {
         self.links.now().saturating_add(SOON)
     }
 
@@ -350,36 +387,6 @@ impl ProcessRef for RemoteProcess {
     }
 }
 
-/// A session whose home is another kernel.
-struct RemoteSession {
-    service: Arc<TaskService>,
-    sid: Pid,
-    object: ObjectId,
-    home: KernelId,
-}
-
-impl Session for RemoteSession {
-    fn id(&self) -> ObjectId {
-        self.object
-    }
-
-    fn sid(&self) -> Pid {
-        self.sid
-    }
-
-    fn request(&self, request: Request) -> TryResult<Reply> {
-        self.service.ask(self.home, self.object, &SessionAsk { sid: self.sid.0 }, &encode(&request))
-    }
-
-    fn notice(&self, notice: Notice) {
-        let message = SessionTell { sid: self.sid.0 };
-        let sent = self.service.links.send(to_wire(self.home), object_to_wire(self.object), &message, &encode(&notice));
-        if let Err(error) = sent {
-            log::debug!("tasks: session {} cannot be told: {error}", self.sid);
-        }
-    }
-}
-
 /// The name service's word for a name of crate `task`.
 pub(crate) fn name_of(name: task::cluster::Name) -> Name {
     let (kind, pid) = match name {
@@ -397,8 +404,7 @@ impl Peers {
     fn session_of(&self, name: Name, sid: Pid) -> TryResult<Arc<dyn Session>> {
         let service = self.0.clone();
         self.0.resolve(name, move |entry| {
-            let remote = RemoteSession { service, sid, object: entry.object, home: entry.home };
-            Arc::new(remote) as Arc<dyn Session>
+            service.remote_session(entry.object, sid, SessionHome { kernel: entry.home, moves: 0 })
         })
     }
 }
@@ -443,9 +449,20 @@ impl Cluster for Peers {
         self.session_of(name_of(task::cluster::Name::Session(sid)), sid)
     }
 
-    fn session(&self, id: ObjectId, sid: Pid) -> Arc<dyn Session> {
-        // A session is born where it stays until its home moves; the link follows a move.
-        Arc::new(RemoteSession { service: self.0.clone(), sid, object: id, home: id.birth })
+    fn session(&self, id: ObjectId, sid: Pid, home: SessionHome) -> Arc<dyn Session> {
+        self.0.remote_session(id, sid, home)
+    }
+
+    fn session_home(&self, id: ObjectId, sid: Pid) -> SessionHome {
+        self.0.home_of(id, sid)
+    }
+
+    fn fetch_session(&self, sid: Pid, caller: Pid) -> TryResult<()> {
+        self.0.fetch_session(sid, caller)
+    }
+
+    fn session_over(&self, id: ObjectId, sid: Pid) {
+        self.0.homes_step(Event::Over { key: Key { object: id, sid } });
     }
 
     fn signal_all(&self, info: SigInfo, from: Sender) -> TryResult<usize> {
@@ -468,11 +485,14 @@ impl Cluster for Peers {
         if sum.open.is_empty() { done(sum.total) } else { Ok(Try::Started(Box::new(sum))) }
     }
 
-    fn signal_members(&self, to: KernelId, pgid: Pid, info: SigInfo, from: Sender) {
+    fn signal_members(&self, to: KernelId, pgid: Pid, members: &[Pid], info: SigInfo, from: Sender) {
         let message = SignalMembers { pgid: pgid.0 };
-        let sent = self.0.links.send(to_wire(to), wire::ObjectId::NONE, &message, &encode(&(info, from)));
-        if let Err(error) = sent {
-            log::debug!("tasks: members of group {pgid} on kernel {to} cannot be signalled: {error}");
+        for some in members.chunks(SIGNALLED) {
+            let payload = encode(&(info, from, some.to_vec()));
+            let sent = self.0.links.send(to_wire(to), wire::ObjectId::NONE, &message, &payload);
+            if let Err(error) = sent {
+                log::debug!("tasks: members of group {pgid} on kernel {to} cannot be signalled: {error}");
+            }
         }
     }
 
@@ -540,8 +560,11 @@ impl Cluster for Peers {
             Box::new(move |links: &Links, result: link::Result<Incoming<'_>>| match result {
                 Ok(_) => {
                     // From here on it is there. If that kernel dies now the process dies with it.
+                    service.moves.lock().leaves(pid);
                     service.names.moved_away(name_of(task::cluster::Name::Process(pid)));
+                    let then_here = service.clone();
                     let told: link::Then = Box::new(move |_, result| {
+                        then_here.moves.lock().left(pid);
                         drop(completer.complete(match result {
                             Ok(_) => done(()),
                             Err(error) => Err(objects::error(error)),

@@ -385,6 +385,24 @@ fn limits_and_places() {
 }
 
 #[test]
+fn a_range_goes_on_after_what_was_used() {
+    let vecs = [(100, 4), (200, 4), (300, 4)].map(|(base, len)| crate::user::IoVec { base, len });
+    let mut range = UserRange::list(vecs.to_vec());
+    let start = range.mark();
+    range.used(start, 6);
+    assert_eq!((range.remaining(), base::io::Source::user_span(&mut range)), (6, Some((202, 2))));
+    let mark = range.mark();
+    base::io::Source::advance(&mut range, 2, false);
+    base::io::Source::advance(&mut range, 0, true);
+    range.used(mark, 2);
+    assert_eq!(range.remaining(), 4);
+    range.rewind(mark);
+    assert_eq!((range.remaining(), base::io::Source::user_span(&mut range)), (6, Some((202, 2))));
+    range.used(mark, 6);
+    assert_eq!((range.remaining(), base::io::Source::user_span(&mut range)), (0, None));
+}
+
+#[test]
 fn user_ranges_stall_and_go_on() {
     on_kernel(|| {
         let memory = memory();

@@ -1,11 +1,12 @@
 //! A session whose home is this kernel.
 
 use alloc::{
+    collections::BTreeSet,
     sync::{Arc, Weak},
     vec::Vec,
 };
 
-use base::{KernelId, ObjectId, Result, TryResult, wait::done};
+use base::{Errno, Error, KernelId, ObjectId, Result, TryResult, wait::done};
 use hal::sync::{SpinLock, rank};
 
 use vfs::{Caller, JobControl, Terminal, TtySignal, TtyUse, Verdict};
@@ -19,19 +20,26 @@ use crate::{
     signal::{SigInfo, Signal},
 };
 
+/// Where the truth about a session is.
+enum Home {
+    Here(State),
+    /// It left; what still comes this way goes there.
+    Left(Arc<dyn Session>),
+}
+
 /// See the module.
 pub struct LocalSession {
     me: Weak<Self>,
     kernel: Weak<Kernel>,
     id: ObjectId,
     sid: Pid,
-    state: SpinLock<State>,
+    state: SpinLock<Home>,
     terminal: SpinLock<Option<Arc<dyn Terminal>>>,
 }
 
 /// Something to be done after the lock is dropped.
 enum Effect {
-    Signal { to: KernelId, pgid: Pid, info: SigInfo, from: Sender },
+    Signal { to: KernelId, pgid: Pid, members: Vec<Pid>, info: SigInfo, from: Sender },
     TerminalLost,
     GroupMade(Pid),
     GroupGone(Pid),
@@ -43,8 +51,8 @@ enum Effect {
 struct Queue(Vec<Effect>);
 
 impl Effects for Queue {
-    fn signal(&mut self, to: KernelId, pgid: Pid, info: SigInfo, from: Sender) {
-        self.0.push(Effect::Signal { to, pgid, info, from });
+    fn signal(&mut self, to: KernelId, pgid: Pid, members: Vec<Pid>, info: SigInfo, from: Sender) {
+        self.0.push(Effect::Signal { to, pgid, members, info, from });
     }
     fn terminal_lost(&mut self, _: ObjectId) {
         self.0.push(Effect::TerminalLost);
@@ -71,17 +79,17 @@ impl LocalSession {
 
     /// A session that arrives here.
     pub fn import(kernel: &Arc<Kernel>, id: ObjectId, state: State) -> Arc<Self> {
+        let groups: BTreeSet<_> = state.members().map(|(_, m)| m.pgid).collect();
         let session = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             kernel: Arc::downgrade(kernel),
             id,
             sid: state.sid(),
-            state: SpinLock::new(rank::SESSION, state),
+            state: SpinLock::new(rank::SESSION, Home::Here(state)),
             terminal: SpinLock::new(rank::PROCESS_FS, None),
         });
         kernel.table.add_session(&session);
         kernel.cluster().register(Name::Session(session.sid), id);
-        let groups: Vec<_> = session.state.lock().members().map(|(_, m)| m.pgid).collect();
         for pgid in groups {
             kernel.table.add_group(pgid, &session);
             kernel.cluster().register(Name::Group(pgid), id);
@@ -89,9 +97,57 @@ impl LocalSession {
         session
     }
 
-    /// What it is made of, for a new home or for `/proc`.
-    pub fn export(&self) -> State {
-        self.state.lock().clone()
+    /// The session goes to another kernel, for a terminal that its leader `caller` takes there; `next` speaks with it from now on. Its state and its
+    /// names, or nothing if that cannot be (see [`LocalSession::may_leave`]).
+    pub fn leave(&self, caller: Pid, next: Arc<dyn Session>) -> Option<(State, Vec<Name>)> {
+        let state = {
+            let mut home = self.state.lock();
+            match &*home {
+                Home::Here(state) if may_leave(state, caller).is_ok() => {}
+                _ => return None,
+            }
+            match core::mem::replace(&mut *home, Home::Left(next)) {
+                Home::Here(state) => state,
+                Home::Left(_) => return None,
+            }
+        };
+        let groups: BTreeSet<_> = state.members().map(|(_, m)| m.pgid).collect();
+        if let Some(kernel) = self.kernel.upgrade() {
+            kernel.table.remove_session(self);
+            for pgid in &groups {
+                kernel.table.remove_group(*pgid, self);
+            }
+        }
+        let names = core::iter::once(Name::Session(self.sid)).chain(groups.into_iter().map(Name::Group)).collect();
+        Some((state, names))
+    }
+
+    /// Whether the session can go to another kernel for a terminal that `caller` takes there.
+    ///
+    /// # Errors
+    /// `EPERM` unless the caller is the leader of a session without a terminal.
+    pub fn may_leave(&self, caller: Pid) -> Result<()> {
+        match &*self.state.lock() {
+            Home::Here(state) => may_leave(state, caller),
+            Home::Left(_) => Err(AWAY),
+        }
+    }
+
+    /// Members that a kernel has: see [`State::merge`].
+    pub fn merge(&self, members: Vec<(Pid, Member)>) {
+        let mut effects = Queue::default();
+        if let Home::Here(state) = &mut *self.state.lock() {
+            state.merge(members, &mut effects);
+        }
+        self.apply(effects);
+    }
+
+    /// Looks at the state, if it is here.
+    fn here<R>(&self, f: impl FnOnce(&State) -> R) -> Option<R> {
+        match &*self.state.lock() {
+            Home::Here(state) => Some(f(state)),
+            Home::Left(_) => None,
+        }
     }
 
     fn apply(&self, effects: Queue) {
@@ -101,10 +157,12 @@ impl LocalSession {
         let (Some(kernel), Some(me)) = (self.kernel.upgrade(), self.me.upgrade()) else { return };
         for effect in effects.0 {
             match effect {
-                Effect::Signal { to, pgid, info, from } if to == kernel.id() => {
-                    kernel.signal_members(pgid, self.sid, info, from);
+                Effect::Signal { to, pgid, members, info, from } if to == kernel.id() => {
+                    kernel.signal_members(pgid, &members, self.sid, info, from);
                 }
-                Effect::Signal { to, pgid, info, from } => kernel.cluster().signal_members(to, pgid, info, from),
+                Effect::Signal { to, pgid, members, info, from } => {
+                    kernel.cluster().signal_members(to, pgid, &members, info, from);
+                }
                 Effect::TerminalLost => {
                     let terminal = self.terminal.lock().take();
                     if let Some(terminal) = terminal {
@@ -127,8 +185,9 @@ impl LocalSession {
                     kernel.child_event(ppid, ChildEvent { pid, change: ChildChange::Group(pgid) });
                 }
                 Effect::Empty => {
-                    kernel.table.remove_session(self.sid);
+                    kernel.table.remove_session(self);
                     kernel.cluster().unregister(Name::Session(self.sid), self.id);
+                    kernel.cluster().session_over(self.id, self.sid);
                 }
             }
         }
@@ -146,24 +205,53 @@ impl Session for LocalSession {
 
     fn request(&self, request: Request) -> TryResult<Reply> {
         let mut effects = Queue::default();
-        let reply = self.state.lock().request(request, &mut effects);
+        let reply = match &mut *self.state.lock() {
+            Home::Here(state) => Ok(state.request(request, &mut effects)),
+            Home::Left(next) => Err((next.clone(), request)),
+        };
         self.apply(effects);
-        done(reply?)
+        match reply {
+            Ok(reply) => done(reply?),
+            Err((next, request)) => next.request(request),
+        }
     }
 
     fn notice(&self, notice: Notice) {
         let mut effects = Queue::default();
-        self.state.lock().notice(notice, &mut effects);
+        let next = match &mut *self.state.lock() {
+            Home::Here(state) => {
+                state.notice(notice, &mut effects);
+                None
+            }
+            Home::Left(next) => Some(next.clone()),
+        };
         self.apply(effects);
+        if let Some(next) = next {
+            next.notice(notice);
+        }
+    }
+}
+
+/// A session that left has no terminal here.
+const AWAY: Error = Error::new(Errno::EIO, "the session is at another kernel");
+
+fn may_leave(state: &State, caller: Pid) -> Result<()> {
+    if caller == state.sid() && state.member(caller).is_some() && state.terminal().is_none() {
+        Ok(())
+    } else {
+        Err(Error::new(Errno::EPERM, "not a session leader without a terminal"))
     }
 }
 
 impl LocalSession {
     fn ask(&self, request: Request) -> Result<Reply> {
         let mut effects = Queue::default();
-        let reply = self.state.lock().request(request, &mut effects);
+        let reply = match &mut *self.state.lock() {
+            Home::Here(state) => state.request(request, &mut effects).map_err(Error::from),
+            Home::Left(_) => Err(AWAY),
+        };
         self.apply(effects);
-        Ok(reply?)
+        reply
     }
 }
 
@@ -199,7 +287,7 @@ impl JobControl for LocalSession {
     }
 
     fn foreground(&self) -> u32 {
-        self.state.lock().foreground().0
+        self.here(|state| state.foreground().0).unwrap_or(0)
     }
 
     fn set_foreground(&self, caller: &Caller, pgid: u32) -> Result<Verdict> {
@@ -208,7 +296,8 @@ impl JobControl for LocalSession {
     }
 
     fn take_terminal(&self, caller: &Caller, terminal: Arc<dyn Terminal>) -> Result<()> {
-        self.ask(Request::TakeTerminal { caller: Pid(caller.pid), terminal: terminal.id() })?;
+        let device = terminal.device();
+        self.ask(Request::TakeTerminal { caller: Pid(caller.pid), terminal: terminal.id(), device })?;
         let old = self.terminal.lock().replace(terminal);
         drop(old);
         Ok(())
@@ -219,13 +308,15 @@ impl JobControl for LocalSession {
     }
 
     fn terminal(&self, pid: u32) -> Option<Arc<dyn Terminal>> {
-        let has = self.state.lock().has_terminal(Pid(pid));
-        if has { self.terminal.lock().clone() } else { None }
+        let has = self.here(|state| state.has_terminal(Pid(pid)));
+        if has == Some(true) { self.terminal.lock().clone() } else { None }
     }
 
     fn hung_up(&self) {
         let mut effects = Queue::default();
-        self.state.lock().hang_up(&mut effects);
+        if let Home::Here(state) = &mut *self.state.lock() {
+            state.hang_up(&mut effects);
+        }
         self.apply(effects);
     }
 }

@@ -12,6 +12,7 @@ use alloc::{
 };
 
 use base::{Errno, KernelId, ObjectId};
+use vfs::Device;
 
 use crate::{
     ids::Pid,
@@ -106,6 +107,18 @@ pub enum Access {
 /// What changes the session and has an answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
+    /// A member forked; the child is in its parent's group. The answer says that signals for the group reach the child, too: until then the
+    /// child's kernel sees to that.
+    Fork {
+        /// The parent as wait(2) sees it (not the caller for CLONE_PARENT).
+        ppid: Pid,
+        /// The process whose group the child is born into.
+        from: Pid,
+        /// The child.
+        child: Pid,
+        /// Where it runs.
+        place: KernelId,
+    },
     /// setpgid(2) by `caller` for itself or a child. `pgid` 0 means `target`.
     SetGroup {
         /// Who asks.
@@ -156,14 +169,16 @@ pub enum Request {
         caller: Pid,
         /// Which terminal.
         terminal: ObjectId,
+        /// Its device number.
+        device: Device,
     },
     /// TIOCNOTTY.
     DropTerminal {
         /// Who asks.
         caller: Pid,
     },
-    /// Which terminal the session has.
-    Terminal,
+    /// Which terminal a member has.
+    Terminal(Pid),
     /// Whether a group is orphaned: then the stop signals of the terminal do nothing to it.
     IsOrphaned(Pid),
 }
@@ -175,8 +190,8 @@ pub enum Reply {
     Done,
     /// A group.
     Group(Pid),
-    /// The terminal.
-    Terminal(Option<ObjectId>),
+    /// The device number of the controlling terminal, and the foreground group.
+    Terminal(Option<(Device, Pid)>),
     /// Whether the group is orphaned.
     Orphaned(bool),
     /// The caller's group was sent a stop signal: act on it, then make the call again (ERESTARTSYS).
@@ -186,17 +201,6 @@ pub enum Reply {
 /// What changes the session and needs no answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Notice {
-    /// A member forked; the child is in its parent's group.
-    Fork {
-        /// The parent as wait(2) sees it (not the caller for CLONE_PARENT).
-        ppid: Pid,
-        /// The process whose group the child is born into.
-        from: Pid,
-        /// The child.
-        child: Pid,
-        /// Where it runs.
-        place: KernelId,
-    },
     /// A member called execve.
     Exec(Pid),
     /// A member changed its users.
@@ -218,8 +222,8 @@ pub enum Notice {
     Moved {
         /// The member.
         pid: Pid,
-        /// Its new place.
-        to: KernelId,
+        /// What that kernel knows of it, its place among it. It counts if the session lost it with the kernel where it was.
+        member: Member,
     },
     /// A kernel died, and with it its members.
     Down(KernelId),
@@ -234,8 +238,8 @@ pub enum Notice {
 
 /// What the session wants done, after its lock was dropped and in this order.
 pub trait Effects {
-    /// Deliver to the members of `pgid` on `to` that `from` may signal.
-    fn signal(&mut self, to: KernelId, pgid: Pid, info: SigInfo, from: Sender);
+    /// Deliver to these members of `pgid`, which are on `to` as far as is known, as far as `from` may signal them.
+    fn signal(&mut self, to: KernelId, pgid: Pid, members: Vec<Pid>, info: SigInfo, from: Sender);
     /// The session lost its terminal because the leader exited or gave it up.
     fn terminal_lost(&mut self, terminal: ObjectId);
     /// A member that waits for the terminal or for a group change should look again.
@@ -263,24 +267,29 @@ pub struct State {
     members: BTreeMap<Pid, Member>,
     foreground: Pid,
     terminal: Option<ObjectId>,
+    /// The device number of the terminal; meaningless without one.
+    device: Device,
 }
+
+/// No terminal.
+const NONE: Device = Device::new(0, 0);
 
 impl State {
     /// A session whose only member is its leader.
     pub fn new(sid: Pid, leader: Member) -> Self {
         let mut members = BTreeMap::new();
         members.insert(sid, Member { pgid: sid, ..leader });
-        Self { sid, members, foreground: Pid(0), terminal: None }
+        Self { sid, members, foreground: Pid(0), terminal: None, device: NONE }
     }
 
     /// Put together from what [`State::export`] gave, at a new home.
-    pub fn import(sid: Pid, members: Vec<(Pid, Member)>, foreground: Pid, terminal: Option<ObjectId>) -> Self {
-        Self { sid, members: members.into_iter().collect(), foreground, terminal }
+    pub fn import(sid: Pid, members: Vec<(Pid, Member)>) -> Self {
+        Self { sid, members: members.into_iter().collect(), foreground: Pid(0), terminal: None, device: NONE }
     }
 
-    /// All there is to know, for a new home.
-    pub fn export(&self) -> (Pid, Vec<(Pid, Member)>, Pid, Option<ObjectId>) {
-        (self.sid, self.members.iter().map(|(p, m)| (*p, *m)).collect(), self.foreground, self.terminal)
+    /// All there is to know, for a new home: a session with a terminal has none but that of the terminal.
+    pub fn export(&self) -> (Pid, Vec<(Pid, Member)>) {
+        (self.sid, self.members.iter().map(|(p, m)| (*p, *m)).collect())
     }
 
     /// The session's number.
@@ -336,10 +345,12 @@ impl State {
     }
 
     fn send(&self, pgid: Pid, info: SigInfo, from: Sender, effects: &mut impl Effects) {
-        let places: BTreeSet<_> =
-            self.group(pgid).filter(|(_, m)| m.life != Life::Zombie).map(|(_, m)| m.place).collect();
-        for to in places {
-            effects.signal(to, pgid, info, from);
+        let mut places: BTreeMap<KernelId, Vec<Pid>> = BTreeMap::new();
+        for (pid, m) in self.group(pgid).filter(|(_, m)| m.life != Life::Zombie) {
+            places.entry(m.place).or_default().push(pid);
+        }
+        for (to, members) in places {
+            effects.signal(to, pgid, members, info, from);
         }
     }
 
@@ -353,6 +364,13 @@ impl State {
     /// As the system call that it stands for: `EPERM`, `ESRCH`, `EACCES`, `EIO`, `ENOTTY`.
     pub fn request(&mut self, request: Request, effects: &mut impl Effects) -> Result<Reply, Errno> {
         match request {
+            Request::Fork { ppid, from, child, place } => {
+                let parent = self.members.get(&from).ok_or(Errno::ESRCH)?;
+                let member = Member { ppid, place, life: Life::Alive, execed: false, ..*parent };
+                // Asked again after the home died, it may be known by now.
+                self.members.entry(child).or_insert(member);
+                Ok(Reply::Done)
+            }
             Request::SetGroup { caller, target, pgid } => self.set_group(caller, target, pgid, effects),
             Request::GroupOf(pid) => self.members.get(&pid).map(|m| Reply::Group(m.pgid)).ok_or(Errno::ESRCH),
             Request::Depart(pid) => self.depart(pid, effects),
@@ -398,7 +416,7 @@ impl State {
                 Ok(Reply::Done)
             }
             Request::Use { caller, access, immune } => self.use_terminal(caller, access, immune, effects),
-            Request::TakeTerminal { caller, terminal } => {
+            Request::TakeTerminal { caller, terminal, device } => {
                 if self.terminal == Some(terminal) {
                     return Ok(Reply::Done);
                 }
@@ -406,6 +424,7 @@ impl State {
                     return Err(Errno::EPERM);
                 }
                 self.terminal = Some(terminal);
+                self.device = device;
                 self.foreground = self.members.get(&caller).map_or(self.sid, |m| m.pgid);
                 self.change(caller, |m| m.terminal = true);
                 Ok(Reply::Done)
@@ -422,7 +441,10 @@ impl State {
                 }
                 Ok(Reply::Done)
             }
-            Request::Terminal => Ok(Reply::Terminal(self.terminal)),
+            Request::Terminal(pid) => {
+                let shown = self.has_terminal(pid).then_some((self.device, self.foreground));
+                Ok(Reply::Terminal(shown))
+            }
             Request::IsOrphaned(pgid) => Ok(Reply::Orphaned(self.is_orphaned(pgid))),
         }
     }
@@ -499,12 +521,6 @@ impl State {
     /// Takes a notice. One about somebody who is not a member is late and means nothing.
     pub fn notice(&mut self, notice: Notice, effects: &mut impl Effects) {
         match notice {
-            Notice::Fork { ppid, from, child, place } => {
-                if let Some(parent) = self.members.get(&from) {
-                    let member = Member { ppid, place, life: Life::Alive, execed: false, ..*parent };
-                    self.members.insert(child, member);
-                }
-            }
             Notice::Exec(pid) => self.change(pid, |m| m.execed = true),
             Notice::Users(pid, users) => self.change(pid, |m| m.users = users),
             Notice::Stop(pid) => self.change(pid, |m| {
@@ -519,7 +535,10 @@ impl State {
             }),
             Notice::Exit { pid, reaper } => self.exit(&[pid], reaper, effects),
             Notice::Reap(pid) => self.remove(pid, effects),
-            Notice::Moved { pid, to } => self.change(pid, |m| m.place = to),
+            Notice::Moved { pid, member } => match self.members.get_mut(&pid) {
+                Some(known) => known.place = member.place,
+                None => self.add(pid, member, effects),
+            },
             Notice::Reparent { pid, ppid } => self.change(pid, |m| m.ppid = ppid),
             Notice::Down(kernel) => {
                 let dead: Vec<_> = self.members().filter(|(_, m)| m.place == kernel).map(|(p, _)| p).collect();
@@ -529,6 +548,23 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Members that a kernel has, some of them perhaps not known here: the home before this one died with what was on its way to it.
+    pub fn merge(&mut self, members: Vec<(Pid, Member)>, effects: &mut impl Effects) {
+        for (pid, member) in members {
+            match self.members.get_mut(&pid) {
+                Some(known) => *known = Member { pgid: known.pgid, terminal: known.terminal, ..member },
+                None => self.add(pid, member, effects),
+            }
+        }
+    }
+
+    fn add(&mut self, pid: Pid, member: Member, effects: &mut impl Effects) {
+        if !self.has_group(member.pgid) {
+            effects.group_made(member.pgid);
+        }
+        self.members.insert(pid, Member { terminal: false, ..member });
     }
 
     fn change(&mut self, pid: Pid, f: impl FnOnce(&mut Member)) {
@@ -554,6 +590,7 @@ impl State {
     /// Nobody of the session has a terminal any more.
     fn lose_terminal(&mut self) {
         self.terminal = None;
+        self.device = NONE;
         self.foreground = Pid(0);
         for m in self.members.values_mut() {
             m.terminal = false;

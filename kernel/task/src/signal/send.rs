@@ -8,11 +8,13 @@ use base::{Errno, Error, Ready, Result};
 use super::{Origin, Queued, SigInfo, SigSet, Signal, set::Default};
 use crate::{
     children::{ChildChange, ChildEvent, Status},
+    cluster::ProcessRequest,
     ids::Pid,
     kernel::Kernel,
     limits::Resource,
     process::{JobState, Process, Shared},
     session::{Notice, Sender},
+    table::Entry,
     task::{Task, work},
 };
 
@@ -195,12 +197,28 @@ impl Process {
 }
 
 impl Kernel {
-    /// Delivers a group signal to the members of the group that are here.
-    pub fn signal_members(&self, pgid: Pid, sid: Pid, info: SigInfo, from: Sender) {
-        for process in self.table.members(pgid) {
+    /// Delivers a group signal to these members, which are here as far as their session knows, and to those it does not know yet.
+    pub fn signal_members(&self, pgid: Pid, members: &[Pid], sid: Pid, info: SigInfo, from: Sender) {
+        let tell = |process: &Process| {
             let allowed = from.may_signal(process.creds().users(), sid, info.signal);
             if allowed && let Err(e) = process.signal(info) {
                 log::debug!("signal {:?} to {process:?}: {e}", info.signal);
+            }
+        };
+        for pid in members {
+            match self.table.get(*pid) {
+                Some(Entry::Process(process)) => tell(&process),
+                Some(Entry::Moved(_)) => {
+                    let request = ProcessRequest::Signal { info: Some(info), from, thread: None };
+                    self.cluster().tell(*pid, request);
+                }
+                // It has ended.
+                Some(Entry::Thread(_)) | None => {}
+            }
+        }
+        for process in self.table.members(pgid) {
+            if !members.contains(&process.pid()) && !process.is_announced() {
+                tell(&process);
             }
         }
     }

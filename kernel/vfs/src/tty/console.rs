@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use base::{Errno, Error, TryResult, wait::done};
+use base::{Errno, Error, TryResult};
 
 use super::{Port, Tty};
 use crate::{Caller, Device, Env, OpenFile, OpenFlags, Place, Status, Vfs, device::Driver, types::FileKind};
@@ -31,7 +31,7 @@ impl Driver for TtyDriver {
         place: Place,
     ) -> TryResult<Arc<dyn OpenFile>> {
         let flags = if self.no_ctty { flags | OpenFlags::NO_CTTY } else { flags };
-        done(self.tty.open_at(caller, flags, status, place)?)
+        self.tty.open_at(caller, flags, status, place)
     }
 }
 

@@ -40,6 +40,7 @@ pub trait Port: Send + Sync {
 const HUNG_UP: Error = Error::new(Errno::EIO, "the terminal hung up");
 /// The caller's group was sent a stop signal: act on it and call again.
 const RESTART: Error = Error::new(Errno::EINTR, "a background process");
+const OTHERS: Error = Error::new(Errno::EPERM, "the terminal of another session");
 const NO_TTY: Error = Error::new(Errno::ENOTTY, "not this terminal's business");
 
 struct State {
@@ -182,22 +183,40 @@ impl Tty {
         session.filter(|s| s.sid() == caller.sid && s.terminal(caller.pid).is_some()).ok_or(NO_TTY)
     }
 
-    fn take_as_terminal(&self, caller: &Caller, steal: bool) -> Result<()> {
-        let session = self.env.session(caller)?;
+    /// Makes it the controlling terminal of the caller, a session leader without one. The session comes to this kernel for that.
+    fn take_as_terminal(&self, caller: &Caller, steal: bool) -> TryResult<()> {
+        let steal = steal && caller.can(crate::caller::cap::SYS_ADMIN);
         let old = self.session.lock().clone();
-        if let Some(old) = old {
-            if old.sid() == session.sid() {
-                return Ok(());
-            }
-            if !steal || !caller.can(crate::caller::cap::SYS_ADMIN) {
-                return Err(Error::new(Errno::EPERM, "the terminal of another session"));
-            }
-            old.hung_up();
+        match old {
+            Some(session) if session.sid() == caller.sid => return done(()),
+            Some(_) if !steal => return Err(OTHERS),
+            _ => {}
         }
         let me = self.me.upgrade().ok_or(HUNG_UP)?;
-        session.take_terminal(caller, me)?;
-        *self.session.lock() = Some(session);
-        Ok(())
+        let taker = caller.clone();
+        self.env.bring_session(caller)?.and_then(move |session| {
+            let old = {
+                let mut slot = me.session.lock();
+                if slot.is_some() && !steal {
+                    // Another session was faster.
+                    return Err(OTHERS);
+                }
+                slot.replace(session.clone())
+            };
+            if let Err(refused) = session.take_terminal(&taker, me.clone()) {
+                let ours = core::mem::replace(&mut *me.session.lock(), old);
+                drop(ours);
+                return Err(refused);
+            }
+            if let Some(old) = old {
+                old.hung_up();
+            }
+            if me.is_hung_up() {
+                session.hung_up();
+                return Err(HUNG_UP);
+            }
+            done(())
+        })
     }
 
     /// Opens it. A session leader without a terminal gets it, unless `NO_CTTY`.
@@ -210,23 +229,23 @@ impl Tty {
         flags: OpenFlags,
         status: Status,
         place: Place,
-    ) -> Result<Arc<dyn OpenFile>> {
+    ) -> TryResult<Arc<dyn OpenFile>> {
         if self.is_hung_up() {
             return Err(HUNG_UP);
         }
         let me = self.me.upgrade().ok_or(HUNG_UP)?;
-        if !flags.contains(OpenFlags::NO_CTTY)
+        let takes = !flags.contains(OpenFlags::NO_CTTY)
             && caller.pid == caller.sid
             && caller.pid != 0
-            && self.session.lock().is_none()
-        {
-            // Not having become the controlling terminal is no error.
-            let _ = self.take_as_terminal(caller, false);
-        }
-        self.opens.fetch_add(1, Ordering::SeqCst);
-        self.opened.store(true, Ordering::SeqCst);
-        self.master_waiters.wake(Ready::all());
-        Ok(LocalFile::new(self.env.new_id(), me, place, flags, status))
+            && self.session.lock().is_none();
+        // Not becoming the controlling terminal is no error.
+        let taken = if takes { Try::settled(self.take_as_terminal(caller, false)) } else { Try::Done(Ok(())) };
+        taken.and_then(move |_| {
+            me.opens.fetch_add(1, Ordering::SeqCst);
+            me.opened.store(true, Ordering::SeqCst);
+            me.master_waiters.wake(Ready::all());
+            done(LocalFile::new(me.env.new_id(), me.clone(), place, flags, status) as Arc<dyn OpenFile>)
+        })
     }
 
     /// Output for the master of a pseudo terminal.
@@ -340,7 +359,7 @@ impl Terminal for Tty {
     }
 
     fn open(&self, caller: &Caller, flags: OpenFlags, status: Status, place: Place) -> TryResult<Arc<dyn OpenFile>> {
-        done(self.open_at(caller, flags | OpenFlags::NO_CTTY, status, place)?)
+        self.open_at(caller, flags | OpenFlags::NO_CTTY, status, place)
     }
 }
 
@@ -497,10 +516,7 @@ impl FileOps for Tty {
                 Verdict::Stopped => Err(RESTART),
             },
             Ioctl::GetSession => done(IoctlReply::Number(u64::from(self.own_session(caller)?.sid()))),
-            Ioctl::TakeTerminal(steal) => {
-                self.take_as_terminal(caller, steal)?;
-                done(IoctlReply::Done)
-            }
+            Ioctl::TakeTerminal(steal) => Ok(self.take_as_terminal(caller, steal)?.map(|()| IoctlReply::Done)),
             Ioctl::DropTerminal => {
                 self.own_session(caller)?.drop_terminal(caller)?;
                 done(IoctlReply::Done)

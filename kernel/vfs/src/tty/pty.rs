@@ -114,7 +114,7 @@ impl Driver for PtyDriver {
             if locked {
                 return Err(Error::new(Errno::EIO, "the terminal is locked"));
             }
-            return done(tty.open_at(caller, flags, status, place)?);
+            return tty.open_at(caller, flags, status, place);
         }
         let root = vfs.ptys.root(&vfs)?;
         let locked = Arc::new(AtomicBool::new(true));
@@ -220,7 +220,7 @@ impl FileOps for Master {
                 let node = root.get(self.number.to_string().as_bytes()).ok_or(Errno::EIO)?;
                 let name = alloc::format!("/dev/pts/{}", self.number);
                 let place = vfs.anonymous(node, name.as_bytes());
-                done(IoctlReply::File(self.tty.open_at(caller, flags, status, place)?))
+                Ok(self.tty.open_at(caller, flags, status, place)?.map(IoctlReply::File))
             }
             // From the master these are about the slave's session, whoever asks.
             Ioctl::GetForeground => done(IoctlReply::Number(self.tty.session_ids().map_or(0, |s| u64::from(s.1)))),

@@ -4,6 +4,7 @@ use alloc::{string::String, vec::Vec};
 
 use objects::{codec::Coded, coded};
 use task::{
+    cluster::SessionHome,
     creds::Creds,
     image::{FdImage, HandleImage, IntervalTimer, Scheduling, TaskImage},
     limits::{COUNT, Limit, Limits},
@@ -109,6 +110,8 @@ coded!(
         }
         v.id.put(to);
         v.session.put(to);
+        v.session_home.kernel.put(to);
+        v.session_home.moves.put(to);
         put(&v.children, to);
         v.subreaper.put(to);
         v.exit_signal.put(to);
@@ -147,6 +150,7 @@ coded!(
             sid,
             id: Coded::get(from)?,
             session: Coded::get(from)?,
+            session_home: SessionHome { kernel: Coded::get(from)?, moves: Coded::get(from)? },
             children: get(from)?,
             subreaper: Coded::get(from)?,
             exit_signal: Coded::get(from)?,
@@ -189,6 +193,7 @@ mod tests {
     use base::{KernelId, ObjectId};
     use task::{
         children::{ChildRecord, Status, Usage},
+        cluster::SessionHome,
         creds::Creds,
         ids::Pid,
         image::{FdImage, HandleImage, IntervalTimer, Scheduling, TaskImage},
@@ -219,6 +224,7 @@ mod tests {
             pgid: Pid(5),
             sid: Pid(5),
             session: OBJECT,
+            session_home: SessionHome { kernel: OBJECT.birth, moves: 2 },
             children: vec![child],
             subreaper: true,
             exit_signal: 17,

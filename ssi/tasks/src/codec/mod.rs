@@ -4,7 +4,6 @@
 
 use alloc::vec::Vec;
 
-use base::ObjectId;
 use objects::{
     codec::{Body, Coded, Reader, Short, Writer},
     coded,
@@ -15,7 +14,7 @@ use task::{
     ids::Pid,
     limits::{Limit, Resource},
     load::{CpuLoad, Load, MemoryLoad},
-    session::{Access, Notice, Reply, Request, Sender, Users},
+    session::Sender,
     signal::{SigInfo, Signal, info::Origin},
 };
 
@@ -47,6 +46,7 @@ fn get<T: Body<Tasks>>(from: &mut Reader<'_>) -> Result<T, Short> {
 }
 
 mod image;
+mod session;
 
 impl Body<Tasks> for Pid {
     fn put(&self, to: &mut Writer) {
@@ -336,189 +336,6 @@ coded!(
 );
 
 coded!(
-    Tasks: Request,
-    |v, to| {
-        match v {
-            Request::SetGroup { caller, target, pgid } => {
-                1_u8.put(to);
-                put(caller, to);
-                put(target, to);
-                put(pgid, to);
-            }
-            Request::GroupOf(pid) => {
-                2_u8.put(to);
-                put(pid, to);
-            }
-            Request::Depart(pid) => {
-                3_u8.put(to);
-                put(pid, to);
-            }
-            Request::SignalGroup { pgid, info, from } => {
-                4_u8.put(to);
-                put(pgid, to);
-                put(info, to);
-                put(from, to);
-            }
-            Request::SignalForeground(info) => {
-                5_u8.put(to);
-                put(info, to);
-            }
-            Request::Foreground => 6_u8.put(to),
-            Request::SetForeground { caller, pgid, immune } => {
-                7_u8.put(to);
-                put(caller, to);
-                put(pgid, to);
-                immune.put(to);
-            }
-            Request::Use { caller, access, immune } => {
-                8_u8.put(to);
-                put(caller, to);
-                matches!(access, Access::Write).put(to);
-                immune.put(to);
-            }
-            Request::TakeTerminal { caller, terminal } => {
-                9_u8.put(to);
-                put(caller, to);
-                Coded::put(terminal, to);
-            }
-            Request::DropTerminal { caller } => {
-                10_u8.put(to);
-                put(caller, to);
-            }
-            Request::Terminal => 11_u8.put(to),
-            Request::IsOrphaned(pgid) => {
-                12_u8.put(to);
-                put(pgid, to);
-            }
-        }
-    },
-    |from| {
-        match u8::get(from)? {
-            1 => Request::SetGroup { caller: get(from)?, target: get(from)?, pgid: get(from)? },
-            2 => Request::GroupOf(get(from)?),
-            3 => Request::Depart(get(from)?),
-            4 => Request::SignalGroup { pgid: get(from)?, info: get(from)?, from: get(from)? },
-            5 => Request::SignalForeground(get(from)?),
-            6 => Request::Foreground,
-            7 => Request::SetForeground { caller: get(from)?, pgid: get(from)?, immune: Coded::get(from)? },
-            8 => Request::Use {
-                caller: get(from)?,
-                access: if bool::get(from)? { Access::Write } else { Access::Read },
-                immune: Coded::get(from)?,
-            },
-            9 => Request::TakeTerminal { caller: get(from)?, terminal: Coded::get(from)? },
-            10 => Request::DropTerminal { caller: get(from)? },
-            11 => Request::Terminal,
-            12 => Request::IsOrphaned(get(from)?),
-            _ => return Err(Short),
-        }
-    }
-);
-
-coded!(
-    Tasks: Reply,
-    |v, to| {
-        match v {
-            Reply::Done => 1_u8.put(to),
-            Reply::Group(pgid) => {
-                2_u8.put(to);
-                put(pgid, to);
-            }
-            Reply::Terminal(terminal) => {
-                3_u8.put(to);
-                Coded::put(terminal, to);
-            }
-            Reply::Stopped => 4_u8.put(to),
-            Reply::Orphaned(yes) => {
-                5_u8.put(to);
-                yes.put(to);
-            }
-        }
-    },
-    |from| {
-        match u8::get(from)? {
-            1 => Reply::Done,
-            2 => Reply::Group(get(from)?),
-            3 => Reply::Terminal(<Option<ObjectId> as Coded>::get(from)?),
-            4 => Reply::Stopped,
-            5 => Reply::Orphaned(bool::get(from)?),
-            _ => return Err(Short),
-        }
-    }
-);
-
-coded!(
-    Tasks: Notice,
-    |v, to| {
-        match v {
-            Notice::Fork { ppid, from, child, place } => {
-                1_u8.put(to);
-                put(ppid, to);
-                put(from, to);
-                put(child, to);
-                place.put(to);
-            }
-            Notice::Exec(pid) => {
-                2_u8.put(to);
-                put(pid, to);
-            }
-            Notice::Users(pid, users) => {
-                3_u8.put(to);
-                put(pid, to);
-                users.real.put(to);
-                users.saved.put(to);
-            }
-            Notice::Stop(pid) => {
-                4_u8.put(to);
-                put(pid, to);
-            }
-            Notice::Continue(pid) => {
-                5_u8.put(to);
-                put(pid, to);
-            }
-            Notice::Exit { pid, reaper } => {
-                6_u8.put(to);
-                put(pid, to);
-                put(reaper, to);
-            }
-            Notice::Reap(pid) => {
-                7_u8.put(to);
-                put(pid, to);
-            }
-            Notice::Moved { pid, to: place } => {
-                8_u8.put(to);
-                put(pid, to);
-                place.put(to);
-            }
-            Notice::Down(kernel) => {
-                9_u8.put(to);
-                kernel.put(to);
-            }
-            Notice::Reparent { pid, ppid } => {
-                10_u8.put(to);
-                put(pid, to);
-                put(ppid, to);
-            }
-        }
-    },
-    |from| {
-        match u8::get(from)? {
-            1 => Notice::Fork { ppid: get(from)?, from: get(from)?, child: get(from)?, place: Coded::get(from)? },
-            2 => Notice::Exec(get(from)?),
-            3 => Notice::Users(get(from)?, Users { real: Coded::get(from)?, saved: Coded::get(from)? }),
-            4 => Notice::Stop(get(from)?),
-            5 => Notice::Continue(get(from)?),
-            6 => Notice::Exit { pid: get(from)?, reaper: get(from)? },
-            7 => Notice::Reap(get(from)?),
-            8 => Notice::Moved { pid: get(from)?, to: Coded::get(from)? },
-            9 => Notice::Down(Coded::get(from)?),
-            10 => Notice::Reparent { pid: get(from)?, ppid: get(from)? },
-            _ => return Err(Short),
-        }
-    }
-);
-
-coded!(
     Tasks: Status,
     |v, to| {
         match *v {
@@ -642,7 +459,7 @@ mod tests {
         cluster::{ProcessReply, ProcessRequest},
         ids::Pid,
         limits::Resource,
-        session::{Access, Notice, Reply, Request, Sender},
+        session::Sender,
         signal::{SigInfo, Signal},
     };
 
@@ -664,10 +481,6 @@ mod tests {
         same(&ProcessRequest::Signal { info: Some(info), from: Sender::KERNEL, thread: Some(Pid(8)) });
         same(&ProcessRequest::Limit { resource: Resource::Files, new: None, from: Sender::KERNEL });
         same(&ProcessReply::Nice(20));
-        same(&Request::SignalGroup { pgid: Pid(5), info: None, from: Sender::KERNEL });
-        same(&Request::Use { caller: Pid(5), access: Access::Write, immune: true });
-        same(&Reply::Terminal(Some(OBJECT)));
-        same(&Notice::Moved { pid: Pid(5), to: OBJECT.birth });
         same(&SigInfo::from_bytes(Signal::USR1, &[7; 128]));
         let status = Status::Killed { signal: Signal::SEGV, core: true };
         same(&ChildEvent { pid: Pid(4), change: ChildChange::Status { status, uid: 5, usage: Usage::default() } });
