@@ -144,6 +144,10 @@ impl Seat {
                     shown = home;
                     self.kernel.open_doors();
                 }
+                Err(why) if why.errno() == Errno::EHOSTDOWN => {
+                    log::info!("kernel {home} died before its tree was seen");
+                    refused = Some(home);
+                }
                 Err(why) => {
                     log::error!("the tree of kernel {home} cannot be seen: {why}");
                     refused = Some(home);
