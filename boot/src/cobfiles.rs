@@ -11,6 +11,7 @@ use base::wait::TryResult;
 use base::{Errno, Error, KernelId};
 use hal::time::now;
 use life::{LifeService, Phase, What};
+use membership::Outcome;
 use plan::{Kernel, Plan};
 use procfs::entry::Entry;
 use resources::ResourceService;
@@ -127,7 +128,7 @@ impl Machine {
 
     /// The deaths that this kernel saw, and how long it took until its last service was told.
     fn deaths(&self) -> String {
-        let mut text = String::from("id incarnation orderly ended_ns told_ns took_ns\n");
+        let mut text = String::from("id incarnation orderly outcome ended_ns told_ns took_ns\n");
         for death in self.peers.deaths() {
             let (ended, took) = match death.ended {
                 Some(at) => (at.to_string(), death.told.saturating_sub(at).to_string()),
@@ -135,10 +136,15 @@ impl Machine {
             };
             let _ = writeln!(
                 text,
-                "{} {} {} {ended} {} {took}",
+                "{} {} {} {} {ended} {} {took}",
                 death.kernel.index,
                 death.kernel.incarnation,
                 u8::from(death.orderly),
+                match death.outcome {
+                    Outcome::Fenced => "fenced",
+                    Outcome::Parked => "parked",
+                    Outcome::Lost => "lost",
+                },
                 death.told
             );
         }
@@ -214,7 +220,7 @@ impl Entry for Control {
 }
 
 /// Fills `/proc/cob`.
-pub fn install(facts: &Facts, kernel: &Arc<task::Kernel>, cluster: &Cluster, trees: &procfs::Trees) {
+pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster, trees: &procfs::Trees) {
     let me = KernelId { index: facts.info.index, incarnation: facts.info.incarnation };
     let machine = Arc::new(Machine {
         plan: facts.plan.clone(),
@@ -236,4 +242,6 @@ pub fn install(facts: &Facts, kernel: &Arc<task::Kernel>, cluster: &Cluster, tre
     show("usage", Machine::usage);
     trees.cob.text("plan", move || text.clone());
     trees.cob.file("control", Control(machine.clone()));
+    #[cfg(debug_assertions)]
+    trees.cob.file("selftest", crate::selftest::SelfTest { kernel: kernel.clone(), facts: facts.clone() });
 }

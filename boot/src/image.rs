@@ -21,6 +21,7 @@ hal_x86_64::entry!(start);
 fn start(raw: &'static RawBoot) -> ! {
     hal::console::start_log(log::LevelFilter::Info);
     hal::console::set_death(death);
+    hal::console::set_announcer(member::announce_death);
     let facts = match facts::read(raw, hal_x86_64::boot::early_bytes) {
         Ok(facts) => Arc::new(facts),
         Err(why) => panic!("{why}"),
@@ -113,7 +114,6 @@ fn death() -> ! {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    member::announce_death(info);
     let frame = hal_x86_64::panic::frame_pointer();
     // On one line, which is what people see of a log first.
     match info.location() {

@@ -18,6 +18,8 @@ mod kernel;
 mod member;
 #[cfg(target_os = "none")]
 mod peers;
+#[cfg(all(target_os = "none", debug_assertions))]
+mod selftest;
 
 #[cfg(not(target_os = "none"))]
 fn main() {

@@ -25,8 +25,8 @@ pub fn join(facts: &Facts, kernel: &Arc<Kernel>) -> Result<Cluster, String> {
     cluster::join(&about, kernel, alloc::vec::Vec::new(), |peers| PEERS.set(peers.clone()).is_ok())
 }
 
-/// Tells the others that this kernel panicked.
-pub fn announce_death(info: &core::panic::PanicInfo<'_>) {
+/// Tells the others that this kernel dies, of what, and since when.
+pub fn announce_death(what: core::fmt::Arguments<'_>, began: u64) {
     use core::fmt::Write as _;
 
     /// As much of the message as fits: nothing is allocated any more.
@@ -45,9 +45,9 @@ pub fn announce_death(info: &core::panic::PanicInfo<'_>) {
     let Some(peers) = peers() else { return };
     let mut text = Short([0; 120], 0);
     // Short never fails.
-    let _ = write!(text, "{}", info.message());
+    let _ = write!(text, "{what}");
     let said = text.0.get(..text.1).unwrap_or_default();
     // A character may have been cut at the end.
     let said = core::str::from_utf8(said).unwrap_or("a panic");
-    peers.dying(said);
+    peers.dying(said, began);
 }

@@ -14,6 +14,7 @@ pub type Symbols = fn(u64) -> Option<(&'static str, u64)>;
 
 static SYMBOLS: Once<Symbols> = Once::new();
 static DEATH: Once<fn() -> !> = Once::new();
+static ANNOUNCE: Once<fn(core::fmt::Arguments<'_>, u64)> = Once::new();
 static LOGGER: Logger = Logger { line: SpinLock::new(rank::LOG, ()) };
 
 struct Logger {
@@ -103,6 +104,12 @@ pub fn set_death(then: fn() -> !) {
     let _ = DEATH.set(then);
 }
 
+/// Who is told that this kernel dies, of what, and since when, after its last words: peers stop its CPUs as soon as they know. Set by `boot`; allocates
+/// nothing and takes no lock.
+pub fn set_announcer(tell: fn(core::fmt::Arguments<'_>, u64)) {
+    let _ = ANNOUNCE.set(tell);
+}
+
 /// Ends this kernel, after its last words.
 pub fn die() -> ! {
     match DEATH.get() {
@@ -114,17 +121,22 @@ pub fn die() -> ! {
 /// Writes the last words of this kernel: what happened, and where. For the panic handler.
 pub fn last_words(what: core::fmt::Arguments<'_>, frame_pointer: u64) {
     static ONCE: AtomicBool = AtomicBool::new(false);
+    let (first, began) = (!ONCE.swap(true, Ordering::AcqRel), crate::time::now());
     LOGGER.line.force_unlock();
     let mut out = Sink::new();
     stamp(&mut out);
     let _ = writeln!(out, "PANIC {what}");
-    if !ONCE.swap(true, Ordering::AcqRel) {
+    if first {
         backtrace(frame_pointer, &mut |ip| {
             let _ = match SYMBOLS.get().and_then(|find| find(ip)) {
                 Some((name, off)) => writeln!(out, "  {ip:#018x} {name}+{off:#x}"),
                 None => writeln!(out, "  {ip:#018x}"),
             };
         });
+    }
+    drop(out);
+    if let Some(tell) = ANNOUNCE.get().filter(|_| first) {
+        tell(what, began);
     }
 }
 

@@ -23,6 +23,8 @@ pub mod paging;
 pub mod panic;
 mod percpu;
 mod platform;
+#[cfg(debug_assertions)]
+pub mod probe;
 mod signal;
 mod smp;
 mod trap;

@@ -39,6 +39,8 @@ pub struct Vm {
     pub panics: Vec<Option<String>>,
     /// Lines of all kernels that are warnings.
     pub warnings: Vec<String>,
+    /// All lines that were read and that nobody has taken yet.
+    pub said: Vec<String>,
 }
 
 impl Vm {
@@ -80,6 +82,7 @@ impl Vm {
             kernels,
             panics: vec![None; kernels],
             warnings: Vec::new(),
+            said: Vec::new(),
         })
     }
 
@@ -104,6 +107,7 @@ impl Vm {
     /// Reads what the kernels logged since the last call.
     pub fn read_logs(&mut self) {
         for (kernel, line) in self.logs.read() {
+            self.said.push(line.clone());
             match Severity::of(&line) {
                 Severity::Plain => {}
                 Severity::Warning => self.warnings.push(line),
@@ -176,6 +180,7 @@ impl Vm {
             kernels: 1,
             panics: vec![None],
             warnings: Vec::new(),
+            said: Vec::new(),
         }
     }
 

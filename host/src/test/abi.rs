@@ -44,6 +44,7 @@ impl Program {
             goes_on: false,
             lost: false,
             warnings: Vec::new(),
+            logs: Vec::new(),
             long: false,
             quick: false,
         }

@@ -115,6 +115,9 @@ pub struct Case {
     /// Warnings that contain one of these are no failure.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Texts that kernels must have logged meanwhile.
+    #[serde(default)]
+    pub logs: Vec<String>,
     /// Only with `--long`.
     #[serde(default)]
     pub long: bool,

@@ -181,6 +181,11 @@ fn one(session: &mut Session, job: &Job) -> (Verdict, bool) {
             again = true;
         }
     }
+    session.vm.read_logs();
+    let said = std::mem::take(&mut session.vm.said);
+    for text in case.logs.iter().filter(|text| !said.iter().any(|line| line.contains(text.as_str()))) {
+        wrong.push(format!("no kernel logged {text:?}"));
+    }
     if let Err(why) = clean(session, &case.kills, &case.warnings) {
         wrong.push(why);
     }

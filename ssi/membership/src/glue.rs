@@ -177,6 +177,8 @@ pub struct Death {
     pub kernel: KernelId,
     /// It had said goodbye.
     pub orderly: bool,
+    /// How it was stopped.
+    pub outcome: Outcome,
     /// When it began to die, if it could say so.
     pub ended: Option<u64>,
     /// When the last service here had been told.
@@ -302,9 +304,9 @@ impl<W: Windows> MembershipService<W> {
         self.shm.announce(self.kernels);
     }
 
-    /// This kernel panicked. Takes no lock; may be called from anywhere.
-    pub fn dying(&self, reason: &str) {
-        self.shm.porch().set_ended(self.machine.now());
+    /// This kernel dies since `began`. Takes no lock; may be called from anywhere.
+    pub fn dying(&self, reason: &str, began: u64) {
+        self.shm.porch().set_ended(began);
         self.shm.porch().set_dying(reason);
         self.shm.announce(self.kernels);
     }
@@ -449,7 +451,8 @@ impl<W: Windows> MembershipService<W> {
                 for service in self.services() {
                     service.peer_down(victim);
                 }
-                let death = Death { kernel: victim, orderly, ended, told: self.machine.now() };
+                let outcome = self.outcome(victim.index).unwrap_or(Outcome::Lost);
+                let death = Death { kernel: victim, orderly, outcome, ended, told: self.machine.now() };
                 let mut deaths = self.deaths.lock();
                 if deaths.len() == DEATHS {
                     deaths.pop_front();
