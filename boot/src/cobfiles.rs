@@ -240,6 +240,11 @@ pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster
     show("resources", Machine::resources);
     show("deaths", Machine::deaths);
     show("usage", Machine::usage);
+    let files = cluster.files.clone();
+    trees.cob.text("files", move || {
+        let [lent, held, subscriptions, watched, working] = files.counts();
+        format!("lent {lent}\nheld {held}\nsubscriptions {subscriptions}\nwatched {watched}\nworking {working}\n")
+    });
     trees.cob.text("plan", move || text.clone());
     trees.cob.file("control", Control(machine.clone()));
     #[cfg(debug_assertions)]

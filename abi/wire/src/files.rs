@@ -3,7 +3,10 @@
 //!
 //! A *grant* is a reference that travels with an answer: the receiver gives it back with the generic `Release`.
 
-use crate::id::{KernelId, ObjectId};
+use crate::{
+    generic::Armed,
+    id::{KernelId, ObjectId},
+};
 
 /// Trees, in `NodeRoot`.
 pub mod tree {
@@ -15,6 +18,18 @@ pub mod tree {
     pub const PTYS: u8 = 2;
     /// How many there are.
     pub const COUNT: usize = 3;
+}
+
+/// Places that are none, in `offset` fields of reads and writes.
+pub mod offset {
+    /// The current position.
+    pub const CURRENT: u64 = u64::MAX;
+    /// The current position, which stays where it is, and what is read can be read again: tee(2).
+    pub const PEEK: u64 = u64::MAX - 1;
+    /// The end of the file.
+    pub const END: u64 = u64::MAX - 1;
+    /// The end of the file, and the position goes there.
+    pub const END_MOVES: u64 = u64::MAX - 2;
 }
 
 /// How a try ended, in `state` fields.
@@ -31,26 +46,34 @@ crate::messages! {
         v1 {
             /// The most bytes to answer with.
             length: u32,
-            /// Where, or all ones for the current position.
+            /// Where, or one of `offset::*`.
             offset: u64,
         }
     }
 
-    /// The bytes are the payload.
+    /// The bytes are the payload, after the pieces that came before it.
     0x0502 FileData (Reply, reply, payload 4096) {
         v1 {
             /// `state::*`.
             state: u8,
         }
+        v2 {
+            /// Names the [`PieceBack`]s that came before, or 0.
+            pieces: u64 = 0,
+        }
     }
 
-    /// write(2) or pwrite(2). The payload is the `Caller` and then the bytes.
+    /// write(2) or pwrite(2). The payload is the `Caller` and then the bytes, after the pieces that came before it.
     0x0503 FileWrite (Request, request -> FileCount, payload 4096) {
         v1 {
-            /// Where, or all ones for the current position.
+            /// Where, or one of `offset::*`.
             offset: u64,
             /// Bytes of the payload that are the `Caller`.
             caller: u32,
+        }
+        v2 {
+            /// Names the [`Piece`]s that came before, or 0.
+            pieces: u64 = 0,
         }
     }
 
@@ -201,6 +224,44 @@ crate::messages! {
         }
     }
 
+    /// flock(2), `F_SETLK`, `F_SETLKW`: answered at once; who waits arms a [`LockArm`]. The payload is the lock.
+    0x0519 FileLock (Request, request -> FileCount, payload 128) {
+        v1 {
+            /// 0 take, 1 take for somebody who waits (`EDEADLK` if that would be for ever), 2 give back.
+            what: u8,
+        }
+    }
+
+    /// `F_GETLK`. The payload is the lock.
+    0x051a FileLockTest (Request, request -> LockIs, payload 128) {
+        v1 {}
+    }
+
+    /// The payload is the lock that is in the way, if there is one.
+    0x051b LockIs (Reply, reply, payload 128) {
+        v1 {}
+    }
+
+    /// As the generic `Arm`, for a lock that is not free, which is the payload.
+    0x051c LockArm (Request, request -> Armed, payload 128) {
+        v1 {
+            /// Returned in `Ready`.
+            token: u64,
+            /// Returned in `Ready`.
+            generation: u32,
+        }
+    }
+
+    /// A process goes on at the sender and has the file there: its record locks go with it. The payload is the `Caller`.
+    0x051d FileArrived (Request, event, payload 1024) {
+        v1 {}
+    }
+
+    /// The inode of an open file.
+    0x051e FileNode (Request, request -> NodeIs) {
+        v1 {}
+    }
+
     /// The root of a tree of the receiver.
     0x0520 NodeRoot (Request, request -> NodeIs) {
         v1 {
@@ -303,6 +364,137 @@ crate::messages! {
         v1 {
             /// Bits of access(2).
             access: u8,
+        }
+    }
+
+    // -- sockets -----------------------------------------------------------------------------------------------------
+
+    /// getsockname(2), getpeername(2) and more.
+    0x0530 SocketFacts (Request, request -> SocketIs) {
+        v1 {}
+    }
+
+    /// The payload is the `Facts`.
+    0x0531 SocketIs (Reply, reply, payload 512) {
+        v1 {}
+    }
+
+    /// A small thing that a socket is to do. The payload is a name, if it needs one.
+    0x0532 SocketDo (Request, request -> FileCount, payload 256) {
+        v1 {
+            /// 0 SO_ERROR, 1 the name in the tree is given, 2 bind to the abstract name, 3 bind to any abstract name, 4 listen, 5 disconnect, 6 shut down.
+            what: u8,
+            /// The backlog; for shutdown bit 0 receiving, bit 1 sending.
+            arg: u64,
+        }
+    }
+
+    /// What a name of the socket stands for.
+    0x0533 SocketAddress (Request, request -> AddressIs) {
+        v1 {}
+    }
+
+    /// Such an address, granted. The payload is its name.
+    0x0534 AddressIs (Reply, reply, payload 256) {
+        v1 {
+            /// Its name in the machine.
+            address: ObjectId,
+            /// Its home.
+            home: KernelId,
+            /// 1 stream, 2 datagrams, 5 packets.
+            kind: u8,
+        }
+    }
+
+    /// connect(2) of a socket of the receiver. The payload is the `Caller` and the address.
+    0x0535 SocketConnect (Request, request -> FileCount, payload 1536) {
+        v1 {}
+    }
+
+    /// accept(2).
+    0x0536 SocketAccept (Request, request -> FileGiven) {
+        v1 {}
+    }
+
+    /// An open file, granted. The payload is what its holder may know.
+    0x0537 FileGiven (Reply, reply, payload 1024) {
+        v1 {
+            /// `state::*`.
+            state: u8,
+            /// Its name in the machine.
+            file: ObjectId,
+        }
+    }
+
+    /// sendmsg(2). The payload is the message, after the pieces that came before it.
+    0x0538 SocketSend (Request, request -> FileCount, payload 4096) {
+        v1 {
+            /// Names the [`Piece`]s, or 0.
+            pieces: u64,
+        }
+    }
+
+    /// recvmsg(2).
+    0x0539 SocketReceive (Request, request -> SocketData) {
+        v1 {
+            /// The most bytes.
+            length: u32,
+            /// 1: leave the message where it is.
+            peek: u8,
+        }
+    }
+
+    /// The payload is the message, after the pieces that came before it.
+    0x053a SocketData (Reply, reply, payload 4096) {
+        v1 {
+            /// `state::*`.
+            state: u8,
+            /// Names the [`PieceBack`]s, or 0.
+            pieces: u64,
+        }
+    }
+
+    /// connect(2) to an address of the receiver. The payload is the `Client`.
+    0x053b AddressConnect (Request, request -> FileGiven, payload 512) {
+        v1 {}
+    }
+
+    /// A datagram for an address of the receiver. The payload is the message, after the pieces that came before it.
+    0x053c AddressDeliver (Request, request -> FileCount, payload 4096) {
+        v1 {
+            /// Names the [`Piece`]s, or 0.
+            pieces: u64,
+        }
+    }
+
+    /// What an abstract name stands for at the receiver. The payload is the name.
+    0x053d AddressFind (Request, request -> AddressIs, payload 256) {
+        v1 {}
+    }
+
+    /// The name of a socket in the tree stands for an address from now on. The payload is the `Caller` and the address.
+    0x053e NodeBind (Request, request -> FileCount, payload 1536) {
+        v1 {}
+    }
+
+    /// What the name of a socket in the tree stands for. The payload is the `Caller`.
+    0x053f NodeAddress (Request, request -> AddressIs, payload 1024) {
+        v1 {}
+    }
+
+    /// Bytes of a payload that is too long for one message: they come before the message whose payload they begin, which names them.
+    0x0540 Piece (Request, event, payload 4096) {
+        v1 {
+            /// Chosen by the sender.
+            token: u64,
+        }
+    }
+
+    /// The same, before an answer.
+    0x0541 PieceBack (Reply, event, payload 4096) {
+        v1 {
+            /// Chosen by the sender.
+            token: u64,
         }
     }
 }

@@ -57,7 +57,7 @@ crate::messages! {
         }
     }
 
-    /// Tell me once when the object is ready. Answered by [`Armed`], at once.
+    /// Tell me when something happens to the object: once, and after each [`Again`] once. Answered by [`Armed`], at once.
     0x0207 Arm (Request, request -> Armed) {
         v1 {
             /// Returned in [`Ready`].
@@ -69,7 +69,7 @@ crate::messages! {
         }
     }
 
-    /// What the object is ready for now; if that is something of the mask, no [`Ready`] follows.
+    /// It is watched. What it is ready for already is no event: who armed looks after he armed.
     0x0208 Armed (Reply, reply) {
         v1 {
             /// The bits of `poll(2)`.
@@ -139,6 +139,52 @@ crate::messages! {
             object: ObjectId,
             /// How many references.
             count: u32,
+        }
+    }
+
+    /// The READY of the generation before came: tell me what happened since, or happens.
+    0x0210 Again (Request, event) {
+        v1 {
+            /// Names the arming.
+            token: u64,
+            /// Returned in the next [`Ready`].
+            generation: u32,
+        }
+    }
+
+    /// A reference that another holder passed on came.
+    0x0211 Received (Request, event) {
+        v1 {
+            /// To what.
+            object: ObjectId,
+            /// Who passed it on.
+            via: KernelId,
+        }
+    }
+
+    /// A reference that the sender had asked for in the name of another holder was not sent.
+    0x0212 Unsent (Request, event) {
+        v1 {
+            /// To what.
+            object: ObjectId,
+            /// Who was to have it.
+            holder: KernelId,
+        }
+    }
+
+    /// This kernel is dead: say [`SettledUp`] when all that it passed on to you has been told about.
+    0x0213 SettleUp (Request, event) {
+        v1 {
+            /// The dead kernel.
+            via: KernelId,
+        }
+    }
+
+    /// All that came through the dead kernel has been told about. Follows the last [`Received`] on the same lane.
+    0x0214 SettledUp (Request, event) {
+        v1 {
+            /// The dead kernel.
+            via: KernelId,
         }
     }
 }

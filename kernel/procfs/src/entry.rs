@@ -38,9 +38,12 @@ pub trait Link: Send + Sync {
     /// Any.
     fn target(&self, caller: &Caller) -> TryResult<Vec<u8>>;
     /// The place that it leads to without its text, if that is known here.
-    fn place(&self, caller: &Caller) -> Option<Place> {
+    ///
+    /// # Errors
+    /// Any.
+    fn place(&self, caller: &Caller) -> TryResult<Option<Place>> {
         let _ = caller;
-        None
+        done(None)
     }
 }
 

@@ -155,7 +155,7 @@ impl Inode for Node {
 
     fn follow(&self, caller: &Caller) -> TryResult<Option<Place>> {
         match &self.item {
-            Item::Link(link) => done(link.place(caller)),
+            Item::Link(link) => link.place(caller),
             _ => done(None),
         }
     }

@@ -159,13 +159,13 @@ impl ProcessView for LocalView {
         })
     }
 
-    fn place(&self, caller: &Caller, pid: u32, which: ProcessLink) -> Option<Place> {
-        let thread = self.thread(caller, pid).ok()?;
+    fn place(&self, caller: &Caller, pid: u32, which: ProcessLink) -> TryResult<Option<Place>> {
+        let Ok(thread) = self.thread(caller, pid) else { return done(None) };
         match which {
-            ProcessLink::Cwd => thread.fs().cwd().ok(),
-            ProcessLink::Root => thread.fs().root().ok(),
-            ProcessLink::Exe => None,
-            ProcessLink::Fd(fd) => thread.files().get(u64::from(fd)).ok()?.place(),
+            ProcessLink::Cwd => done(thread.fs().cwd().ok()),
+            ProcessLink::Root => done(thread.fs().root().ok()),
+            ProcessLink::Exe => done(None),
+            ProcessLink::Fd(fd) => thread.files().get(u64::from(fd)).map_or(done(None), |file| file.find_place()),
         }
     }
 

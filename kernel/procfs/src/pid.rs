@@ -194,7 +194,7 @@ impl Link for To {
         self.of.view.link(caller, self.of.pid, self.which)
     }
 
-    fn place(&self, caller: &Caller) -> Option<Place> {
+    fn place(&self, caller: &Caller) -> TryResult<Option<Place>> {
         self.of.view.place(caller, self.of.pid, self.which)
     }
 }

@@ -52,8 +52,11 @@ pub trait ProcessView: Send + Sync {
     /// # Errors
     /// `ENOENT`, `EACCES`.
     fn link(&self, caller: &Caller, pid: u32, which: ProcessLink) -> TryResult<Vec<u8>>;
-    /// Where a link leads, if that is here.
-    fn place(&self, caller: &Caller, pid: u32, which: ProcessLink) -> Option<Place>;
+    /// Where a link leads, if that can be said better than as text.
+    ///
+    /// # Errors
+    /// Any.
+    fn place(&self, caller: &Caller, pid: u32, which: ProcessLink) -> TryResult<Option<Place>>;
     /// Something was written to one of its files.
     ///
     /// # Errors

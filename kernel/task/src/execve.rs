@@ -152,7 +152,7 @@ impl Cx {
         drop(old);
         let caller = self.caller();
         for file in files.take_close_on_exec() {
-            file.flush(&caller);
+            file.flush(self.kernel().vfs(), &caller);
         }
         let gains = creds.euid != creds.uid || creds.egid != creds.gid;
         process.dumpable.store(u8::from(!gains), Relaxed);

@@ -83,7 +83,7 @@ impl Cx {
             // The last user: POSIX locks go with the descriptors.
             let caller = self.caller();
             for file in files.take(0..=u32::MAX) {
-                file.flush(&caller);
+                file.flush(kernel.vfs(), &caller);
             }
         }
         drop(files);

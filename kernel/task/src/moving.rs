@@ -39,6 +39,8 @@ pub trait Handles: Send + Sync {
     fn give_place(&self, place: &Place, to: KernelId) -> TryResult<HandleImage>;
     /// An open file that kernel `from` gave.
     fn take_file(&self, handle: &HandleImage, from: KernelId) -> TryResult<Arc<dyn OpenFile>>;
+    /// An open file that was made ready for kernel `to` does not go, or may not have come.
+    fn not_given(&self, handle: &HandleImage, to: KernelId);
     /// A place that kernel `from` gave.
     fn take_place(&self, handle: &HandleImage, from: KernelId, wait: &dyn vfs::WaitOps) -> Result<Place>;
 }
@@ -79,6 +81,9 @@ impl Cx {
             }
             Err(e) => {
                 self.take_back(&sent);
+                for fd in &sent.files {
+                    handles.not_given(&fd.handle, to);
+                }
                 Err(e)
             }
         }
@@ -99,8 +104,15 @@ impl Cx {
         let (cwd, root, program) = (place(&fs.cwd()?)?, place(&fs.root()?)?, place(program)?);
         let mut files = Vec::new();
         for (fd, d) in task.files().list().into_iter().filter(|(_, d)| !d.close_on_exec) {
-            let handle = self.settle(handles.give_file(&d.file, to), Interrupted::Restart)?;
-            files.push(FdImage { fd, handle });
+            match self.settle(handles.give_file(&d.file, to), Interrupted::Restart) {
+                Ok(handle) => files.push(FdImage { fd, handle }),
+                Err(e) => {
+                    for FdImage { handle, .. } in &files {
+                        handles.not_given(handle, to);
+                    }
+                    return Err(e);
+                }
+            }
         }
         let (usage, children_usage) = process.usage();
         let session = process.session();
@@ -430,6 +442,7 @@ impl Cx {
         let files = Arc::new(Descriptors::new());
         for fd in &image.files {
             let file = self.settle(handles.take_file(&fd.handle, from), Interrupted::Nothing)?;
+            file.arrived(&self.caller(), self.kernel().id());
             files.replace(fd.fd, file, false, u64::MAX)?;
         }
         drop(self.task().set_files(files));

@@ -4,15 +4,17 @@
 use alloc::{string::String, sync::Arc, vec::Vec};
 
 use base::{
-    Errno, ObjectId, Ready, Result, Subscription, Wake,
+    Errno, KernelId, ObjectId, Ready, Result, Subscription, Wake,
     io::{Sink, Source},
     wait::{TryResult, done},
 };
 use mm::MemoryObject;
 
 use crate::{
-    Caller, DirSink, Inode, Ioctl, IoctlReply, Place,
-    types::{OpenFlags, SetAttr, Stat, StatFs, Status},
+    Caller, DirSink, Inode, Ioctl, IoctlReply, Place, Vfs,
+    lock::{Change, Lock},
+    socket::Socket,
+    types::{FileKind, OpenFlags, SetAttr, Stat, StatFs, Status},
 };
 
 /// Where the bytes of a read are.
@@ -22,6 +24,8 @@ pub enum ReadOut {
     InPlace(usize),
     /// Here: the caller puts them into its sink (the answer of a peer).
     Bytes(Vec<u8>),
+    /// The same, and there is more for the rest of the sink: read again.
+    Part(Vec<u8>),
 }
 
 /// lseek(2).
@@ -136,6 +140,18 @@ pub trait OpenFile: Send + Sync {
     fn place(&self) -> Option<Place> {
         None
     }
+    /// What it is, if it has an inode, wherever that is.
+    fn kind(&self) -> Option<FileKind> {
+        self.inode().map(|inode| inode.kind())
+    }
+    /// The name of its inode in the machine.
+    fn inode_id(&self) -> Option<ObjectId> {
+        self.inode().map(|inode| inode.id())
+    }
+    /// Where to open it once more (`/proc/PID/fd/N`): its place, or one without a path.
+    fn find_place(&self) -> TryResult<Option<Place>> {
+        done(self.place())
+    }
     /// What mmap(2) maps.
     ///
     /// # Errors
@@ -153,9 +169,32 @@ pub trait OpenFile: Send + Sync {
     }
     /// What `/proc/PID/fd` shows, `pipe:[12]` for example.
     fn describe(&self) -> String;
+    /// flock(2) and the record locks of fcntl(2): takes or gives back. `vfs` is that of the file's home.
+    fn lock(&self, vfs: &Arc<Vfs>, change: Change) -> TryResult<()> {
+        let _ = (vfs, change);
+        Err(Errno::ENOLCK.into())
+    }
+    /// F_GETLK: what is in the way.
+    fn lock_conflict(&self, vfs: &Arc<Vfs>, wanted: &Lock) -> TryResult<Option<Lock>> {
+        let _ = (vfs, wanted);
+        Err(Errno::ENOLCK.into())
+    }
+    /// Tells `waker` when `wanted` may have become free, until the answer is dropped.
+    fn lock_wait(&self, vfs: &Arc<Vfs>, wanted: &Lock, waker: Arc<dyn Wake>) -> Subscription {
+        let _ = (vfs, wanted, waker);
+        Subscription::never()
+    }
+    /// The process `caller` goes on at `kernel` and has the file there: its record locks go with it.
+    fn arrived(&self, caller: &Caller, kernel: KernelId) {
+        let _ = (caller, kernel);
+    }
     /// A descriptor of a process was closed (close(2)): file locks of that process go. Not the last reference: that is `Drop`.
-    fn flush(&self, caller: &Caller) {
-        let _ = caller;
+    fn flush(&self, vfs: &Arc<Vfs>, caller: &Caller) {
+        let _ = (vfs, caller);
+    }
+    /// What socket calls do with it, if it is a socket.
+    fn socket(&self) -> Option<Arc<dyn Socket>> {
+        None
     }
     /// For the layers that know the concrete type (epoll, sockets, SCM_RIGHTS).
     fn as_any(&self) -> &dyn core::any::Any;

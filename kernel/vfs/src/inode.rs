@@ -3,12 +3,13 @@
 use alloc::{sync::Arc, vec::Vec};
 
 use base::{
-    Errno, ObjectId,
+    Errno, Error, ObjectId,
     wait::{Try, TryResult, done},
 };
 
 use crate::{
     Caller, OpenFile, Place,
+    socket::Address,
     types::{Access, Device, FileKind, OpenFlags, SetAttr, Stat, StatFs, Status},
 };
 
@@ -164,6 +165,16 @@ pub trait Inode: Send + Sync {
         status: Status,
         place: Place,
     ) -> TryResult<Arc<dyn OpenFile>>;
+    /// The name of a socket stands for it from now on.
+    fn bind_socket(&self, caller: &Caller, address: &Arc<dyn Address>) -> TryResult<()> {
+        let _ = (caller, address);
+        Err(Error::new(Errno::EOPNOTSUPP, "no sockets in this file system"))
+    }
+    /// What the name of a socket stands for.
+    fn socket_address(&self, caller: &Caller) -> TryResult<Arc<dyn Address>> {
+        let _ = caller;
+        Err(Error::new(Errno::ECONNREFUSED, "nobody is bound there"))
+    }
     /// The file system.
     fn stat_fs(&self) -> TryResult<StatFs>;
     /// For the file system that knows the concrete type.

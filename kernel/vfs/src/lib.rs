@@ -28,6 +28,7 @@ pub mod lock;
 pub mod mounts;
 pub mod pipe;
 pub mod place;
+pub mod socket;
 pub mod terminal;
 #[cfg(test)]
 mod testing;

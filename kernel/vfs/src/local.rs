@@ -16,7 +16,7 @@ use mm::MemoryObject;
 
 use crate::{
     Caller, DirSink, Inode, Ioctl, IoctlReply, OpenFile, Place, ReadOut, SeekFrom,
-    lock::Owner,
+    lock::{Change, Lock, Owner},
     types::{FileKind, OpenFlags, SetAttr, Stat, StatFs, Status},
 };
 
@@ -113,8 +113,10 @@ pub struct LocalFile {
     flags: OpenFlags,
     status: AtomicU32,
     position: SpinLock<u64>,
-    /// Set when a lock was asked for through this file: they go with it.
+    /// Set when a lock was asked for through this file: those of the open file are given back when it is closed.
     locks: hal::sync::Once<Weak<crate::Vfs>>,
+    /// A socket that is connected to another kernel: its end is this file there.
+    elsewhere: hal::sync::Once<Arc<dyn OpenFile>>,
 }
 
 impl LocalFile {
@@ -128,6 +130,7 @@ impl LocalFile {
             status: AtomicU32::new(status.bits()),
             position: SpinLock::new(rank::OPEN_FILE, 0),
             locks: hal::sync::Once::new(),
+            elsewhere: hal::sync::Once::new(),
         })
     }
 
@@ -136,18 +139,23 @@ impl LocalFile {
         &self.ops
     }
 
-    /// Locks are taken through it: they are given back when a descriptor of their process, or the file, is closed.
-    pub fn has_locks(&self, vfs: &Arc<crate::Vfs>) {
-        self.locks.get_or_init(|| Arc::downgrade(vfs));
-    }
-
     fn give_locks(&self, owners: &[Owner]) {
         if let Some(vfs) = self.locks.get().and_then(Weak::upgrade) {
             let inode = self.place.inode().id();
             for owner in owners {
-                vfs.locks.give(inode, *owner, 0, u64::MAX);
+                vfs.locks.give_all(inode, *owner);
             }
         }
+    }
+
+    /// From now on the stream is `file`, of another kernel.
+    pub(crate) fn go_elsewhere(&self, file: Arc<dyn OpenFile>) {
+        self.elsewhere.get_or_init(|| file);
+    }
+
+    /// Where it is, if not here.
+    pub(crate) fn elsewhere(&self) -> Option<&Arc<dyn OpenFile>> {
+        self.elsewhere.get()
     }
 
     /// Whether it must not wait.
@@ -201,6 +209,9 @@ impl OpenFile for LocalFile {
     fn read(&self, caller: &Caller, sink: &mut dyn Sink) -> TryResult<ReadOut> {
         self.readable()?;
         if !self.ops.is_seekable() {
+            if let Some(there) = self.elsewhere() {
+                return there.read(caller, sink);
+            }
             return Ok(self.ops.read(self, caller, 0, sink)?.map(ReadOut::InPlace));
         }
         let mut position = self.position.lock();
@@ -229,6 +240,9 @@ impl OpenFile for LocalFile {
     fn write(&self, caller: &Caller, source: &mut dyn Source) -> TryResult<usize> {
         self.writable()?;
         if !self.ops.is_seekable() {
+            if let Some(there) = self.elsewhere() {
+                return there.write(caller, source);
+            }
             return Ok(self.ops.write(self, caller, 0, false, source)?.map(|w| w.bytes));
         }
         let append = self.status().contains(Status::APPEND);
@@ -283,11 +297,17 @@ impl OpenFile for LocalFile {
         done(new)
     }
 
-    fn poll(&self, _: &Caller) -> TryResult<Ready> {
-        done(self.ops.poll(self))
+    fn poll(&self, caller: &Caller) -> TryResult<Ready> {
+        match self.elsewhere() {
+            Some(there) => there.poll(caller),
+            None => done(self.ops.poll(self)),
+        }
     }
 
     fn subscribe(&self, mask: Ready, waker: Arc<dyn Wake>) -> Subscription {
+        if let Some(there) = self.elsewhere() {
+            return there.subscribe(mask, waker);
+        }
         self.ops.subscribe(self, mask, waker)
     }
 
@@ -296,7 +316,17 @@ impl OpenFile for LocalFile {
     }
 
     fn ioctl(&self, caller: &Caller, request: Ioctl) -> TryResult<IoctlReply> {
-        self.ops.ioctl(self, caller, request)
+        match self.elsewhere() {
+            Some(there) => there.ioctl(caller, request),
+            None => self.ops.ioctl(self, caller, request),
+        }
+    }
+
+    fn socket(&self) -> Option<Arc<dyn crate::socket::Socket>> {
+        match self.elsewhere() {
+            Some(there) => there.socket(),
+            None => crate::unix::UnixSocket::of(self).map(|socket| socket as _),
+        }
     }
 
     fn stat(&self) -> TryResult<Stat> {
@@ -364,16 +394,33 @@ impl OpenFile for LocalFile {
     }
 
     fn describe(&self) -> String {
-        let (path, reachable) = self.place.path(None);
-        let mut text = String::from_utf8_lossy(&path).into_owned();
-        if !reachable && text.starts_with('/') {
-            text.push_str(" (deleted)");
-        }
-        text
+        self.place.describe()
     }
 
-    fn flush(&self, caller: &Caller) {
-        self.give_locks(&[Owner::Process(caller.pid)]);
+    fn lock(&self, vfs: &Arc<crate::Vfs>, change: Change) -> TryResult<()> {
+        self.locks.get_or_init(|| Arc::downgrade(vfs));
+        vfs.locks.change(self.place.inode().id(), change)
+    }
+
+    fn lock_conflict(&self, vfs: &Arc<crate::Vfs>, wanted: &Lock) -> TryResult<Option<Lock>> {
+        done(vfs.locks.conflict(self.place.inode().id(), wanted))
+    }
+
+    fn lock_wait(&self, vfs: &Arc<crate::Vfs>, wanted: &Lock, waker: Arc<dyn Wake>) -> Subscription {
+        vfs.locks.wait(self.place.inode().id(), *wanted, waker)
+    }
+
+    fn arrived(&self, caller: &Caller, kernel: base::KernelId) {
+        if let Some(vfs) = self.locks.get().and_then(Weak::upgrade) {
+            vfs.locks.moved(self.place.inode().id(), caller.pid, kernel);
+        }
+    }
+
+    fn flush(&self, vfs: &Arc<crate::Vfs>, caller: &Caller) {
+        // Those on the file, through whatever descriptor they were taken: fcntl_locking(2).
+        if vfs.locks.are_used() {
+            vfs.locks.give_all(self.place.inode().id(), Owner::Process(caller.pid));
+        }
         self.ops.flush(self, caller);
     }
 

@@ -50,11 +50,13 @@ pub struct Vfs {
     /// Drivers by number.
     pub devices: Devices,
     /// Sockets bound to abstract names.
-    pub abstract_sockets: SpinLock<BTreeMap<Vec<u8>, Weak<dyn core::any::Any + Send + Sync>>>,
+    pub abstract_sockets: SpinLock<BTreeMap<Vec<u8>, Arc<crate::unix::LocalAddress>>>,
+    /// Abstract names of other kernels, if there are any.
+    pub machine_names: Once<Arc<dyn crate::socket::Names>>,
     /// Pseudo terminals.
     pub ptys: crate::tty::pty::Ptys,
     /// POSIX and flock(2) locks.
-    pub locks: crate::lock::Locks,
+    pub locks: Arc<crate::lock::Locks>,
 }
 
 impl Vfs {
@@ -82,6 +84,7 @@ impl Vfs {
             root: Once::new(),
             devices: Devices::new(),
             abstract_sockets: SpinLock::new(rank::DENTRIES, BTreeMap::new()),
+            machine_names: Once::new(),
             ptys: crate::tty::pty::Ptys::new(),
             locks: crate::lock::Locks::new(),
         })

@@ -292,6 +292,18 @@ impl Place {
     }
 }
 
+impl Place {
+    /// What `/proc/PID/fd` shows for a file that was found here.
+    pub fn describe(&self) -> String {
+        let (path, reachable) = self.path(None);
+        let mut text = String::from_utf8_lossy(&path).into_owned();
+        if !reachable && text.starts_with('/') {
+            text.push_str(" (deleted)");
+        }
+        text
+    }
+}
+
 fn join(parts: &[Arc<[u8]>], slash: bool) -> Vec<u8> {
     let mut path = Vec::new();
     for part in parts.iter().rev() {

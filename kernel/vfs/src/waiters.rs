@@ -51,6 +51,11 @@ impl Waiters {
         Self(Arc::new(Shared { count: AtomicUsize::new(0), inner: SpinLock::new(rank, Inner::default()) }))
     }
 
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.0.count.load(Ordering::SeqCst) == 0
+    }
+
     /// Adds somebody until the answer is dropped. `ERR` and `HUP` are always told.
     pub fn subscribe(&self, mask: Ready, wake: Arc<dyn Wake>) -> Subscription {
         self.add(mask | Ready::ERR | Ready::HUP, wake, false)

@@ -8,7 +8,7 @@ use mm::{PageCache, Seals};
 use task::{Cx, Interrupted, Timeout};
 use vfs::{
     LocalFile, OpenFile, OpenFlags, SeekFrom, Status,
-    lock::{Lock, Owner},
+    lock::{Change, Lock, Owner},
     pipe::PipeEnd,
 };
 
@@ -90,15 +90,6 @@ fn owner(cx: &Cx, file: &Arc<dyn OpenFile>, of_file: bool) -> Owner {
     if of_file { Owner::File(file.id()) } else { Owner::Process(cx.process().pid().0) }
 }
 
-/// The inode's name, and the promise that the locks go when the file does.
-fn lockable(cx: &Cx, file: &Arc<dyn OpenFile>) -> Result<base::ObjectId> {
-    let no_locks = Error::new(Errno::ENOLCK, "locks of this file are elsewhere");
-    let local = file.as_any().downcast_ref::<LocalFile>().ok_or(no_locks)?;
-    let inode = file.inode().ok_or(no_locks)?.id();
-    local.has_locks(cx.kernel().vfs());
-    Ok(inode)
-}
-
 fn get_lock(cx: &Cx, file: &Arc<dyn OpenFile>, at: u64, of_file: bool) -> Result<u64> {
     let mut lock: FileLock = cx.user(|u| u.read_struct(at))?;
     let (start, end) = range(cx, file, &lock)?;
@@ -107,9 +98,9 @@ fn get_lock(cx: &Cx, file: &Arc<dyn OpenFile>, at: u64, of_file: bool) -> Result
         1 => true,
         _ => return Err(invalid("neither read nor write lock")),
     };
-    let inode = lockable(cx, file)?;
-    let wanted = Lock { owner: owner(cx, file, of_file), exclusive, start, end };
-    match cx.kernel().vfs().locks.conflict(inode, &wanted) {
+    let owner = owner(cx, file, of_file);
+    let wanted = Lock { owner, kernel: cx.kernel().id(), exclusive, start, end };
+    match settle(cx, file.lock_conflict(cx.kernel().vfs(), &wanted))? {
         None => lock.kind = 2,
         Some(found) => {
             lock.kind = i16::from(found.exclusive);
@@ -125,29 +116,28 @@ fn get_lock(cx: &Cx, file: &Arc<dyn OpenFile>, at: u64, of_file: bool) -> Result
 fn set_lock(cx: &Cx, file: &Arc<dyn OpenFile>, at: u64, of_file: bool, wait: bool) -> Result<u64> {
     let lock: FileLock = cx.user(|u| u.read_struct(at))?;
     let (start, end) = range(cx, file, &lock)?;
-    let inode = lockable(cx, file)?;
     let owner = owner(cx, file, of_file);
-    let locks = &cx.kernel().vfs().locks;
+    let wanted = Lock { owner, kernel: cx.kernel().id(), exclusive: lock.kind == 1, start, end };
     let need = match lock.kind {
         0 => OpenFlags::READ,
         1 => OpenFlags::WRITE,
-        2 => {
-            locks.give(inode, owner, start, end);
-            return Ok(0);
-        }
+        2 => return settle(cx, file.lock(cx.kernel().vfs(), Change::Give(wanted))).map(|()| 0),
         _ => return Err(invalid("unknown kind of lock")),
     };
     if !file.flags().contains(need) {
         return Err(Errno::EBADF.into());
     }
-    let wanted = Lock { owner, exclusive: lock.kind == 1, start, end };
-    take(cx, inode, wanted, wait)
+    take(cx, file, wanted, wait)
 }
 
-fn take(cx: &Cx, inode: base::ObjectId, wanted: Lock, wait: bool) -> Result<u64> {
-    let locks = &cx.kernel().vfs().locks;
-    let timeout = if wait { Timeout::Never } else { Timeout::Now };
-    cx.block_on(|| locks.take(inode, wanted), |w| Ok(locks.subscribe(w)), timeout, Interrupted::Restart)?;
+fn take(cx: &Cx, file: &Arc<dyn OpenFile>, wanted: Lock, wait: bool) -> Result<u64> {
+    let vfs = cx.kernel().vfs();
+    let (timeout, change) = match wait {
+        true => (Timeout::Never, Change::TakeInTime(wanted)),
+        false => (Timeout::Now, Change::Take(wanted)),
+    };
+    let subscribe = |waker| Ok(file.lock_wait(vfs, &wanted, waker));
+    cx.block_on(|| file.lock(vfs, change), subscribe, timeout, Interrupted::Restart)?;
     Ok(0)
 }
 
@@ -155,16 +145,13 @@ fn take(cx: &Cx, inode: base::ObjectId, wanted: Lock, wait: bool) -> Result<u64>
 pub fn flock(cx: &Cx, [fd, operation, ..]: [u64; 6]) -> Result<u64> {
     const NONBLOCK: u64 = 4;
     let file = file(cx, fd)?;
-    let inode = lockable(cx, &file)?;
-    let owner = Owner::Flock(file.id());
+    let all =
+        Lock { owner: Owner::Flock(file.id()), kernel: cx.kernel().id(), exclusive: false, start: 0, end: u64::MAX };
     let exclusive = match operation & !NONBLOCK {
         1 => false,
         2 => true,
-        8 => {
-            cx.kernel().vfs().locks.give(inode, owner, 0, u64::MAX);
-            return Ok(0);
-        }
+        8 => return settle(cx, file.lock(cx.kernel().vfs(), Change::Give(all))).map(|()| 0),
         _ => return Err(invalid("unknown operation")),
     };
-    take(cx, inode, Lock { owner, exclusive, start: 0, end: u64::MAX }, operation & NONBLOCK == 0)
+    take(cx, &file, Lock { exclusive, ..all }, operation & NONBLOCK == 0)
 }

@@ -11,7 +11,7 @@ use super::{fd_limit, file, install, invalid};
 
 /// A descriptor of this process is gone.
 fn flush(cx: &Cx, file: &Arc<dyn OpenFile>) {
-    file.flush(&cx.caller());
+    file.flush(cx.kernel().vfs(), &cx.caller());
 }
 
 /// close(2).

@@ -78,15 +78,16 @@ fn wait(cx: &Cx, epfd: u64, at: u64, max: u64, timeout: Timeout) -> Result<u64> 
     };
     let mut events = collect();
     if events.is_empty() && timeout != Timeout::Now {
-        let subscription = epoll.waiters().subscribe_exclusive(Ready::IN, cx.waker());
+        let bell = cx.bell();
+        let subscription = epoll.waiters().subscribe_exclusive(Ready::IN, bell.clone());
         let mut sleep = cx.sleep(timeout, Interrupted::Never);
         loop {
-            sleep.begin();
+            bell.clear();
             events = collect();
             if !events.is_empty() {
                 break;
             }
-            match sleep.once() {
+            match sleep.until(&bell) {
                 Ok(()) => {}
                 Err(e) if e == Errno::ETIMEDOUT => break,
                 Err(e) => return Err(e),

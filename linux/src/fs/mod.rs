@@ -175,7 +175,8 @@ fn at(cx: &Cx, dirfd: u64) -> Result<Place> {
     if dirfd as i32 == AT_FDCWD {
         return cx.task().fs().cwd();
     }
-    file(cx, dirfd)?.place().ok_or(Error::new(Errno::ENOTDIR, "a descriptor without a place"))
+    let place = settle(cx, file(cx, dirfd)?.find_place())?;
+    place.ok_or(Error::new(Errno::ENOTDIR, "a descriptor without a place"))
 }
 
 /// Reads a path of the program.

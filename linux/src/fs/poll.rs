@@ -64,16 +64,18 @@ fn wait(
     if n > 0 || timeout == Timeout::Now {
         return Ok(n);
     }
+    // A look may be a wait itself: what happens meanwhile must not be missed.
+    let bell = cx.bell();
     let subscriptions: Vec<Subscription> =
-        watched.iter().flatten().map(|w| w.file.subscribe(w.mask, cx.waker())).collect();
+        watched.iter().flatten().map(|w| w.file.subscribe(w.mask, bell.clone())).collect();
     let mut sleep = cx.sleep(timeout, Interrupted::NoHandler);
     let result = loop {
-        sleep.begin();
+        bell.clear();
         let n = count()?;
         if n > 0 {
             break Ok(n);
         }
-        match sleep.once() {
+        match sleep.until(&bell) {
             Ok(()) => {}
             Err(e) if e == Errno::ETIMEDOUT => break Ok(0),
             Err(e) => break Err(e),

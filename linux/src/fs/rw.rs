@@ -44,6 +44,11 @@ pub(super) fn fill(
                 deliver(cx, range, &bytes)?;
                 return Ok((moved + bytes.len()) as u64);
             }
+            Ok(ReadOut::Part(bytes)) => {
+                deliver(cx, range, &bytes)?;
+                moved += bytes.len();
+                continue;
+            }
             Err(_) if moved > 0 => break,
             Err(e) => return Err(restart(cx, e)),
         };
@@ -59,7 +64,7 @@ pub(super) fn fill(
 }
 
 /// Puts all of `bytes` into the program's buffers.
-fn deliver(cx: &Cx, range: &mut UserRange, mut bytes: &[u8]) -> Result<()> {
+pub(super) fn deliver(cx: &Cx, range: &mut UserRange, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
         let n = range.put(bytes);
         bytes = bytes.get(n..).unwrap_or_default();

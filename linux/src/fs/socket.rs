@@ -8,8 +8,8 @@ use linux_abi::flags::OpenFlags as Abi;
 use mm::UserRange;
 use task::{Cx, Interrupted, Timeout};
 use vfs::{
-    Access, FileKind, Follow, NewNode, OpenFile, Status,
-    tmpfs::TmpInode,
+    Follow, NewNode, OpenFile, Status,
+    socket::{Address as Target, Socket, behind as socket_of},
     unix::{Attached, Kind, Name, Received, UnixSocket},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -83,9 +83,9 @@ pub fn socketpair(cx: &Cx, [family, type_, protocol, at, ..]: [u64; 6]) -> Resul
     Ok(0)
 }
 
-fn behind(cx: &Cx, fd: u64) -> Result<(Arc<dyn OpenFile>, Arc<UnixSocket>)> {
+fn behind(cx: &Cx, fd: u64) -> Result<(Arc<dyn OpenFile>, Arc<dyn Socket>)> {
     let file = file(cx, fd)?;
-    let socket = UnixSocket::behind(&*file)?;
+    let socket = socket_of(&*file)?;
     Ok((file, socket))
 }
 
@@ -146,19 +146,13 @@ fn put_address(cx: &Cx, name: Option<&Name>, at: u64, len_at: u64) -> Result<()>
     cx.user(|u| u.write_struct(len_at, &(bytes.len() as u32)))
 }
 
-/// The socket with this name.
-fn lookup(cx: &Cx, name: &Name) -> Result<Arc<UnixSocket>> {
-    const REFUSED: Error = Error::new(Errno::ECONNREFUSED, "nobody is bound there");
+/// What this name stands for.
+fn lookup(cx: &Cx, name: &Name) -> Result<Arc<dyn Target>> {
     match name {
-        Name::Abstract(name) => UnixSocket::find_abstract(cx.kernel().vfs(), name),
+        Name::Abstract(name) => settle(cx, UnixSocket::find_abstract(cx.kernel().vfs(), name)),
         Name::Path(path) => walk(cx, AT_FDCWD as u64, path, |w| {
             let place = w.find(path, Follow::Yes)?;
-            w.wait.finish(place.inode().access(w.caller, Access::WRITE))?;
-            if place.kind() != FileKind::Socket {
-                return Err(REFUSED);
-            }
-            let inode = place.inode().as_any().downcast_ref::<TmpInode>();
-            inode.and_then(TmpInode::socket).and_then(UnixSocket::of).ok_or(REFUSED)
+            w.wait.finish(place.inode().socket_address(w.caller))
         }),
     }
 }
@@ -166,22 +160,26 @@ fn lookup(cx: &Cx, name: &Name) -> Result<Arc<UnixSocket>> {
 /// bind(2).
 pub fn bind(cx: &Cx, [fd, at, len, ..]: [u64; 6]) -> Result<u64> {
     let (_, socket) = behind(cx, fd)?;
-    socket.may_bind()?;
+    if settle(cx, socket.facts())?.name.is_some() {
+        return Err(invalid("bound already"));
+    }
     match address(cx, at, len)? {
         Address::None => return Err(invalid("no address")),
-        Address::Unnamed => socket.bind_abstract(None)?,
-        Address::Named(Name::Abstract(name)) => socket.bind_abstract(Some(name))?,
+        Address::Unnamed => loop {
+            match settle(cx, socket.bind_abstract(None)) {
+                Err(e) if e == Errno::EADDRINUSE => {}
+                ended => break ended?,
+            }
+        },
+        Address::Named(Name::Abstract(name)) => settle(cx, socket.bind_abstract(Some(name)))?,
         Address::Named(Name::Path(path)) => {
+            let target = settle(cx, socket.address())?;
             let taken = |e: Error| if e == Errno::EEXIST { Errno::EADDRINUSE.into() } else { e };
             walk(cx, AT_FDCWD as u64, &path, |w| {
                 let place = w.create(&path, NewNode::Socket, 0o777).map_err(taken)?;
-                let inode = place.inode().as_any().downcast_ref::<TmpInode>();
-                inode
-                    .ok_or(Error::new(Errno::EOPNOTSUPP, "no sockets in this file system"))?
-                    .set_socket(socket.reference());
-                Ok(())
+                w.wait.finish(place.inode().bind_socket(w.caller, &target))
             })?;
-            socket.bound(path);
+            settle(cx, socket.bound(path))?;
         }
     }
     Ok(0)
@@ -190,7 +188,7 @@ pub fn bind(cx: &Cx, [fd, at, len, ..]: [u64; 6]) -> Result<u64> {
 /// listen(2).
 pub fn listen(cx: &Cx, [fd, backlog, ..]: [u64; 6]) -> Result<u64> {
     let (_, socket) = behind(cx, fd)?;
-    socket.listen(usize::try_from(backlog as i32).unwrap_or(4096)).map(|()| 0)
+    settle(cx, socket.listen(usize::try_from(backlog as i32).unwrap_or(4096))).map(|()| 0)
 }
 
 fn timeout(file: &Arc<dyn OpenFile>, flags: u64) -> Timeout {
@@ -203,15 +201,14 @@ pub fn connect(cx: &Cx, [fd, at, len, ..]: [u64; 6]) -> Result<u64> {
     let (file, socket) = behind(cx, fd)?;
     let name = match address(cx, at, len)? {
         Address::None if socket.kind() == Kind::Datagram => {
-            socket.disconnect();
-            return Ok(0);
+            return settle(cx, socket.disconnect()).map(|()| 0);
         }
         Address::Named(name) => name,
         _ => return Err(invalid("no address")),
     };
     let target = lookup(cx, &name)?;
     let caller = cx.caller();
-    let wait = |waker| Ok(target.waiters().subscribe(Ready::OUT, waker));
+    let wait = |waker| Ok(target.subscribe(Ready::OUT, waker));
     cx.block_on(|| socket.connect(&caller, &target), wait, timeout(&file, 0), Interrupted::Restart)?;
     Ok(0)
 }
@@ -226,7 +223,10 @@ pub fn accept4(cx: &Cx, [fd, at, len_at, flags, ..]: [u64; 6]) -> Result<u64> {
     let wait = |waker| Ok(file.subscribe(Ready::IN, waker));
     let new = cx.block_on(|| socket.accept(), wait, timeout(&file, 0), Interrupted::Restart)?;
     settle(cx, new.set_status(open::status(flags)))?;
-    let peer = UnixSocket::behind(&*new)?.peer_name().unwrap_or(None);
+    let peer = match at {
+        0 => None,
+        _ => settle(cx, socket_of(&*new)?.facts())?.peer_name.flatten(),
+    };
     put_address(cx, peer.as_ref(), at, len_at)?;
     install(cx, new, flags.contains(Abi::CLOEXEC))
 }
@@ -239,13 +239,13 @@ pub fn accept(cx: &Cx, [fd, at, len_at, ..]: [u64; 6]) -> Result<u64> {
 /// getsockname(2).
 pub fn getsockname(cx: &Cx, [fd, at, len_at, ..]: [u64; 6]) -> Result<u64> {
     let (_, socket) = behind(cx, fd)?;
-    put_address(cx, socket.name().as_ref(), at, len_at).map(|()| 0)
+    put_address(cx, settle(cx, socket.facts())?.name.as_ref(), at, len_at).map(|()| 0)
 }
 
 /// getpeername(2).
 pub fn getpeername(cx: &Cx, [fd, at, len_at, ..]: [u64; 6]) -> Result<u64> {
     let (_, socket) = behind(cx, fd)?;
-    let name = socket.peer_name()?;
+    let name = settle(cx, socket.facts())?.peer_name.ok_or(Error::new(Errno::ENOTCONN, "not connected"))?;
     put_address(cx, name.as_ref(), at, len_at).map(|()| 0)
 }
 
@@ -255,27 +255,32 @@ pub fn shutdown(cx: &Cx, [fd, how, ..]: [u64; 6]) -> Result<u64> {
     if how > 2 {
         return Err(invalid("no such direction"));
     }
-    socket.shut_down(how != 1, how != 0).map(|()| 0)
+    settle(cx, socket.shut_down(how != 1, how != 0)).map(|()| 0)
 }
 
 /// Sends all of `range`; a stream that may wait takes it in pieces.
 fn send(
     cx: &Cx,
     file: &Arc<dyn OpenFile>,
-    socket: &Arc<UnixSocket>,
+    socket: &Arc<dyn Socket>,
     range: &mut UserRange,
     mut attached: Attached,
-    to: Option<&Arc<UnixSocket>>,
+    to: Option<&Arc<dyn Target>>,
     flags: u64,
 ) -> Result<u64> {
     if flags & !(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_EOR) != 0 {
         return Err(Error::new(Errno::EOPNOTSUPP, "unknown flags"));
     }
     let stream = socket.kind() == Kind::Stream;
-    let mut moved = 0;
+    let mut moved: u64 = 0;
     loop {
-        let wait = |waker| Ok(to.unwrap_or(socket).waiters().subscribe(Ready::OUT, waker));
-        let attempt = || socket.send(range, &mut attached, to);
+        let wait = |waker| Ok(socket.send_room(to, waker));
+        // A peer's socket takes bytes before it is known whether there is room for them.
+        let mark = range.mark();
+        let attempt = || {
+            range.rewind(mark);
+            socket.send(range, &mut attached, to)
+        };
         let n = match cx.block_on(attempt, wait, timeout(file, flags), Interrupted::Restart) {
             Ok(n) => n,
             Err(e) => {
@@ -285,7 +290,12 @@ fn send(
                 return if moved > 0 { Ok(moved) } else { Err(e) };
             }
         };
+        range.used(mark, n);
         moved += n as u64;
+        if n > 0 {
+            // They have gone with the message.
+            attached.files.clear();
+        }
         match cx.user(|u| range.resolve(u, UserAccess::Read)) {
             Ok(true) => {}
             Ok(false) if !stream || n == 0 || range.remaining() == 0 => return Ok(moved),
@@ -300,7 +310,7 @@ fn send(
 fn receive(
     cx: &Cx,
     file: &Arc<dyn OpenFile>,
-    socket: &Arc<UnixSocket>,
+    socket: &Arc<dyn Socket>,
     range: &mut UserRange,
     flags: u64,
 ) -> Result<Received> {
@@ -320,6 +330,9 @@ fn receive(
             Err(_) if total.bytes > 0 => return Ok(total),
             Err(e) => return Err(e),
         };
+        if !got.data.is_empty() {
+            rw::deliver(cx, range, &got.data)?;
+        }
         let n = got.bytes;
         let first = total.bytes == 0 && total.attached.files.is_empty();
         let more = total.bytes + n;
@@ -521,13 +534,13 @@ pub fn getsockopt(cx: &Cx, [fd, level, option, at, len_at, _]: [u64; 6]) -> Resu
             Kind::Datagram => 2,
             Kind::Packets => 5,
         }),
-        SO_ERROR => int(socket.take_error().map_or(0, |e| u32::from(e.number()))),
+        SO_ERROR => int(settle(cx, socket.take_error())?.map_or(0, |e| u32::from(e.number()))),
         SO_SNDBUF | SO_RCVBUF => int(212_992),
         SO_PEERCRED => {
-            let peer = socket.peer();
+            let peer = settle(cx, socket.facts())?.peer;
             [peer.pid, peer.uid, peer.gid].as_bytes().to_vec()
         }
-        SO_ACCEPTCONN => int(u32::from(socket.is_listening())),
+        SO_ACCEPTCONN => int(u32::from(settle(cx, socket.facts())?.listening)),
         SO_PROTOCOL => int(0),
         SO_DOMAIN => int(u32::from(AF_UNIX)),
         _ => return Err(Error::new(Errno::ENOPROTOOPT, "no such option")),

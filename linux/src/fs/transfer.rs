@@ -71,7 +71,7 @@ fn copy(
         );
         let bytes = match read {
             Ok(ReadOut::InPlace(_)) => bytes.bytes,
-            Ok(ReadOut::Bytes(bytes)) => bytes,
+            Ok(ReadOut::Bytes(bytes) | ReadOut::Part(bytes)) => bytes,
             Err(_) if moved > 0 => break,
             Err(e) => return Err(e),
         };
@@ -155,7 +155,7 @@ fn modes(from: &Arc<dyn OpenFile>, to: &Arc<dyn OpenFile>) -> Result<()> {
 pub fn sendfile(cx: &Cx, [out, input, offset, count, ..]: [u64; 6]) -> Result<u64> {
     let (from, to) = (file(cx, input)?, file(cx, out)?);
     modes(&from, &to)?;
-    if from.memory().is_err() && from.inode().is_none_or(|i| i.kind() != FileKind::Regular) {
+    if from.memory().is_err() && from.kind() != Some(FileKind::Regular) {
         return Err(invalid("not a file that can be mapped"));
     }
     if to.status().contains(Status::APPEND) {
@@ -175,7 +175,7 @@ pub fn copy_file_range(cx: &Cx, [input, in_at, out, out_at, count, flags]: [u64;
     let (from, to) = (file(cx, input)?, file(cx, out)?);
     modes(&from, &to)?;
     for f in [&from, &to] {
-        match f.inode().map(|i| i.kind()) {
+        match f.kind() {
             Some(FileKind::Regular) => {}
             Some(FileKind::Directory) => return Err(Errno::EISDIR.into()),
             _ => return Err(invalid("not a regular file")),
@@ -199,12 +199,12 @@ fn splice_flags(flags: u64) -> Result<bool> {
 }
 
 fn is_pipe(file: &Arc<dyn OpenFile>) -> bool {
-    file.inode().is_some_and(|i| i.kind() == FileKind::Fifo)
+    file.kind() == Some(FileKind::Fifo)
 }
 
 /// Whether both are ends of one pipe.
 fn same_pipe(a: &Arc<dyn OpenFile>, b: &Arc<dyn OpenFile>) -> bool {
-    is_pipe(a) && is_pipe(b) && a.inode().map(|i| i.id()) == b.inode().map(|i| i.id())
+    is_pipe(a) && is_pipe(b) && a.inode_id() == b.inode_id()
 }
 
 /// splice(2): bytes are copied, not pages moved.
@@ -248,7 +248,7 @@ pub fn tee(cx: &Cx, [input, out, count, flags, ..]: [u64; 6]) -> Result<u64> {
     )?;
     let bytes = match read {
         ReadOut::InPlace(_) => bytes.bytes,
-        ReadOut::Bytes(bytes) => bytes,
+        ReadOut::Bytes(bytes) | ReadOut::Part(bytes) => bytes,
     };
     if bytes.is_empty() {
         return Ok(0);

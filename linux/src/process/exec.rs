@@ -51,7 +51,8 @@ pub fn execveat(cx: &Cx, args: [u64; 6]) -> Result<u64> {
             return cx.task().fs().cwd();
         }
         let file = cx.task().files().get(fd)?;
-        file.place().ok_or(Error::new(Errno::EACCES, "not a file with a place"))
+        let place = cx.settle(file.find_place(), task::Interrupted::Restart)?;
+        place.ok_or(Error::new(Errno::EACCES, "not a file with a place"))
     };
     if path.is_empty() {
         if flags & EMPTY_PATH == 0 {

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 
 use ::life::{LifeHandler, LifeService};
 use base::KernelId;
-use files::{FileHandler, FileService};
+use files::{FileHandler, FileService, abstracts::Abstracts};
 use hal::boot::{BootInfo, PhysRange};
 use hal::cpuref::{CpuRef, FenceToken, Fenced};
 use hal::sync::{Once, SpinLock, rank};
@@ -271,7 +271,10 @@ fn serve(
     // Made a moment ago: nobody else has set it.
     let _ = board.resources.set(resources.clone());
     let (hands, life) = Hands::new(facts.plan, kernel, peers);
-    let registered = links.register("names", Arc::new(NameHandler(names.clone())))
+    let machine_names: Arc<dyn vfs::socket::Names> = Abstracts::new(&files, names.clone());
+    let named = kernel.vfs().machine_names.set(machine_names).is_ok();
+    let registered = named
+        && links.register("names", Arc::new(NameHandler(names.clone())))
         && links.register("tasks", Arc::new(TaskHandler(tasks.clone())))
         && links.register("memory", Arc::new(MemoryHandler(memory.clone())))
         && links.register("files", Arc::new(FileHandler(files.clone())))

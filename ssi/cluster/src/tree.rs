@@ -220,7 +220,7 @@ pub fn read_file(kernel: &Arc<task::Kernel>, path: &str, limit: usize, thread: &
         let read = wait.finish(file.read_at(&caller, bytes.len() as u64, &mut piece))?;
         let piece = match read {
             ReadOut::InPlace(_) => piece.bytes,
-            ReadOut::Bytes(bytes) => bytes,
+            ReadOut::Bytes(bytes) | ReadOut::Part(bytes) => bytes,
         };
         if piece.is_empty() {
             return Ok(bytes);

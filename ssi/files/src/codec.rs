@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use base::{KernelId, ObjectId};
 use objects::{
     codec::{Body, Coded, Reader, Short, Writer},
     coded,
@@ -9,8 +10,13 @@ use objects::{
 use vfs::{
     Caller, Entry, FileKind, Ioctl, NewNode, OpenFlags, SetAttr, Stat, StatFs, Status, Time,
     ioctl::{Queues, Termios, When, WindowSize},
+    lock::{Lock, Owner},
+    socket::{Client, Facts},
     types::Device,
+    unix::{Credentials, Kind, Name},
 };
+
+use crate::handles::FileInTransit;
 
 /// Names the encodings of this crate.
 #[derive(Clone, Copy, Debug)]
@@ -459,6 +465,210 @@ coded!(
         }
     }
 );
+
+// -- locks and sockets ---------------------------------------------------------------------------------------------
+
+coded!(
+    Files: Lock,
+    |v, to| {
+        match v.owner {
+            Owner::Process(pid) => {
+                0_u8.put(to);
+                u64::from(pid).put(to);
+                v.kernel.put(to);
+            }
+            Owner::File(id) | Owner::Flock(id) => {
+                (if matches!(v.owner, Owner::File(_)) { 1_u8 } else { 2 }).put(to);
+                id.serial.put(to);
+                id.birth.put(to);
+            }
+        }
+        v.kernel.put(to);
+        v.exclusive.put(to);
+        v.start.put(to);
+        v.end.put(to);
+    },
+    |from| {
+        let (sort, number, birth) = (u8::get(from)?, u64::get(from)?, KernelId::get(from)?);
+        let file = ObjectId { birth, serial: number };
+        let owner = match sort {
+            0 => Owner::Process(u32::try_from(number).map_err(|_| Short)?),
+            1 => Owner::File(file),
+            2 => Owner::Flock(file),
+            _ => return Err(Short),
+        };
+        Lock {
+            owner,
+            kernel: Coded::get(from)?,
+            exclusive: Coded::get(from)?,
+            start: Coded::get(from)?,
+            end: Coded::get(from)?,
+        }
+    }
+);
+
+/// How a socket sends, as a number: that of `SOCK_*`.
+pub const fn kind_number(kind: Kind) -> u8 {
+    match kind {
+        Kind::Stream => 1,
+        Kind::Datagram => 2,
+        Kind::Packets => 5,
+    }
+}
+
+fn socket_kind(number: u8) -> Result<Kind, Short> {
+    [Kind::Stream, Kind::Datagram, Kind::Packets].into_iter().find(|kind| kind_number(*kind) == number).ok_or(Short)
+}
+
+fn put_credentials(v: Credentials, to: &mut Writer) {
+    for n in [v.pid, v.uid, v.gid] {
+        n.put(to);
+    }
+}
+
+fn get_credentials(from: &mut Reader<'_>) -> Result<Credentials, Short> {
+    Ok(Credentials { pid: Coded::get(from)?, uid: Coded::get(from)?, gid: Coded::get(from)? })
+}
+
+fn put_name(name: Option<&Name>, to: &mut Writer) {
+    let (sort, bytes): (u8, &[u8]) = match name {
+        None => (0, &[]),
+        Some(Name::Path(path)) => (1, path),
+        Some(Name::Abstract(name)) => (2, name),
+    };
+    sort.put(to);
+    bytes.to_vec().put(to);
+}
+
+fn get_name(from: &mut Reader<'_>) -> Result<Option<Name>, Short> {
+    let (sort, bytes) = (u8::get(from)?, <Vec<u8> as Coded>::get(from)?);
+    Ok(match sort {
+        0 => None,
+        1 => Some(Name::Path(bytes)),
+        2 => Some(Name::Abstract(bytes)),
+        _ => return Err(Short),
+    })
+}
+
+coded!(
+    Files: Client,
+    |v, to| {
+        kind_number(v.kind).put(to);
+        put_credentials(v.credentials, to);
+        put_name(v.name.as_ref(), to);
+    },
+    |from| {
+        Client { kind: socket_kind(Coded::get(from)?)?, credentials: get_credentials(from)?, name: get_name(from)? }
+    }
+);
+
+coded!(
+    Files: Facts,
+    |v, to| {
+        put_name(v.name.as_ref(), to);
+        v.peer_name.is_some().put(to);
+        put_name(v.peer_name.as_ref().and_then(Option::as_ref), to);
+        put_credentials(v.peer, to);
+        v.listening.put(to);
+    },
+    |from| {
+        let (name, connected, peer) = (get_name(from)?, bool::get(from)?, get_name(from)?);
+        Facts {
+            name,
+            peer_name: connected.then_some(peer),
+            peer: get_credentials(from)?,
+            listening: Coded::get(from)?,
+        }
+    }
+);
+
+/// What the name of a socket stands for, on its way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AddressInTransit {
+    /// Its name in the machine.
+    pub object: ObjectId,
+    /// Its home.
+    pub home: KernelId,
+    /// How its socket sends.
+    pub kind: Kind,
+    /// Its name as programs know it.
+    pub name: Option<Name>,
+}
+
+coded!(
+    Files: AddressInTransit,
+    |v, to| {
+        v.object.put(to);
+        v.home.put(to);
+        kind_number(v.kind).put(to);
+        put_name(v.name.as_ref(), to);
+    },
+    |from| {
+        AddressInTransit {
+            object: Coded::get(from)?,
+            home: Coded::get(from)?,
+            kind: socket_kind(Coded::get(from)?)?,
+            name: get_name(from)?,
+        }
+    }
+);
+
+/// What is said of a message that was received.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Said {
+    /// How long the packet was.
+    pub length: u64,
+    /// Not all of it fitted.
+    pub truncated: bool,
+}
+
+/// What goes with the bytes of a message.
+#[derive(Clone)]
+pub struct Head {
+    /// Who sent it.
+    pub from: Credentials,
+    /// The name of the socket that sent it.
+    pub name: Option<Name>,
+    /// Open files (SCM_RIGHTS).
+    pub files: Vec<FileInTransit>,
+    /// Where it is to go, if not to the other end.
+    pub to: Option<AddressInTransit>,
+    /// For one that was received.
+    pub said: Said,
+}
+
+coded!(
+    Files: Head,
+    |v, to| {
+        put_credentials(v.from, to);
+        put_name(v.name.as_ref(), to);
+        v.files.put(to);
+        v.to.is_some().put(to);
+        if let Some(address) = &v.to {
+            Body::put(address, to);
+        }
+        v.said.length.put(to);
+        v.said.truncated.put(to);
+    },
+    |from| {
+        Head {
+            from: get_credentials(from)?,
+            name: get_name(from)?,
+            files: Coded::get(from)?,
+            to: if bool::get(from)? { Some(Body::get(from)?) } else { None },
+            said: Said { length: Coded::get(from)?, truncated: Coded::get(from)? },
+        }
+    }
+);
+
+/// The structure in the payload of an answer.
+///
+/// # Errors
+/// `EBADMSG`, blamed on who answered.
+pub fn read_body<T: Body<Files>>(answer: &link::Incoming<'_>, payload: &[u8]) -> link::Result<T> {
+    let bad = |_| link::Error::new(base::Errno::EBADMSG, "the answer does not decode", answer.from);
+    T::get(&mut Reader(payload)).map_err(bad)
+}
 
 #[cfg(test)]
 mod tests {

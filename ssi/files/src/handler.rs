@@ -2,32 +2,36 @@
 
 use alloc::{sync::Arc, vec::Vec};
 
-use base::{Errno, Error, ObjectId, Ready, Result, TryResult, Wake, io::VecSink, wait::done};
+use base::{Errno, Error, ObjectId, Ready, Result, TryResult, io::VecSink, wait::done};
 use hal::addr::PAGE_SIZE;
-use link::{AnswerTo, Handler, Incoming, Links, lock::Lock};
+use link::{AnswerTo, Handler, Incoming, Links};
 use objects::{
     codec::{Body, Reader},
-    from_wire, object_from_wire, object_to_wire, when_done,
+    from_wire, object_from_wire, object_to_wire,
 };
 use vfs::{
     Access, Caller, DirSink, Entry, FileKind, Inode, Ioctl, IoctlReply, NewNode, OpenFile, OpenFlags, ReadOut,
     RenameFlags, SeekFrom, SetAttr, Status,
+    lock::{Change, Lock},
 };
 use wire::{
     Message as _,
     files::{
-        DirEntries, FileAllocate, FileCount, FileData, FileDescribe, FileFlush, FileIoctl, FileIoctlDone, FileIs,
-        FileOpened, FilePoll, FileRead, FileReadDir, FileSeek, FileSetStatus, FileSync, FileWrite, GrantFor, LinkIs,
-        NodeAccess, NodeCreate, NodeCreateUnnamed, NodeIs, NodeLink, NodeLookup, NodeOpen, NodeReadLink, NodeRename,
-        NodeRoot, NodeUnlink, PageGet, PageIs, StatFsIs, StatIs, state,
+        AddressIs, DirEntries, FileAllocate, FileArrived, FileCount, FileData, FileDescribe, FileFlush, FileGiven,
+        FileIoctl, FileIoctlDone, FileIs, FileLock, FileLockTest, FileNode, FileOpened, FilePoll, FileRead,
+        FileReadDir, FileSeek, FileSetStatus, FileSync, FileWrite, GrantFor, LinkIs, LockArm, LockIs, NodeAccess,
+        NodeCreate, NodeCreateUnnamed, NodeIs, NodeLink, NodeLookup, NodeOpen, NodeReadLink, NodeRename, NodeRoot,
+        NodeUnlink, PageGet, PageIs, Piece, PieceBack, SocketData, StatFsIs, StatIs, offset, state,
     },
-    generic::{Arm, Armed, Disarm, Ready as ReadyEvent, Release},
+    generic::{Arm, Armed},
 };
 
 use crate::{
     codec::{Answer, Bytes, Files, encode},
-    remote::{ABLE_BASE, ABLE_EPOLL, ABLE_MAP},
-    service::{CHUNK, FileService, Lent},
+    pieces::send_ahead,
+    remote::{ABLE_BASE, ABLE_EPOLL, ABLE_MAP, socket_bits},
+    service::{CHUNK, FileService, LONG, Lent, Queue},
+    state::{Event, Note},
 };
 
 /// What [`Links`] calls for the family `files`, and for `generic` (arming and references).
@@ -46,107 +50,106 @@ impl<'a> Payload<'a> {
     }
 }
 
-fn refused(error: Error, from: wire::KernelId) -> link::Error {
+pub(crate) fn refused(error: Error, from: wire::KernelId) -> link::Error {
     link::Error::new(error.errno(), error.why(), from)
 }
 
 impl FileHandler {
-    fn find(&self, object: ObjectId, from: wire::KernelId) -> link::Result<Lent> {
-        let found = self.0.lent.lock().get(&object).cloned();
+    pub(crate) fn find(&self, object: ObjectId, from: wire::KernelId) -> link::Result<Lent> {
+        let found = self.0.inner.lock().lent.get(&object).cloned();
         found.ok_or(link::Error::new(Errno::ESTALE, "not lent", from))
     }
 
-    fn file(&self, message: &Incoming<'_>) -> link::Result<Arc<dyn OpenFile>> {
+    pub(crate) fn file(&self, message: &Incoming<'_>) -> link::Result<Arc<dyn OpenFile>> {
         match self.find(object_from_wire(message.header.object), message.from)? {
             Lent::File(file) => Ok(file),
-            Lent::Node(_) => Err(link::Error::new(Errno::EBADF, "an inode, not an open file", message.from)),
+            _ => Err(link::Error::new(Errno::EBADF, "not an open file", message.from)),
         }
     }
 
     fn node_by(&self, object: ObjectId, from: wire::KernelId) -> link::Result<Arc<dyn Inode>> {
         match self.find(object, from)? {
             Lent::Node(node) => Ok(node),
-            Lent::File(_) => Err(link::Error::new(Errno::EINVAL, "an open file, not an inode", from)),
+            _ => Err(link::Error::new(Errno::EINVAL, "not an inode", from)),
         }
     }
 
-    fn node(&self, message: &Incoming<'_>) -> link::Result<Arc<dyn Inode>> {
+    pub(crate) fn node(&self, message: &Incoming<'_>) -> link::Result<Arc<dyn Inode>> {
         self.node_by(object_from_wire(message.header.object), message.from)
     }
 
     /// Answers with a number, or "would block", or an errno; now or when the operation ends.
-    fn count(&self, to: AnswerTo, tried: TryResult<u64>) {
-        let links = self.0.links.clone();
-        when_done(tried, move |result| {
+    pub(crate) fn count(&self, to: AnswerTo, tried: TryResult<u64>) {
+        self.0.when(to, tried, move |service, result| {
             let count = match result {
                 Ok(count) => FileCount { state: state::DONE, count },
                 Err(error) if error.errno() == Errno::EAGAIN => FileCount { state: state::WOULD_BLOCK, count: 0 },
-                Err(error) => return links.refuse(to, error.errno()),
+                Err(error) => return service.links.refuse(to, error.errno()),
             };
             // If the asker died nobody needs the answer.
-            let _ = links.answer(to, &count, &[]);
+            let _ = service.links.answer(to, &count, &[]);
         });
     }
 
-    fn nothing(&self, to: AnswerTo, tried: TryResult<()>) {
+    pub(crate) fn nothing(&self, to: AnswerTo, tried: TryResult<()>) {
         self.count(to, tried.map(|t| t.map(|()| 0)));
     }
 
     /// Answers with a structure.
-    fn structure<T: Body<Files> + 'static, M: wire::Message + Send + 'static>(
+    pub(crate) fn structure<T: Body<Files> + 'static, M: wire::Message + Send + 'static>(
         &self,
         to: AnswerTo,
         tried: TryResult<T>,
         message: M,
     ) {
-        let links = self.0.links.clone();
-        when_done(tried, move |result| match result {
+        self.0.when(to, tried, move |service, result| match result {
             Ok(value) => {
-                let _ = links.answer(to, &message, &encode(&[&value]));
+                let _ = service.links.answer(to, &message, &encode(&[&value]));
             }
-            Err(error) => links.refuse(to, error.errno()),
+            Err(error) => service.links.refuse(to, error.errno()),
         });
     }
 
     fn data(&self, to: AnswerTo, tried: TryResult<ReadOut>, sink: VecSink) {
-        let links = self.0.links.clone();
-        when_done(tried, move |result| {
+        self.0.when(to, tried, move |service, result| {
             let (state, bytes) = match result {
                 Ok(ReadOut::InPlace(_)) => (state::DONE, sink.bytes),
-                Ok(ReadOut::Bytes(bytes)) => (state::DONE, bytes),
+                Ok(ReadOut::Bytes(bytes) | ReadOut::Part(bytes)) => (state::DONE, bytes),
                 Err(error) if error.errno() == Errno::EAGAIN => (state::WOULD_BLOCK, Vec::new()),
-                Err(error) => return links.refuse(to, error.errno()),
+                Err(error) => return service.links.refuse(to, error.errno()),
             };
-            let _ = links.answer(to, &FileData { state }, &bytes);
+            // If the asker died nobody needs the answer.
+            let _ = send_ahead(&service.links, from_wire(to.peer), service.number(), &bytes, true)
+                .and_then(|(pieces, end)| service.links.answer(to, &FileData { state, pieces }, end));
         });
     }
 
     /// Answers with an inode, granted to the asker.
     fn give_node(&self, to: AnswerTo, tried: TryResult<Arc<dyn Inode>>) {
-        let service = self.0.clone();
-        when_done(tried, move |result| {
-            let node = match result {
-                Ok(node) => node,
-                Err(error) => return service.links.refuse(to, error.errno()),
-            };
-            let again = service.clone();
-            when_done(node.stat(), move |stat| {
-                let stat = match stat {
-                    Ok(stat) => stat,
-                    Err(error) => return again.links.refuse(to, error.errno()),
-                };
-                let holder = from_wire(to.peer);
-                let id = again.lend_node(&node, holder);
-                let message = NodeIs { node: object_to_wire(id), base: u8::from(is_base(&node)) };
-                if again.links.answer(to, &message, &encode(&[&stat])).is_err() {
-                    again.give_back(id, holder, 1);
-                }
+        let tried = tried.and_then(|t| {
+            t.and_then(|node| {
+                let stat = node.stat()?;
+                Ok(stat.map(move |stat| (node, stat)))
+            })
+        });
+        self.0.when(to, tried, move |service, result| {
+            let holder = from_wire(to.peer);
+            let lent = result.and_then(|(node, stat)| {
+                let id = service.lend_node(&node, holder)?;
+                Ok((id, NodeIs { node: object_to_wire(id), base: u8::from(is_base(&node)) }, stat))
             });
+            match lent {
+                Ok((id, message, stat)) => {
+                    if service.links.answer(to, &message, &encode(&[&stat])).is_err() {
+                        service.not_lent(id, holder);
+                    }
+                }
+                Err(error) => service.links.refuse(to, error.errno()),
+            }
         });
     }
 
-    fn open(&self, to: AnswerTo, node: Arc<dyn Inode>, caller: &Caller, open: &NodeOpen) {
-        let service = self.0.clone();
+    fn open(&self, to: AnswerTo, node: &Arc<dyn Inode>, caller: &Caller, open: &NodeOpen) {
         let flags = OpenFlags::from_bits_truncate(open.flags);
         let status = Status::from_bits_truncate(open.status);
         let place = match self.0.vfs() {
@@ -154,66 +157,47 @@ impl FileHandler {
             Ok(vfs) => vfs.anonymous(node.clone(), b"remote"),
             Err(error) => return self.0.links.refuse(to, error.errno()),
         };
-        when_done(node.clone().open(caller, flags, status, place), move |result| {
-            let file = match result {
-                Ok(file) => file,
-                Err(error) => return service.links.refuse(to, error.errno()),
-            };
+        let base = if is_base(node) && !flags.contains(OpenFlags::WRITE) { ABLE_BASE } else { 0 };
+        self.0.when(to, node.clone().open(caller, flags, status, place), move |service, result| {
             let holder = from_wire(to.peer);
-            let id = service.lend_file(&file, holder);
-            let mut able = able(&*file);
-            if is_base(&node) && !flags.contains(OpenFlags::WRITE) {
-                able |= ABLE_BASE;
-            }
-            let message = FileOpened { file: object_to_wire(id), able, size: size(&*file) };
-            if service.links.answer(to, &message, describe(&*file).as_slice()).is_err() {
-                service.give_back(id, holder, 1);
+            let lent = result.and_then(|file| Ok((service.lend_file(&file, holder)?, file)));
+            match lent {
+                Ok((id, file)) => {
+                    let message = FileOpened { file: object_to_wire(id), able: able(&*file) | base, size: 0 };
+                    if service.links.answer(to, &message, describe(&*file).as_slice()).is_err() {
+                        service.not_lent(id, holder);
+                    }
+                }
+                Err(error) => service.links.refuse(to, error.errno()),
             }
         });
     }
 
+    /// A peer wants to know when something happens to an object, or when a lock may be free.
     fn arm(&self, message: &Incoming<'_>) -> link::Result<()> {
-        let (arm, _) = message.read::<Arm>()?;
-        let file = self.file(message)?;
-        let mask = Ready::from_bits_truncate(arm.mask);
-        let waker = Arc::new(Ring {
-            links: self.0.links.clone(),
-            to: message.from,
-            object: message.header.object,
-            message: ReadyEvent { token: arm.token, generation: arm.generation, ready: 0 },
-            rung: Lock::new(false),
-        });
-        let subscription = file.subscribe(mask, waker);
-        let old = self.0.serving.lock().insert((from_wire(message.from), arm.token), subscription);
-        drop(old);
-        let links = self.0.links.clone();
-        let to = message.answer_to();
-        // Its caller is not known here and need not be: readiness does not depend on it.
-        when_done(file.poll(&Caller::kernel()), move |ready| {
-            let now = ready.unwrap_or(Ready::ERR) & (mask | Ready::ERR | Ready::HUP);
-            let _ = links.answer(to, &Armed { ready: now.bits() }, &[]);
-        });
-        Ok(())
-    }
-}
-
-/// Sends READY, once per arming.
-struct Ring {
-    links: Arc<Links>,
-    to: wire::KernelId,
-    object: wire::ObjectId,
-    message: ReadyEvent,
-    rung: Lock<bool>,
-}
-
-impl Wake for Ring {
-    fn wake(&self, ready: Ready) {
-        if core::mem::replace(&mut *self.rung.lock(), true) {
-            return;
+        let (token, generation, mask, lock) = if message.header.kind == Arm::SPEC.number {
+            let (arm, _) = message.read::<Arm>()?;
+            (arm.token, arm.generation, Ready::from_bits_truncate(arm.mask), None)
+        } else {
+            let (arm, payload) = message.read::<LockArm>()?;
+            let lock: Lock = Payload(Reader(payload), message.from).next()?;
+            (arm.token, arm.generation, Ready::IN, Some(lock))
+        };
+        let object = object_from_wire(message.header.object);
+        let lent = self.find(object, message.from)?;
+        let peer = from_wire(message.from);
+        let note = Note::Arm { object, token, generation, mask };
+        match lock {
+            None => self.0.step(Event::Told { from: peer, note }),
+            Some(lock) => {
+                // The step asks for a watch of the object; this one watches its locks.
+                let service = &self.0;
+                service.with(|inner, _| inner.state.step(Event::Told { from: peer, note }, &mut Queue::default()));
+                service.watch(peer, token, &lent, mask, Some(&lock));
+            }
         }
-        let message = ReadyEvent { ready: ready.bits(), ..self.message };
-        // If the holder died nobody waits.
-        let _ = self.links.send(self.to, self.object, &message, &[]);
+        let _ = self.0.links.answer(message.answer_to(), &Armed { ready: 0 }, &[]);
+        Ok(())
     }
 }
 
@@ -223,12 +207,9 @@ fn is_base(node: &Arc<dyn Inode>) -> bool {
 }
 
 pub(crate) fn able(file: &dyn OpenFile) -> u8 {
-    (if file.can_epoll() { ABLE_EPOLL } else { 0 }) | if file.memory().is_ok() { ABLE_MAP } else { 0 }
-}
-
-/// Bytes of what can be mapped.
-pub(crate) fn size(file: &dyn OpenFile) -> u64 {
-    file.memory().map_or(0, |memory| memory.size())
+    let epoll = if file.can_epoll() { ABLE_EPOLL } else { 0 };
+    let map = if file.memory().is_ok() { ABLE_MAP } else { 0 };
+    epoll | map | file.socket().map_or(0, |socket| socket_bits(socket.kind()))
 }
 
 pub(crate) fn describe(file: &dyn OpenFile) -> Vec<u8> {
@@ -284,14 +265,22 @@ impl Handler for FileHandler {
             let (read, mut payload) = read!(FileRead);
             let caller: Caller = payload.next()?;
             let file = self.file(message)?;
-            let mut sink = VecSink::new((read.length as usize).min(CHUNK));
+            let mut sink = VecSink::new((read.length as usize).min(LONG));
             let tried = match read.offset {
-                u64::MAX => file.read(&caller, &mut sink),
+                offset::CURRENT => file.read(&caller, &mut sink),
+                offset::PEEK => file.peek(&mut sink),
                 offset => file.read_at(&caller, offset, &mut sink),
             };
             self.data(to, tried, sink);
         } else if is!(FileWrite) {
             let (write, payload) = message.read::<FileWrite>()?;
+            let whole;
+            let payload = if write.pieces == 0 {
+                payload
+            } else {
+                whole = self.0.pieces.whole(from_wire(from), write.pieces, payload);
+                &whole
+            };
             let (head, mut bytes) = payload.split_at_checked(write.caller as usize).ok_or(link::Error::new(
                 Errno::EBADMSG,
                 "shorter than it says",
@@ -300,7 +289,9 @@ impl Handler for FileHandler {
             let caller: Caller = Payload(Reader(head), from).next()?;
             let file = self.file(message)?;
             let tried = match write.offset {
-                u64::MAX => file.write(&caller, &mut bytes),
+                offset::CURRENT => file.write(&caller, &mut bytes),
+                offset::END => file.append(&caller, false, &mut bytes),
+                offset::END_MOVES => file.append(&caller, true, &mut bytes),
                 offset => file.write_at(&caller, offset, &mut bytes),
             };
             self.count(to, tried.map(|t| t.map(|n| n as u64)));
@@ -323,19 +314,19 @@ impl Handler for FileHandler {
             let (_, mut payload) = read!(FileIoctl);
             let caller: Caller = payload.next()?;
             let request: Ioctl = payload.next()?;
-            let links = self.0.links.clone();
-            when_done(self.file(message)?.ioctl(&caller, request), move |result| {
+            self.0.when(to, self.file(message)?.ioctl(&caller, request), move |service, result| {
                 let (state, body) = match result.and_then(answer_of) {
                     Ok(answer) => (state::DONE, encode(&[&answer])),
                     Err(error) if error.errno() == Errno::EAGAIN => (state::WOULD_BLOCK, Vec::new()),
-                    Err(error) => return links.refuse(to, error.errno()),
+                    Err(error) => return service.links.refuse(to, error.errno()),
                 };
-                let _ = links.answer(to, &FileIoctlDone { state }, &body);
+                let _ = service.links.answer(to, &FileIoctlDone { state }, &body);
             });
         } else if is!(wire::files::Stat) {
             let tried = match self.find(object_from_wire(message.header.object), from)? {
                 Lent::File(file) => file.stat(),
                 Lent::Node(node) => node.stat(),
+                Lent::Address(_) => Err(Errno::EBADF.into()),
             };
             self.structure(to, tried, StatIs {});
         } else if is!(wire::files::SetAttr) {
@@ -345,24 +336,25 @@ impl Handler for FileHandler {
             let tried = match self.find(object_from_wire(message.header.object), from)? {
                 Lent::File(file) => file.set_attr(&caller, change),
                 Lent::Node(node) => node.set_attr(&caller, change),
+                Lent::Address(_) => Err(Errno::EBADF.into()),
             };
             self.nothing(to, tried);
         } else if is!(wire::files::StatFs) {
             let tried = match self.find(object_from_wire(message.header.object), from)? {
                 Lent::File(file) => file.stat_fs(),
                 Lent::Node(node) => node.stat_fs(),
+                Lent::Address(_) => Err(Errno::EBADF.into()),
             };
             self.structure(to, tried, StatFsIs {});
         } else if is!(FileReadDir) {
             let (read, _) = read!(FileReadDir);
             let mut entries = Entries { bytes: Vec::new(), room: (read.room as usize).min(CHUNK) };
             let tried = self.file(message)?.read_dir(&mut entries);
-            let links = self.0.links.clone();
-            when_done(tried, move |result| match result {
+            self.0.when(to, tried, move |service, result| match result {
                 Ok(_) => {
-                    let _ = links.answer(to, &DirEntries {}, &entries.bytes);
+                    let _ = service.links.answer(to, &DirEntries {}, &entries.bytes);
                 }
-                Err(error) => links.refuse(to, error.errno()),
+                Err(error) => service.links.refuse(to, error.errno()),
             });
         } else if is!(FileSetStatus) {
             let (set, _) = read!(FileSetStatus);
@@ -377,7 +369,8 @@ impl Handler for FileHandler {
         } else if is!(FileFlush) {
             let (_, mut payload) = read!(FileFlush);
             let caller: Caller = payload.next()?;
-            self.file(message)?.flush(&caller);
+            let vfs = self.0.vfs().map_err(|error| refused(error, from))?;
+            self.file(message)?.flush(vfs, &caller);
         } else if is!(FileDescribe) {
             let file = self.file(message)?;
             let is = FileIs { flags: file.flags().bits(), status: file.status().bits(), able: able(&*file) };
@@ -388,13 +381,76 @@ impl Handler for FileHandler {
         } else if is!(GrantFor) {
             let (grant, _) = read!(GrantFor);
             let object = object_from_wire(message.header.object);
-            let granted = self.0.exports.lock().grant_for(object, from_wire(from), from_wire(grant.holder));
+            let (asker, holder) = (from_wire(from), from_wire(grant.holder));
+            let granted = self.0.inner.lock().state.exports.grant_for(object, asker, holder);
             let tried = granted.map_or(Err(Error::new(Errno::ESTALE, "not lent to the asker")), |()| done(()));
             self.nothing(to, tried);
+        } else if is!(FileLock) {
+            let (change, mut payload) = read!(FileLock);
+            let lock: Lock = Lock { kernel: from_wire(from), ..payload.next()? };
+            let change = match change.what {
+                0 => Change::Take(lock),
+                1 => Change::TakeInTime(lock),
+                2 => Change::Give(lock),
+                _ => return Err(link::Error::new(Errno::EBADMSG, "no such change of a lock", from)),
+            };
+            let vfs = self.0.vfs().map_err(|error| refused(error, from))?;
+            self.nothing(to, self.file(message)?.lock(vfs, change));
+        } else if is!(FileLockTest) {
+            let (_, mut payload) = read!(FileLockTest);
+            let lock: Lock = payload.next()?;
+            let vfs = self.0.vfs().map_err(|error| refused(error, from))?;
+            self.0.when(to, self.file(message)?.lock_conflict(vfs, &lock), move |service, result| match result {
+                Ok(found) => {
+                    let found = found.map_or(Vec::new(), |lock| encode(&[&lock]));
+                    let _ = service.links.answer(to, &LockIs {}, &found);
+                }
+                Err(error) => service.links.refuse(to, error.errno()),
+            });
+        } else if is!(FileArrived) {
+            let (_, mut payload) = read!(FileArrived);
+            let caller: Caller = payload.next()?;
+            self.file(message)?.arrived(&caller, from_wire(from));
+        } else if is!(FileNode) {
+            let place = self.file(message)?.find_place();
+            let node = place.map(|t| t.map(|place| place.map(|place| place.inode().clone())));
+            let none = Error::new(Errno::ENOENT, "it has no inode");
+            self.give_node(to, node.and_then(|t| t.and_then(move |node| done(node.ok_or(none)?))));
+        } else if is!(Piece) {
+            let (piece, bytes) = message.read::<Piece>()?;
+            self.0.pieces.add(from_wire(from), piece.token, bytes);
+        } else if is!(PieceBack) {
+            let (piece, bytes) = message.read::<PieceBack>()?;
+            self.0.pieces.add(from_wire(from), piece.token, bytes);
+        } else if self.handle_socket(message)? {
         } else {
             return self.handle_node(message);
         }
         Ok(())
+    }
+
+    fn cancel(&self, _: &Links, request: AnswerTo) {
+        self.0.step(Event::Cancelled { peer: from_wire(request.peer), request: request.request });
+    }
+
+    fn undo(&self, _: &Links, answer: &Incoming<'_>) {
+        let service = &self.0;
+        let kind = answer.header.kind;
+        let from = from_wire(answer.from);
+        // What it grants is taken and let go of.
+        if kind == NodeIs::SPEC.number {
+            drop(service.take_node(answer, |_| None));
+        } else if kind == FileOpened::SPEC.number {
+            drop(service.take_file(answer, OpenFlags::empty(), Status::empty(), None, None));
+        } else if kind == FileGiven::SPEC.number {
+            drop(service.take_given(answer));
+        } else if kind == AddressIs::SPEC.number {
+            drop(service.take_address(answer));
+        } else if kind == FileData::SPEC.number {
+            drop(answer.read::<FileData>().map(|(data, _)| service.pieces.whole(from, data.pieces, &[])));
+        } else if kind == SocketData::SPEC.number {
+            drop(service.take_message(answer));
+        }
     }
 }
 
@@ -421,23 +477,11 @@ impl FileHandler {
             self.give_node(to, done(root));
             return Ok(());
         }
-        if is!(Arm) {
+        if is!(Arm) || is!(LockArm) {
             return self.arm(message);
         }
-        if is!(Disarm) {
-            let (disarm, _) = message.read::<Disarm>()?;
-            let old = self.0.serving.lock().remove(&(from_wire(from), disarm.token));
-            drop(old);
-            return Ok(());
-        }
-        if is!(ReadyEvent) {
-            let (ready, _) = message.read::<ReadyEvent>()?;
-            self.0.ready(ready.token, Ready::from_bits_truncate(ready.ready));
-            return Ok(());
-        }
-        if is!(Release) {
-            let (release, _) = message.read::<Release>()?;
-            self.0.give_back(object_from_wire(release.object), from_wire(from), release.count);
+        if let Some(note) = FileService::note(message)? {
+            self.0.step(Event::Told { from: from_wire(from), note });
             return Ok(());
         }
         let node = self.node(message)?;
@@ -470,16 +514,15 @@ impl FileHandler {
             self.nothing(to, node.rename(&caller, &name, &target, &new_name, flags));
         } else if is!(NodeReadLink) {
             let (_, caller, _) = read!(NodeReadLink);
-            let links = self.0.links.clone();
-            when_done(node.read_link(&caller), move |result| match result {
+            self.0.when(to, node.read_link(&caller), move |service, result| match result {
                 Ok(target) => {
-                    let _ = links.answer(to, &LinkIs {}, &target);
+                    let _ = service.links.answer(to, &LinkIs {}, &target);
                 }
-                Err(error) => links.refuse(to, error.errno()),
+                Err(error) => service.links.refuse(to, error.errno()),
             });
         } else if is!(NodeOpen) {
             let (open, caller, _) = read!(NodeOpen);
-            self.open(to, node, &caller, &open);
+            self.open(to, &node, &caller, &open);
         } else if is!(NodeAccess) {
             let (access, caller, _) = read!(NodeAccess);
             self.nothing(to, node.access(&caller, Access::from_bits_truncate(access.access)));
@@ -496,14 +539,13 @@ impl FileHandler {
         let offset = index.checked_mul(PAGE_SIZE as u64).ok_or(Error::from(Errno::EINVAL))?;
         let mut sink = VecSink::new(PAGE_SIZE);
         let tried = memory.read(offset, &mut sink);
-        let links = self.0.links.clone();
-        when_done(tried, move |result| match result {
+        self.0.when(to, tried, move |service, result| match result {
             Ok(_) => {
                 let end = sink.bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
                 sink.bytes.truncate(end);
-                let _ = links.answer(to, &PageIs { size }, &sink.bytes);
+                let _ = service.links.answer(to, &PageIs { size }, &sink.bytes);
             }
-            Err(error) => links.refuse(to, error.errno()),
+            Err(error) => service.links.refuse(to, error.errno()),
         });
         Ok(())
     }

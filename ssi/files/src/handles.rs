@@ -5,10 +5,11 @@ use alloc::{sync::Arc, vec::Vec};
 use base::{Errno, Error, KernelId, ObjectId, Result, TryResult};
 use objects::codec::{Coded, Reader, Short, Writer};
 use task::{image::HandleImage, moving::Handles};
-use vfs::{Caller, Follow, OpenFile, OpenFlags, Place, Status, WaitOps, Walk};
+use vfs::{Caller, FileKind, Follow, OpenFile, OpenFlags, Place, Status, WaitOps, Walk};
 
 use crate::{
-    handler::{able, describe, size},
+    handler::{able, describe},
+    references::Passed,
     remote::{Opened, RemoteFile},
     service::FileService,
 };
@@ -24,38 +25,52 @@ pub struct FileInTransit {
     pub opened: Opened,
 }
 
-impl FileInTransit {
-    /// As bytes.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut to = Writer::default();
+impl Coded for FileInTransit {
+    fn put(&self, to: &mut Writer) {
         to.record(|to| {
+            self.object.put(to);
             self.home.put(to);
             self.opened.flags.bits().put(to);
             self.opened.status.bits().put(to);
             self.opened.able.put(to);
-            self.opened.size.put(to);
+            (self.opened.kind as u8).put(to);
+            self.opened.inode.put(to);
             self.opened.describe.put(to);
         });
-        to.0
     }
 
-    /// From bytes.
-    ///
-    /// # Errors
-    /// [`Short`] if they are none.
-    pub fn from_bytes(object: ObjectId, bytes: &[u8]) -> core::result::Result<Self, Short> {
-        let mut record = Reader(bytes).record()?;
+    fn get(from: &mut Reader<'_>) -> core::result::Result<Self, Short> {
+        let mut record = from.record()?;
         let from = &mut record;
-        let home = Coded::get(from)?;
+        let (object, home) = (Coded::get(from)?, Coded::get(from)?);
         let opened = Opened {
             flags: OpenFlags::from_bits_truncate(Coded::get(from)?),
             status: Status::from_bits_truncate(Coded::get(from)?),
             able: Coded::get(from)?,
-            size: Coded::get(from)?,
+            kind: crate::codec::kind(Coded::get(from)?)?,
+            inode: Coded::get(from)?,
             describe: Coded::get(from)?,
-            ..Opened::default()
+            place: None,
+            base: None,
         };
         Ok(Self { object, home, opened })
+    }
+}
+
+/// What a new holder of a file may know.
+pub(crate) fn opened(file: &Arc<dyn OpenFile>) -> Opened {
+    match file.as_any().downcast_ref::<RemoteFile>() {
+        Some(remote) => remote.opened(),
+        None => Opened {
+            flags: file.flags(),
+            status: file.status(),
+            able: able(&**file),
+            kind: file.kind().unwrap_or(FileKind::Char),
+            inode: file.inode_id(),
+            place: None,
+            base: None,
+            describe: describe(&**file),
+        },
     }
 }
 
@@ -64,27 +79,19 @@ impl FileService {
     ///
     /// # Errors
     /// `EHOSTDOWN` if its home is dead and does not grant.
-    pub fn send_file(&self, file: &Arc<dyn OpenFile>, to: KernelId) -> TryResult<FileInTransit> {
-        let opened = match file.as_any().downcast_ref::<RemoteFile>() {
-            Some(remote) => remote.opened(),
-            None => Opened {
-                flags: file.flags(),
-                status: file.status(),
-                able: able(&**file),
-                size: size(&**file),
-                describe: describe(&**file),
-                ..Opened::default()
-            },
-        };
-        Ok(self.pass_on(file, to)?.map(move |(object, home)| FileInTransit { object, home, opened }))
+    pub(crate) fn send_passed(&self, file: &Arc<dyn OpenFile>, to: KernelId) -> TryResult<(FileInTransit, Passed)> {
+        let opened = opened(file);
+        Ok(self
+            .pass_on(file, to)?
+            .map(move |passed| (FileInTransit { object: passed.object, home: passed.home, opened }, passed)))
     }
 
-    /// An open file that was sent arrives.
+    /// An open file that `via` sent arrives.
     ///
     /// # Errors
-    /// `ESTALE` if it is said to be here but is not.
-    pub fn arrive_file(&self, file: FileInTransit) -> Result<Arc<dyn OpenFile>> {
-        self.receive_file(file.object, file.home, file.opened)
+    /// `ESTALE` if it is said to be here but is not; `EHOSTDOWN` if `via` is dead.
+    pub fn arrive_file(&self, file: FileInTransit, via: KernelId) -> Result<Arc<dyn OpenFile>> {
+        self.receive_file(file.object, file.home, via, true, file.opened)
     }
 
     /// The path of a directory, as every kernel finds it again.
@@ -115,18 +122,28 @@ const BY_PATH: ObjectId = ObjectId { birth: KernelId { index: 0, incarnation: 0 
 
 impl Handles for FileService {
     fn give_file(&self, file: &Arc<dyn OpenFile>, to: KernelId) -> TryResult<HandleImage> {
-        let sent = self.send_file(file, to)?;
-        Ok(sent.map(|file| HandleImage { object: file.object, data: file.to_bytes() }))
+        let sent = self.send_passed(file, to)?;
+        Ok(sent.map(|(file, passed)| {
+            // The image goes as bytes: who makes it says if it does not go.
+            passed.sent();
+            HandleImage { object: file.object, data: file.to_bytes() }
+        }))
     }
 
     fn give_place(&self, place: &Place, _to: KernelId) -> TryResult<HandleImage> {
         base::wait::done(HandleImage { object: BY_PATH, data: self.path_of(place)? })
     }
 
-    fn take_file(&self, handle: &HandleImage, _from: KernelId) -> TryResult<Arc<dyn OpenFile>> {
+    fn take_file(&self, handle: &HandleImage, from: KernelId) -> TryResult<Arc<dyn OpenFile>> {
         let bad = |_| Error::new(Errno::EBADMSG, "the descriptor does not decode");
-        let file = FileInTransit::from_bytes(handle.object, &handle.data).map_err(bad)?;
-        base::wait::done(self.arrive_file(file)?)
+        let file = FileInTransit::from_bytes(&handle.data).map_err(bad)?;
+        base::wait::done(self.arrive_file(file, from)?)
+    }
+
+    fn not_given(&self, handle: &HandleImage, to: KernelId) {
+        if let Ok(file) = FileInTransit::from_bytes(&handle.data) {
+            self.not_sent(file.object, file.home, to);
+        }
     }
 
     fn take_place(&self, handle: &HandleImage, _from: KernelId, wait: &dyn WaitOps) -> Result<Place> {

@@ -3,11 +3,11 @@
 use alloc::{collections::VecDeque, string::String, sync::Arc, vec::Vec};
 use core::{
     any::Any,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
 };
 
 use base::{
-    Errno, Error, ObjectId, Ready, Result, Subscription, TryResult, Wake,
+    Errno, Error, KernelId, ObjectId, Ready, Result, Subscription, TryResult, Wake,
     io::{Sink, Source},
     wait::{Try, done},
 };
@@ -15,38 +15,39 @@ use link::{Incoming, lock::Lock};
 use mm::MemoryObject;
 use objects::{
     codec::{Body, Reader},
-    object_to_wire,
+    from_wire, object_to_wire,
 };
 use vfs::{
     Access, Caller, DirSink, Entry, FileKind, Inode, Ioctl, IoctlReply, NewNode, OpenFile, OpenFlags, Place, ReadOut,
-    RenameFlags, SeekFrom, SetAttr, Stat, StatFs, Status,
+    RenameFlags, SeekFrom, SetAttr, Stat, StatFs, Status, Vfs, lock::Change, socket::Address, unix::Kind,
 };
 use wire::files::{
-    DirEntries, FileAllocate, FileCount, FileData, FileFlush, FileIoctl, FileIoctlDone, FilePoll, FileRead,
-    FileReadDir, FileSeek, FileSetStatus, FileSync, FileWrite, LinkIs, NodeAccess, NodeCreate, NodeCreateUnnamed,
-    NodeLink, NodeLookup, NodeOpen, NodeReadLink, NodeRename, NodeUnlink, StatFsIs, StatIs, state,
+    DirEntries, FileAllocate, FileArrived, FileCount, FileData, FileFlush, FileIoctl, FileIoctlDone, FileLock,
+    FileLockTest, FileNode, FilePoll, FileRead, FileReadDir, FileSeek, FileSetStatus, FileSync, FileWrite, LinkIs,
+    LockIs, NodeAccess, NodeAddress, NodeBind, NodeCreate, NodeCreateUnnamed, NodeLink, NodeLookup, NodeOpen,
+    NodeReadLink, NodeRename, NodeUnlink, StatFsIs, StatIs, offset, state,
 };
 
 use crate::{
     codec::{Answer, Bytes, Files, encode},
     memory::RemoteMemory,
-    service::{CHUNK, FileService},
+    pieces::send_ahead,
+    service::{CHUNK, FileService, LONG},
 };
 
-/// The current position instead of a place.
-const CURRENT: u64 = u64::MAX;
-
 /// What the holder of an open file knows without asking.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Opened {
     /// How it was opened.
     pub flags: OpenFlags,
     /// Its status when it was sent.
     pub status: Status,
-    /// Bit 0: epoll can watch it; bit 1: it can be mapped.
+    /// Bit 0: epoll can watch it; bit 1: it can be mapped; bit 2: the archive has the same; bits 3 and 4: as a socket 1 streams, 2 datagrams, 3 packets.
     pub able: u8,
-    /// Its size in bytes when it was sent: what a mapping sees.
-    pub size: u64,
+    /// What it is.
+    pub kind: FileKind,
+    /// The name of its inode: which pipe it is an end of.
+    pub inode: Option<ObjectId>,
     /// Where it was found.
     pub place: Option<Place>,
     /// What this kernel has under the same name.
@@ -62,14 +63,27 @@ pub(crate) const ABLE_MAP: u8 = 2;
 
 /// Bit 2 of `able`: the archive has the same.
 pub(crate) const ABLE_BASE: u8 = 4;
+/// Bits 3 and 4 of `able`.
+pub(crate) const SOCKET_SHIFT: u32 = 3;
+
+/// The bits of `able` of a socket.
+pub(crate) const fn socket_bits(kind: Kind) -> u8 {
+    (match kind {
+        Kind::Stream => 1_u8,
+        Kind::Datagram => 2,
+        Kind::Packets => 3,
+    }) << SOCKET_SHIFT
+}
 
 /// An open file whose home is another kernel.
 pub struct RemoteFile {
-    service: Arc<FileService>,
+    pub(crate) service: Arc<FileService>,
     object: ObjectId,
     opened: Opened,
     status: AtomicU32,
     directory: Arc<Lock<DirBuffer>>,
+    /// How many bytes a write tries: as many as were taken last time, and twice as many when all were.
+    window: Arc<AtomicUsize>,
 }
 
 /// Entries that came and were not yet handed out.
@@ -79,7 +93,7 @@ struct DirBuffer {
     ended: bool,
 }
 
-fn bad(answer: &Incoming<'_>) -> link::Error {
+pub(crate) fn bad(answer: &Incoming<'_>) -> link::Error {
     link::Error::new(Errno::EBADMSG, "the answer does not decode", answer.from)
 }
 
@@ -87,12 +101,12 @@ fn body<T: Body<Files>>(answer: &Incoming<'_>, payload: &[u8]) -> link::Result<T
     T::get(&mut Reader(payload)).map_err(|_| bad(answer))
 }
 
-fn count(answer: &Incoming<'_>) -> link::Result<Try<u64>> {
+pub(crate) fn count(answer: &Incoming<'_>) -> link::Result<Try<u64>> {
     let (answer, _) = answer.read::<FileCount>()?;
     Ok(if answer.state == state::WOULD_BLOCK { Try::WouldBlock } else { Try::Done(answer.count) })
 }
 
-fn nothing(answer: &Incoming<'_>) -> link::Result<Try<()>> {
+pub(crate) fn nothing(answer: &Incoming<'_>) -> link::Result<Try<()>> {
     count(answer).map(|t| t.map(|_| ()))
 }
 
@@ -109,7 +123,8 @@ fn stat_fs_of(answer: &Incoming<'_>) -> link::Result<Try<StatFs>> {
 impl RemoteFile {
     pub(crate) fn new(service: Arc<FileService>, object: ObjectId, opened: Opened) -> Self {
         let status = AtomicU32::new(opened.status.bits());
-        Self { service, object, opened, status, directory: Arc::new(Lock::new(DirBuffer::default())) }
+        let window = Arc::new(AtomicUsize::new(LONG));
+        Self { service, object, opened, status, directory: Arc::new(Lock::new(DirBuffer::default())), window }
     }
 
     /// Its name in the machine.
@@ -119,25 +134,47 @@ impl RemoteFile {
 
     /// What a further holder may know.
     pub fn opened(&self) -> Opened {
-        Opened { status: self.status(), ..self.opened.clone() }
+        let describe = self.describe().into_bytes();
+        Opened { status: self.status(), describe, place: None, base: None, ..self.opened.clone() }
+    }
+
+    /// How it sends, if it is a socket.
+    pub(crate) fn socket_kind(&self) -> Option<Kind> {
+        let kinds = [Kind::Stream, Kind::Datagram, Kind::Packets];
+        kinds.into_iter().find(|kind| self.opened.able & 3 << SOCKET_SHIFT == socket_bits(*kind))
     }
 
     fn read_from(&self, caller: &Caller, offset: u64, sink: &mut dyn Sink) -> TryResult<ReadOut> {
-        let length = sink.room().min(CHUNK) as u32;
-        self.service.ask(self.object, &FileRead { length, offset }, &encode(&[caller]), |answer| {
-            let (data, bytes) = answer.read::<FileData>()?;
-            Ok(if data.state == state::WOULD_BLOCK {
-                Try::WouldBlock
-            } else {
-                Try::Done(ReadOut::Bytes(bytes.to_vec()))
+        let length = sink.room().min(LONG);
+        // A file gives what it has; a stream gives what is there, and may be asked again only if that was all it was asked for.
+        let whole = matches!(self.opened.kind, FileKind::Regular | FileKind::Block) && sink.room() > LONG;
+        let service = self.service.clone();
+        self.service.ask(self.object, &FileRead { length: length as u32, offset }, &encode(&[caller]), move |answer| {
+            let (data, end) = answer.read::<FileData>()?;
+            let bytes = service.pieces.whole(from_wire(answer.from), data.pieces, end);
+            Ok(match data.state {
+                state::WOULD_BLOCK => Try::WouldBlock,
+                _ if whole && bytes.len() == length => Try::Done(ReadOut::Part(bytes)),
+                _ => Try::Done(ReadOut::Bytes(bytes)),
             })
         })
     }
 
     fn write_to(&self, caller: &Caller, offset: u64, source: &mut dyn Source) -> TryResult<usize> {
+        let Some(home) = self.service.home(self.object) else {
+            return Err(Error::new(Errno::EHOSTDOWN, "the kernel that had it is down"));
+        };
         let mut payload = encode(&[caller]);
         let head = payload.len();
-        let wanted = source.left().min(CHUNK.saturating_sub(head));
+        // Packets go as one, and what a pipe takes at once is not cut.
+        let most = match self.socket_kind() {
+            None | Some(Kind::Stream) => self.window.load(Ordering::Relaxed).max(CHUNK),
+            Some(_) => source.left(),
+        };
+        let wanted = source.left().min(most);
+        if self.socket_kind().is_some_and(|kind| kind != Kind::Stream) && !source.can_take(wanted) {
+            return done(0);
+        }
         payload.resize(head + wanted, 0);
         let taken = source.take(payload.get_mut(head..).unwrap_or_default());
         if taken == 0 && wanted > 0 {
@@ -145,8 +182,21 @@ impl RemoteFile {
             return done(0);
         }
         payload.truncate(head + taken);
-        let message = FileWrite { offset, caller: head as u32 };
-        self.service.ask(self.object, &message, &payload, |answer| count(answer).map(|t| t.map(|n| n as usize)))
+        let token = self.service.number();
+        let ahead = send_ahead(&self.service.links, home, token, &payload, false);
+        let (pieces, end) = ahead.map_err(objects::error)?;
+        let message = FileWrite { offset, caller: head as u32, pieces };
+        let window = self.window.clone();
+        self.service.ask_kernel(home, self.object, &message, end, false, move |answer| {
+            let used = count(answer)?;
+            let used = used.map(|n| n as usize);
+            if let Try::Done(n) = used {
+                window.store(if n == taken { (most * 2).min(LONG) } else { n.max(CHUNK) }, Ordering::Relaxed);
+            } else {
+                window.store(CHUNK, Ordering::Relaxed);
+            }
+            Ok(used)
+        })
     }
 }
 
@@ -175,7 +225,7 @@ impl OpenFile for RemoteFile {
     }
 
     fn read(&self, caller: &Caller, sink: &mut dyn Sink) -> TryResult<ReadOut> {
-        self.read_from(caller, CURRENT, sink)
+        self.read_from(caller, offset::CURRENT, sink)
     }
 
     fn read_at(&self, caller: &Caller, offset: u64, sink: &mut dyn Sink) -> TryResult<ReadOut> {
@@ -183,11 +233,19 @@ impl OpenFile for RemoteFile {
     }
 
     fn write(&self, caller: &Caller, source: &mut dyn Source) -> TryResult<usize> {
-        self.write_to(caller, CURRENT, source)
+        self.write_to(caller, offset::CURRENT, source)
     }
 
     fn write_at(&self, caller: &Caller, offset: u64, source: &mut dyn Source) -> TryResult<usize> {
         self.write_to(caller, offset, source)
+    }
+
+    fn peek(&self, sink: &mut dyn Sink) -> TryResult<ReadOut> {
+        self.read_from(&Caller::kernel(), offset::PEEK, sink)
+    }
+
+    fn append(&self, caller: &Caller, moves: bool, source: &mut dyn Source) -> TryResult<usize> {
+        self.write_to(caller, if moves { offset::END_MOVES } else { offset::END }, source)
     }
 
     fn seek(&self, to: SeekFrom) -> TryResult<u64> {
@@ -212,7 +270,7 @@ impl OpenFile for RemoteFile {
     }
 
     fn subscribe(&self, mask: Ready, waker: Arc<dyn Wake>) -> Subscription {
-        self.service.subscribe(self.object, mask, waker)
+        self.service.subscribe(self.object, mask, None, waker)
     }
 
     fn can_epoll(&self) -> bool {
@@ -293,6 +351,14 @@ impl OpenFile for RemoteFile {
         self.opened.place.clone()
     }
 
+    fn kind(&self) -> Option<FileKind> {
+        Some(self.opened.kind)
+    }
+
+    fn inode_id(&self) -> Option<ObjectId> {
+        self.opened.inode.or_else(|| Some(self.opened.place.as_ref()?.inode().id()))
+    }
+
     fn inode(&self) -> Option<Arc<dyn Inode>> {
         self.opened.place.as_ref().map(|place| place.inode().clone())
     }
@@ -319,11 +385,60 @@ impl OpenFile for RemoteFile {
     }
 
     fn describe(&self) -> String {
-        String::from_utf8_lossy(&self.opened.describe).into_owned()
+        match &self.opened.place {
+            Some(place) => place.describe(),
+            None => String::from_utf8_lossy(&self.opened.describe).into_owned(),
+        }
     }
 
-    fn flush(&self, caller: &Caller) {
-        self.service.tell(self.object, &FileFlush {}, &encode(&[caller]));
+    fn find_place(&self) -> TryResult<Option<Place>> {
+        if let Some(place) = &self.opened.place {
+            return done(Some(place.clone()));
+        }
+        let (service, label) = (self.service.clone(), self.opened.describe.clone());
+        self.service.ask(self.object, &FileNode {}, &[], move |answer| {
+            let node = service.take_node(answer, |_| None)?;
+            let vfs = service.vfs().map_err(|e| link::Error::new(e.errno(), e.why(), answer.from))?;
+            Ok(Try::Done(Some(vfs.anonymous(node, &label))))
+        })
+    }
+
+    fn lock(&self, _: &Arc<Vfs>, change: Change) -> TryResult<()> {
+        let (what, lock) = match change {
+            Change::Take(lock) => (0, lock),
+            Change::TakeInTime(lock) => (1, lock),
+            Change::Give(lock) => (2, lock),
+        };
+        self.service.ask(self.object, &FileLock { what }, &encode(&[&lock]), nothing)
+    }
+
+    fn lock_conflict(&self, _: &Arc<Vfs>, wanted: &vfs::lock::Lock) -> TryResult<Option<vfs::lock::Lock>> {
+        self.service.ask(self.object, &FileLockTest {}, &encode(&[wanted]), |answer| {
+            let (_, payload) = answer.read::<LockIs>()?;
+            Ok(Try::Done(if payload.is_empty() { None } else { Some(body(answer, payload)?) }))
+        })
+    }
+
+    fn lock_wait(&self, _: &Arc<Vfs>, wanted: &vfs::lock::Lock, waker: Arc<dyn Wake>) -> Subscription {
+        self.service.subscribe(self.object, Ready::IN, Some(*wanted), waker)
+    }
+
+    fn arrived(&self, caller: &Caller, _: KernelId) {
+        if self.opened.kind == FileKind::Regular {
+            self.service.tell(self.object, &FileArrived {}, &encode(&[caller]));
+        }
+    }
+
+    fn socket(&self) -> Option<Arc<dyn vfs::socket::Socket>> {
+        self.socket_kind()?;
+        self.service.proxy(self.object).map(|me| me as _)
+    }
+
+    fn flush(&self, _: &Arc<Vfs>, caller: &Caller) {
+        // Only what has bytes can have record locks on them.
+        if self.opened.kind == FileKind::Regular {
+            self.service.tell(self.object, &FileFlush {}, &encode(&[caller]));
+        }
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -487,6 +602,26 @@ impl Inode for RemoteInode {
         self.service.ask_long(self.object, &message, &encode(&[caller]), long, move |answer| {
             service.take_file(answer, flags, status, Some(place), base).map(Try::Done)
         })
+    }
+
+    fn bind_socket(&self, caller: &Caller, address: &Arc<dyn Address>) -> TryResult<()> {
+        let home =
+            self.service.home(self.object).ok_or(Error::new(Errno::EHOSTDOWN, "the directory's kernel is down"))?;
+        let (service, object, caller) = (self.service.clone(), self.object, caller.clone());
+        self.service.send_address(address, home)?.and_then(move |(address, passed)| {
+            let payload = encode(&[&caller, &address]);
+            let tried = service.ask_kernel(home, object, &NodeBind {}, &payload, false, nothing);
+            passed.sent();
+            tried
+        })
+    }
+
+    fn socket_address(&self, caller: &Caller) -> TryResult<Arc<dyn Address>> {
+        if let Some(replica) = self.replica() {
+            return replica.socket_address(caller);
+        }
+        let service = self.service.clone();
+        self.service.ask(self.object, &NodeAddress {}, &encode(&[caller]), move |answer| service.take_address(answer))
     }
 
     fn stat_fs(&self) -> TryResult<StatFs> {

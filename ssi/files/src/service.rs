@@ -1,4 +1,4 @@
-//! The file service of one kernel: what it lends, what it holds, and how it asks.
+//! The file service of one kernel: what it lends, what it holds, and how it asks. What follows from what is decided in `state.rs`; here it is done.
 
 use alloc::{
     boxed::Box,
@@ -6,81 +6,152 @@ use alloc::{
     sync::{Arc, Weak},
     vec::Vec,
 };
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use base::{
     Errno, Error, KernelId, ObjectId, Ready, Result, Subscription, TryResult, Wake,
     wait::{Cancel, Try},
 };
 use hal::sync::Once;
-use link::{Incoming, Links, lock::Lock};
+use link::{AnswerTo, Incoming, Links, lock::Lock};
 use memory::{Finder, MemoryService};
 use mm::{Memory, MemoryObject};
-use objects::{Exports, Imports, Receipt, call, from_wire, object_from_wire, object_to_wire, to_wire, when_done};
-use vfs::{Inode, OpenFile, OpenFlags, Place, Stat, Status, Vfs};
+use objects::{
+    Abandon, call, from_wire, object_from_wire, object_to_wire, settled, to_wire, unless_abandoned, when_done,
+};
+use vfs::{Inode, OpenFile, Vfs, lock::Lock as FileLock, socket::Address};
 use wire::{
     Message as _,
-    files::{FileIoctl, FileRead, FileWrite, GrantFor, NodeRoot, tree},
-    generic::{Arm, Armed, Disarm, Release},
+    files::{LockArm, NodeRoot, tree},
+    generic::{Again, Arm, Armed, Disarm, Ready as ReadyEvent, Received, Release, SettleUp, SettledUp, Unsent},
 };
 
-use crate::remote::{Opened, RemoteFile, RemoteInode};
+use crate::{
+    pieces::Pieces,
+    remote::{RemoteFile, RemoteInode},
+    sockets::RemoteAddress,
+    state::{Actions, Event, Note, State},
+};
 
 /// How long a peer may take for what it answers at once, in ns.
 const SOON: u64 = 10_000_000_000;
-/// The most bytes of one answer or write.
+/// The most bytes of one message.
 pub(crate) const CHUNK: usize = 4096;
+/// The most bytes of one read or write, in pieces: what a pipe holds.
+pub(crate) const LONG: usize = 65536;
 
 /// What is lent to other kernels.
 #[derive(Clone)]
 pub(crate) enum Lent {
     File(Arc<dyn OpenFile>),
     Node(Arc<dyn Inode>),
-}
-
-/// What this kernel holds of others.
-#[derive(Default)]
-struct Held {
-    imports: Imports,
-    files: BTreeMap<ObjectId, Weak<RemoteFile>>,
-    nodes: BTreeMap<ObjectId, Weak<RemoteInode>>,
+    Address(Arc<dyn Address>),
 }
 
 /// A subscription of this kernel at a peer.
-struct Armed1 {
-    object: ObjectId,
-    mask: Ready,
-    generation: u32,
+struct Waking {
     waker: Arc<dyn Wake>,
+    /// For what lock, if it is for one.
+    lock: Option<FileLock>,
+}
+
+/// A request of a peer that takes its time.
+struct Working {
+    to: AnswerTo,
+    handle: Arc<dyn Abandon>,
+}
+
+/// Everything that changes together.
+pub(crate) struct Inner {
+    pub state: State,
+    pub lent: BTreeMap<ObjectId, Lent>,
+    pub files: BTreeMap<ObjectId, Weak<RemoteFile>>,
+    pub nodes: BTreeMap<ObjectId, Weak<RemoteInode>>,
+    pub addresses: BTreeMap<ObjectId, Weak<RemoteAddress>>,
+    waking: BTreeMap<u64, Waking>,
+    watching: BTreeMap<(KernelId, u64), Subscription>,
+    working: BTreeMap<(KernelId, u64), Working>,
 }
 
 /// See the module.
 pub struct FileService {
-    me: Weak<Self>,
+    pub(crate) me: Weak<Self>,
     pub(crate) links: Arc<Links>,
     pub(crate) memory: Arc<Memory>,
-    pub(crate) exports: Lock<Exports>,
-    pub(crate) lent: Lock<BTreeMap<ObjectId, Lent>>,
-    held: Lock<Held>,
-    armed: Lock<(u64, BTreeMap<u64, Armed1>)>,
-    /// Subscriptions of peers here: by peer and its token.
-    pub(crate) serving: Lock<BTreeMap<(KernelId, u64), Subscription>>,
+    pub(crate) inner: Lock<Inner>,
+    pub(crate) pieces: Pieces,
+    next: AtomicU64,
     vfs: Once<Arc<Vfs>>,
     shared: Once<Arc<MemoryService>>,
     trees: [Once<Arc<dyn Inode>>; tree::COUNT],
 }
 
+/// Collects what a step wants done.
+#[derive(Default)]
+pub(crate) struct Queue(Vec<Action>);
+
+enum Action {
+    Send(KernelId, Note),
+    Free(ObjectId),
+    Wake(u64, Ready),
+    Watch(KernelId, u64, ObjectId, Ready),
+    Unwatch(KernelId, u64),
+    Abandon(KernelId, u64, bool),
+}
+
+impl Actions for Queue {
+    fn send(&mut self, to: KernelId, note: Note) {
+        self.0.push(Action::Send(to, note));
+    }
+    fn free(&mut self, object: ObjectId) {
+        self.0.push(Action::Free(object));
+    }
+    fn wake(&mut self, token: u64, ready: Ready) {
+        self.0.push(Action::Wake(token, ready));
+    }
+    fn watch(&mut self, peer: KernelId, token: u64, object: ObjectId, mask: Ready) {
+        self.0.push(Action::Watch(peer, token, object, mask));
+    }
+    fn unwatch(&mut self, peer: KernelId, token: u64) {
+        self.0.push(Action::Unwatch(peer, token));
+    }
+    fn abandon(&mut self, peer: KernelId, request: u64, answer: bool) {
+        self.0.push(Action::Abandon(peer, request, answer));
+    }
+}
+
+/// What is done after the lock is dropped.
+#[derive(Default)]
+struct After {
+    freed: Vec<Lent>,
+    ended: Vec<Subscription>,
+    wakers: Vec<(Arc<dyn Wake>, Ready)>,
+    undone: Vec<(Working, bool)>,
+    /// Requests, and what goes to kernels without a link yet.
+    notes: Vec<(KernelId, Note, Option<FileLock>)>,
+    watch: Vec<(KernelId, u64, Lent, Ready)>,
+}
+
 impl FileService {
     /// The service of the kernel whose links these are. Register it for the families `files` and `generic`.
     pub fn new(links: Arc<Links>, memory: Arc<Memory>) -> Arc<Self> {
+        let inner = Inner {
+            state: State::new(from_wire(links.me())),
+            lent: BTreeMap::new(),
+            files: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            waking: BTreeMap::new(),
+            watching: BTreeMap::new(),
+            working: BTreeMap::new(),
+        };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             links,
             memory,
-            exports: Lock::new(Exports::new()),
-            lent: Lock::new(BTreeMap::new()),
-            held: Lock::new(Held::default()),
-            armed: Lock::new((1, BTreeMap::new())),
-            serving: Lock::new(BTreeMap::new()),
+            inner: Lock::new(inner),
+            pieces: Pieces::new(),
+            next: AtomicU64::new(1),
             vfs: Once::new(),
             shared: Once::new(),
             trees: [const { Once::new() }; tree::COUNT],
@@ -103,8 +174,7 @@ impl FileService {
 
     /// What a shared mapping of a peer's file maps.
     pub(crate) fn share(&self, file: ObjectId, writable: bool) -> TryResult<Arc<dyn MemoryObject>> {
-        let home = self.held.lock().imports.home(file);
-        let home = home.ok_or(Error::new(Errno::EHOSTDOWN, "the kernel that had it is down"))?;
+        let home = self.home(file).ok_or(Error::new(Errno::EHOSTDOWN, "the kernel that had it is down"))?;
         self.shared.get().ok_or(Error::new(Errno::ENODEV, "the kernel is still booting"))?.open(home, file, writable)
     }
 
@@ -138,6 +208,143 @@ impl FileService {
         self.links.now().saturating_add(SOON)
     }
 
+    /// A number that was not used before.
+    pub(crate) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    // -- steps -----------------------------------------------------------------------------------------------------
+
+    /// Takes an event and does what follows.
+    pub(crate) fn step(&self, event: Event) {
+        self.with(|inner, queue| inner.state.step(event, queue));
+    }
+
+    /// Changes what changes together, and does what follows.
+    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut Inner, &mut Queue) -> T) -> T {
+        let mut after = After::default();
+        let result = {
+            let mut inner = self.inner.lock();
+            let mut queue = Queue::default();
+            let result = change(&mut inner, &mut queue);
+            for action in queue.0 {
+                self.act(&mut inner, action, &mut after);
+            }
+            result
+        };
+        self.finish(after);
+        result
+    }
+
+    /// Notes are sent under the lock, so that their order is that of the steps.
+    fn act(&self, inner: &mut Inner, action: Action, after: &mut After) {
+        match action {
+            Action::Send(to, note @ Note::Arm { token, .. }) => {
+                let lock = inner.waking.get(&token).and_then(|waking| waking.lock);
+                after.notes.push((to, note, lock));
+            }
+            Action::Send(to, note) if self.links.peer(to_wire(to)).is_none() => after.notes.push((to, note, None)),
+            Action::Send(to, note) => self.send(to, note),
+            Action::Free(object) => after.freed.extend(inner.lent.remove(&object)),
+            Action::Wake(token, ready) => {
+                after.wakers.extend(inner.waking.get(&token).map(|waking| (waking.waker.clone(), ready)));
+            }
+            Action::Watch(peer, token, object, mask) => {
+                after.watch.extend(inner.lent.get(&object).map(|lent| (peer, token, lent.clone(), mask)));
+            }
+            Action::Unwatch(peer, token) => after.ended.extend(inner.watching.remove(&(peer, token))),
+            Action::Abandon(peer, request, answer) => {
+                after.undone.extend(inner.working.remove(&(peer, request)).map(|working| (working, answer)));
+            }
+        }
+    }
+
+    fn finish(&self, after: After) {
+        for (to, note, lock) in after.notes {
+            match note {
+                Note::Arm { object, token, generation, mask } => self.arm(to, object, token, generation, mask, lock),
+                note => self.send(to, note),
+            }
+        }
+        for (peer, token, lent, mask) in after.watch {
+            self.watch(peer, token, &lent, mask, None);
+        }
+        for (waker, ready) in after.wakers {
+            waker.wake(ready);
+        }
+        for (working, answer) in after.undone {
+            working.handle.abandon();
+            if answer {
+                self.links.cancelled(working.to);
+            }
+        }
+        drop((after.ended, after.freed));
+    }
+
+    /// If the receiver is dead nobody needs it.
+    fn send(&self, to: KernelId, note: Note) {
+        let (to, none) = (to_wire(to), wire::ObjectId::NONE);
+        let _ = match note {
+            Note::Arm { .. } => Ok(()),
+            Note::Again { token, generation } => self.links.send(to, none, &Again { token, generation }, &[]),
+            Note::Disarm { token } => self.links.send(to, none, &Disarm { token, generation: 0 }, &[]),
+            Note::Ready { token, generation, ready } => {
+                self.links.send(to, none, &ReadyEvent { token, generation, ready: ready.bits() }, &[])
+            }
+            Note::Release { object, count } => {
+                let object = object_to_wire(object);
+                self.links.send(to, object, &Release { object, count }, &[])
+            }
+            Note::Received { object, via } => {
+                let object = object_to_wire(object);
+                self.links.send(to, object, &Received { object, via: to_wire(via) }, &[])
+            }
+            Note::Unsent { object, holder } => {
+                let object = object_to_wire(object);
+                self.links.send(to, object, &Unsent { object, holder: to_wire(holder) }, &[])
+            }
+            Note::Question { via } => self.links.send(to, none, &SettleUp { via: to_wire(via) }, &[]),
+            Note::Settled { via } => self.links.send(to, none, &SettledUp { via: to_wire(via) }, &[]),
+        };
+    }
+
+    /// A note of a peer, if the message is one.
+    pub(crate) fn note(message: &Incoming<'_>) -> link::Result<Option<Note>> {
+        let kind = message.header.kind;
+        Ok(Some(match kind {
+            _ if kind == Again::SPEC.number => {
+                let (again, _) = message.read::<Again>()?;
+                Note::Again { token: again.token, generation: again.generation }
+            }
+            _ if kind == Disarm::SPEC.number => Note::Disarm { token: message.read::<Disarm>()?.0.token },
+            _ if kind == ReadyEvent::SPEC.number => {
+                let (ready, _) = message.read::<ReadyEvent>()?;
+                Note::Ready {
+                    token: ready.token,
+                    generation: ready.generation,
+                    ready: Ready::from_bits_truncate(ready.ready),
+                }
+            }
+            _ if kind == Release::SPEC.number => {
+                let (release, _) = message.read::<Release>()?;
+                Note::Release { object: object_from_wire(release.object), count: release.count }
+            }
+            _ if kind == Received::SPEC.number => {
+                let (received, _) = message.read::<Received>()?;
+                Note::Received { object: object_from_wire(received.object), via: from_wire(received.via) }
+            }
+            _ if kind == Unsent::SPEC.number => {
+                let (unsent, _) = message.read::<Unsent>()?;
+                Note::Unsent { object: object_from_wire(unsent.object), holder: from_wire(unsent.holder) }
+            }
+            _ if kind == SettleUp::SPEC.number => Note::Question { via: from_wire(message.read::<SettleUp>()?.0.via) },
+            _ if kind == SettledUp::SPEC.number => Note::Settled { via: from_wire(message.read::<SettledUp>()?.0.via) },
+            _ => return Ok(None),
+        }))
+    }
+
+    // -- asking ----------------------------------------------------------------------------------------------------
+
     /// Asks about an object at its home; `read` makes the value of the answer.
     pub(crate) fn ask<M: wire::Request, T: Send + 'static>(
         &self,
@@ -146,9 +353,8 @@ impl FileService {
         payload: &[u8],
         read: impl FnOnce(&Incoming<'_>) -> link::Result<Try<T>> + Send + 'static,
     ) -> TryResult<T> {
-        // Everything is answered at once but what waits for data or room.
-        let long = [FileRead::SPEC.number, FileWrite::SPEC.number, FileIoctl::SPEC.number];
-        self.ask_long(object, message, payload, long.contains(&M::SPEC.number), read)
+        // A try is answered at once. If a signal ended the wait for it, what it has read would be lost.
+        self.ask_long(object, message, payload, false, read)
     }
 
     /// As [`FileService::ask`]; `long`: it may take as long as somebody pleases.
@@ -160,15 +366,20 @@ impl FileService {
         long: bool,
         read: impl FnOnce(&Incoming<'_>) -> link::Result<Try<T>> + Send + 'static,
     ) -> TryResult<T> {
-        let Some(home) = self.held.lock().imports.home(object) else {
+        let Some(home) = self.home(object) else {
             return Err(Error::new(Errno::EHOSTDOWN, "the kernel that had it is down"));
         };
         self.ask_kernel(home, object, message, payload, long, read)
     }
 
+    /// Where an object of another kernel is; none if that kernel is dead.
+    pub(crate) fn home(&self, object: ObjectId) -> Option<KernelId> {
+        self.inner.lock().state.imports.home(object)
+    }
+
     /// The proxy of an open file, while somebody has it.
     pub(crate) fn proxy(&self, object: ObjectId) -> Option<Arc<RemoteFile>> {
-        self.held.lock().files.get(&object).and_then(Weak::upgrade)
+        self.inner.lock().files.get(&object).and_then(Weak::upgrade)
     }
 
     pub(crate) fn ask_kernel<M: wire::Request, T: Send + 'static>(
@@ -200,8 +411,7 @@ impl FileService {
 
     /// Tells an object something; nobody waits.
     pub(crate) fn tell<M: wire::Message>(&self, object: ObjectId, message: &M, payload: &[u8]) {
-        let home = self.held.lock().imports.home(object);
-        if let Some(home) = home {
+        if let Some(home) = self.home(object) {
             // If it is dead nobody is left to tell.
             let _ = self.links.send(to_wire(home), object_to_wire(object), message, payload);
         }
@@ -221,250 +431,144 @@ impl FileService {
         })
     }
 
-    // -- lending ---------------------------------------------------------------------------------------------------
+    // -- answering -------------------------------------------------------------------------------------------------
 
-    /// Lends a file to `holder`: the name to send. A file that is itself a proxy is granted by its home first: see [`FileService::pass_on`].
-    pub(crate) fn lend_file(&self, file: &Arc<dyn OpenFile>, holder: KernelId) -> ObjectId {
-        let id = file.id();
-        self.lent.lock().entry(id).or_insert_with(|| Lent::File(file.clone()));
-        if let Err(refusal) = self.exports.lock().grant(id, holder) {
-            log::warn!("files: {id:?} is lent while it moves: {refusal:?}");
-        }
-        id
-    }
-
-    /// Lends an inode.
-    pub(crate) fn lend_node(&self, node: &Arc<dyn Inode>, holder: KernelId) -> ObjectId {
-        let id = node.id();
-        self.lent.lock().entry(id).or_insert_with(|| Lent::Node(node.clone()));
-        if let Err(refusal) = self.exports.lock().grant(id, holder) {
-            log::warn!("files: {id:?} is lent while it moves: {refusal:?}");
-        }
-        id
-    }
-
-    /// A grant that could not be sent, or that a holder gives back.
-    pub(crate) fn give_back(&self, object: ObjectId, holder: KernelId, count: u32) {
-        let outcome = self.exports.lock().give_back(object, holder, count);
-        if outcome == Ok(objects::Lent::Nobody) {
-            let released = self.lent.lock().remove(&object);
-            drop(released);
-        }
-    }
-
-    /// Makes a reference to an open file that can be sent to `holder` (descriptors of a task that moves): the object and its home.
-    pub fn pass_on(&self, file: &Arc<dyn OpenFile>, holder: KernelId) -> TryResult<(ObjectId, KernelId)> {
-        let Some(remote) = file.as_any().downcast_ref::<RemoteFile>() else {
-            let me = self.kernel();
-            return base::wait::done((self.lend_file(file, holder), me));
-        };
-        let object = remote.object();
-        let home = self.held.lock().imports.home(object);
-        let Some(home) = home else {
-            // Its home is dead: the new holder gets the same dead file.
-            return base::wait::done((object, object.birth));
-        };
-        if home == holder {
-            // It goes home: its new kernel has the real one.
-            return base::wait::done((object, home));
-        }
-        self.ask(object, &GrantFor { holder: to_wire(holder) }, &[], move |answer| {
-            answer.read::<wire::files::FileCount>()?;
-            Ok(Try::Done((object, home)))
-        })
-    }
-
-    /// A reference to an open file came: the real one if this is its home, else a proxy.
-    ///
-    /// # Errors
-    /// `ESTALE` if it is said to be here but is not.
-    pub fn receive_file(&self, object: ObjectId, home: KernelId, opened: Opened) -> Result<Arc<dyn OpenFile>> {
-        if home == self.kernel() {
-            return match self.lent.lock().get(&object) {
-                Some(Lent::File(file)) => Ok(file.clone()),
-                _ => Err(Error::new(Errno::ESTALE, "no such open file")),
+    /// Answers a request when its operation ends; until then the asker may abandon it.
+    pub(crate) fn when<T: 'static>(
+        &self,
+        to: AnswerTo,
+        tried: TryResult<T>,
+        then: impl FnOnce(&Self, Result<T>) + Send + 'static,
+    ) {
+        let Ok(Try::Started(_)) = &tried else { return then(self, settled(tried)) };
+        let Some(service) = self.this() else { return };
+        let key = (from_wire(to.peer), to.request);
+        self.inner.lock().state.begin(key.0, key.1);
+        let handle = unless_abandoned(tried, move |result| {
+            let (mine, handle) = {
+                let mut inner = service.inner.lock();
+                (inner.state.end(key.0, key.1), inner.working.remove(&key))
             };
-        }
-        let service = self.this().ok_or(Error::new(Errno::EHOSTDOWN, "shutting down"))?;
-        let mut held = self.held.lock();
-        let receipt = held.imports.receive(object, home);
-        if receipt != Receipt::New
-            && let Some(file) = held.files.get(&object).and_then(Weak::upgrade)
-        {
-            return Ok(file);
-        }
-        let file = Arc::new(RemoteFile::new(service, object, opened));
-        held.files.insert(object, Arc::downgrade(&file));
-        Ok(file)
-    }
-
-    /// A reference to an inode came.
-    pub(crate) fn receive_node(
-        &self,
-        object: ObjectId,
-        home: KernelId,
-        stat: Stat,
-        base: Option<Arc<dyn Inode>>,
-    ) -> Result<Arc<dyn Inode>> {
-        if home == self.kernel() {
-            return match self.lent.lock().get(&object) {
-                Some(Lent::Node(node)) => Ok(node.clone()),
-                _ => Err(Error::new(Errno::ESTALE, "no such inode")),
-            };
-        }
-        let service = self.this().ok_or(Error::new(Errno::EHOSTDOWN, "shutting down"))?;
-        let mut held = self.held.lock();
-        let receipt = held.imports.receive(object, home);
-        if receipt != Receipt::New
-            && let Some(node) = held.nodes.get(&object).and_then(Weak::upgrade)
-        {
-            return Ok(node);
-        }
-        let node = Arc::new(RemoteInode::new(service, object, stat.kind, base));
-        held.nodes.insert(object, Arc::downgrade(&node));
-        Ok(node)
-    }
-
-    /// An inode in an answer. `base` finds what this kernel has under the same name, for one that is still as the archive has it.
-    pub(crate) fn take_node(
-        &self,
-        answer: &Incoming<'_>,
-        base: impl FnOnce(&Stat) -> Option<Arc<dyn Inode>>,
-    ) -> link::Result<Arc<dyn Inode>> {
-        let (node, payload) = answer.read::<wire::files::NodeIs>()?;
-        let bad = |_| link::Error::new(Errno::EBADMSG, "the answer does not decode", answer.from);
-        let stat = <Stat as objects::codec::Body<crate::codec::Files>>::get(&mut objects::codec::Reader(payload))
-            .map_err(bad)?;
-        let base = if node.base != 0 || stat.kind == vfs::FileKind::Directory { base(&stat) } else { None };
-        self.receive_node(object_from_wire(node.node), from_wire(answer.from), stat, base)
-            .map_err(|error| link::Error::new(error.errno(), error.why(), answer.from))
-    }
-
-    /// An open file in an answer.
-    pub(crate) fn take_file(
-        &self,
-        answer: &Incoming<'_>,
-        flags: OpenFlags,
-        status: Status,
-        place: Option<Place>,
-        base: Option<Arc<dyn Inode>>,
-    ) -> link::Result<Arc<dyn OpenFile>> {
-        let (opened, payload) = answer.read::<wire::files::FileOpened>()?;
-        let facts =
-            Opened { flags, status, able: opened.able, size: opened.size, place, base, describe: payload.into() };
-        self.receive_file(object_from_wire(opened.file), from_wire(answer.from), facts)
-            .map_err(|error| link::Error::new(error.errno(), error.why(), answer.from))
-    }
-
-    /// The last user of a proxy is gone.
-    pub(crate) fn let_go(&self, object: ObjectId) {
-        let back = {
-            let mut held = self.held.lock();
-            // A new proxy may have been made since the last one died: then it keeps the grants.
-            if held.files.get(&object).is_some_and(|file| file.strong_count() > 0)
-                || held.nodes.get(&object).is_some_and(|node| node.strong_count() > 0)
-            {
-                return;
+            drop(handle);
+            // Abandoned at the last moment: what it made is dropped.
+            if mine {
+                then(&service, result);
             }
-            held.files.remove(&object);
-            held.nodes.remove(&object);
-            held.imports.drop_proxy(object)
-        };
-        if let Some(back) = back {
-            let release = Release { object: object_to_wire(object), count: back.count };
-            // If its home is dead there is nothing to give back to.
-            let _ = self.links.send(to_wire(back.home), object_to_wire(object), &release, &[]);
+        });
+        if let Some(handle) = handle {
+            let late = {
+                let mut inner = self.inner.lock();
+                if inner.state.is_working(key.0, key.1) {
+                    inner.working.insert(key, Working { to, handle });
+                    None
+                } else {
+                    Some(handle)
+                }
+            };
+            if let Some(handle) = late {
+                handle.abandon();
+            }
         }
-    }
-
-    /// Whether the home of a proxy is dead.
-    pub(crate) fn is_dead(&self, object: ObjectId) -> bool {
-        self.held.lock().imports.home(object).is_none()
     }
 
     // -- readiness -------------------------------------------------------------------------------------------------
 
-    /// Subscribes at the home of a proxy.
-    pub(crate) fn subscribe(&self, object: ObjectId, mask: Ready, waker: Arc<dyn Wake>) -> Subscription {
-        let token = {
-            let mut armed = self.armed.lock();
-            let token = armed.0;
-            armed.0 += 1;
-            armed.1.insert(token, Armed1 { object, mask, generation: 0, waker });
-            token
-        };
-        self.arm(token);
+    /// Subscribes at the home of a proxy; for a lock, to when it may be free.
+    pub(crate) fn subscribe(
+        &self,
+        object: ObjectId,
+        mask: Ready,
+        lock: Option<FileLock>,
+        waker: Arc<dyn Wake>,
+    ) -> Subscription {
+        let token = self.number();
+        self.with(|inner, queue| {
+            inner.waking.insert(token, Waking { waker, lock });
+            inner.state.step(Event::Subscribe { token, object, mask }, queue);
+        });
         Subscription::new(Disarming { service: self.me.clone(), token })
     }
 
-    /// Sends an arming; what is ready already wakes at once.
-    fn arm(&self, token: u64) {
-        let (object, mask, generation) = {
-            let mut armed = self.armed.lock();
-            let Some(one) = armed.1.get_mut(&token) else {
-                return;
-            };
-            one.generation += 1;
-            (one.object, one.mask, one.generation)
+    fn arm(&self, home: KernelId, object: ObjectId, token: u64, generation: u32, mask: Ready, lock: Option<FileLock>) {
+        let read = |answer: &Incoming<'_>| {
+            answer.read::<Armed>()?;
+            Ok(Try::Done(from_wire(answer.from)))
         };
-        let message = Arm { token, generation, mask: mask.bits() };
-        let tried = self.ask(object, &message, &[], |answer| {
-            let (armed, _) = answer.read::<Armed>()?;
-            Ok(Try::Done(Ready::from_bits_truncate(armed.ready)))
-        });
+        let tried = match lock {
+            None => {
+                let message = Arm { token, generation, mask: mask.bits() };
+                self.ask_kernel(home, object, &message, &[], false, read)
+            }
+            Some(lock) => {
+                let payload = crate::codec::encode(&[&lock]);
+                self.ask_kernel(home, object, &LockArm { token, generation }, &payload, false, read)
+            }
+        };
         let service = self.me.clone();
-        when_done(tried, move |ready| {
-            let ready = ready.unwrap_or(Ready::ERR | Ready::HUP);
-            if let Some(service) = service.upgrade()
-                && !ready.is_empty()
-            {
-                service.wake(token, ready);
+        when_done(tried, move |armed| {
+            if let Some(service) = service.upgrade() {
+                let (from, done) = armed.map_or((home, false), |from| (from, true));
+                service.step(Event::Armed { from, token, generation, done });
             }
         });
     }
 
-    fn wake(&self, token: u64, ready: Ready) {
-        let waker = self.armed.lock().1.get(&token).map(|one| one.waker.clone());
-        if let Some(waker) = waker {
-            waker.wake(ready);
-        }
-    }
-
-    /// READY came: wake, and arm again for the next time.
-    pub(crate) fn ready(&self, token: u64, ready: Ready) {
-        self.wake(token, ready);
-        self.arm(token);
+    /// Watches an object of this kernel for a peer.
+    pub(crate) fn watch(&self, peer: KernelId, token: u64, lent: &Lent, mask: Ready, lock: Option<&FileLock>) {
+        let waker = Arc::new(Watcher { service: self.me.clone(), peer, token });
+        let subscription = match (lent, lock, self.vfs()) {
+            (Lent::File(file), Some(lock), Ok(vfs)) => file.lock_wait(vfs, lock, waker),
+            (Lent::File(file), ..) => file.subscribe(mask, waker),
+            (Lent::Address(address), ..) => address.subscribe(mask, waker),
+            (Lent::Node(_), ..) => Subscription::never(),
+        };
+        let old = {
+            let mut inner = self.inner.lock();
+            if inner.state.is_watched(peer, token) {
+                inner.watching.insert((peer, token), subscription)
+            } else {
+                Some(subscription)
+            }
+        };
+        drop(old);
     }
 
     /// A kernel died: its references come back, what it homed is dead, who waited for that is woken.
     pub fn peer_down(&self, dead: KernelId) {
-        let free = self.exports.lock().peer_down(dead);
-        let mut released = Vec::new();
-        {
-            let mut lent = self.lent.lock();
-            released.extend(free.iter().filter_map(|object| lent.remove(object)));
+        self.pieces.peer_down(dead);
+        if let Ok(vfs) = self.vfs() {
+            vfs.locks.peer_down(dead);
         }
-        drop(released);
-        let gone = self.held.lock().imports.peer_down(dead);
-        let wakers: Vec<_> = {
-            let armed = self.armed.lock();
-            armed.1.values().filter(|one| gone.contains(&one.object)).map(|one| one.waker.clone()).collect()
-        };
-        for waker in wakers {
-            waker.wake(Ready::ERR | Ready::HUP);
+        self.step(Event::Down { dead });
+    }
+
+    /// What is lent and what is held, for `/proc/cob` and for tests: objects lent, objects held, subscriptions here, subscriptions of peers, requests
+    /// of peers under way.
+    pub fn counts(&self) -> [usize; 5] {
+        let inner = self.inner.lock();
+        let [armed, watched, working, _] = inner.state.open();
+        [inner.state.exports.len(), inner.state.imports.len(), armed, watched, working]
+    }
+}
+
+/// Tells the service that what a peer watches became ready.
+struct Watcher {
+    service: Weak<FileService>,
+    peer: KernelId,
+    token: u64,
+}
+
+impl Wake for Watcher {
+    fn wake(&self, ready: Ready) {
+        if let Some(service) = self.service.upgrade() {
+            service.step(Event::Happened { peer: self.peer, token: self.token, ready });
         }
-        let ended: Vec<_> = {
-            let mut serving = self.serving.lock();
-            let keys: Vec<_> = serving.range((dead, 0)..=(dead, u64::MAX)).map(|(key, _)| *key).collect();
-            keys.iter().filter_map(|key| serving.remove(key)).collect()
-        };
-        drop(ended);
     }
 }
 
 impl Finder for FileService {
     fn memory_of(&self, file: ObjectId) -> Result<Arc<dyn MemoryObject>> {
-        let found = self.lent.lock().get(&file).cloned();
+        let found = self.inner.lock().lent.get(&file).cloned();
         match found {
             Some(Lent::File(file)) => file.memory(),
             _ => Err(Error::new(Errno::ESTALE, "no such open file")),
@@ -480,17 +584,11 @@ struct Disarming {
 
 impl Cancel for Disarming {
     fn cancel(&mut self) {
-        let Some(service) = self.service.upgrade() else {
-            return;
-        };
-        let Some(one) = service.armed.lock().1.remove(&self.token) else {
-            return;
-        };
-        let home = service.held.lock().imports.home(one.object);
-        if let Some(home) = home {
-            let message = Disarm { token: self.token, generation: one.generation };
-            // If it is dead nothing is armed there.
-            let _ = service.links.send(to_wire(home), object_to_wire(one.object), &message, &[]);
-        }
+        let Some(service) = self.service.upgrade() else { return };
+        let waking = service.with(|inner, queue| {
+            inner.state.step(Event::Unsubscribe { token: self.token }, queue);
+            inner.waking.remove(&self.token)
+        });
+        drop(waking);
     }
 }

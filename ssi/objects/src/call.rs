@@ -1,6 +1,9 @@
 //! A request to a peer as an operation that a task can wait for.
 
-use alloc::{boxed::Box, sync::Arc};
+use alloc::{
+    boxed::Box,
+    sync::{Arc, Weak},
+};
 
 use base::{
     Errno, Error, Result, Wake,
@@ -111,29 +114,90 @@ impl<T> Drop for Call<T> {
     }
 }
 
+/// An operation that somebody may undo before it ends.
+pub trait Abandon: Send + Sync {
+    /// Drops the operation and what was to follow.
+    fn abandon(&self);
+}
+
 /// Calls `then` with the result of an operation: at once if it is done, else when it ends. Nobody sleeps, and the operation is not abandoned.
 pub fn when_done<T: 'static>(tried: TryResult<T>, then: impl FnOnce(Result<T>) + Send + 'static) {
+    drop(unless_abandoned(tried, then));
+}
+
+/// As [`when_done`]. If the operation has not ended yet the answer can abandon it.
+pub fn unless_abandoned<T: 'static>(
+    tried: TryResult<T>,
+    then: impl FnOnce(Result<T>) + Send + 'static,
+) -> Option<Arc<dyn Abandon>> {
     match tried {
         Ok(Try::Started(mut op)) => {
-            let pending = Arc::new(Pending { state: Lock::new((None, false)), then: Lock::new(Some(then)) });
+            let pending = Arc::new_cyclic(|me| Pending {
+                me: me.clone(),
+                state: Lock::new((None, false)),
+                then: Lock::new(Some(then)),
+            });
             // The op keeps the waker and the waker the op, until the result is taken.
             op.notify(pending.clone());
             pending.state.lock().0 = Some(op);
             // The result may have come between the two lines.
             pending.wake(Ready::empty());
+            let waits = pending.then.lock().is_some();
+            waits.then(|| pending as Arc<dyn Abandon>)
         }
-        ended => then(settled(ended)),
+        ended => {
+            then(settled(ended));
+            None
+        }
     }
 }
 
-fn settled<T>(ended: TryResult<T>) -> Result<T> {
+/// The value of an operation that did not start anything.
+///
+/// # Errors
+/// Its own, or `EAGAIN` if it would block.
+pub fn settled<T>(ended: TryResult<T>) -> Result<T> {
     match ended? {
         Try::Done(value) => Ok(value),
         Try::WouldBlock | Try::Started(_) => Err(Error::new(Errno::EAGAIN, "would block")),
     }
 }
 
+/// The same operation with another error, if it fails now or later.
+///
+/// # Errors
+/// What `f` makes of the operation's.
+pub fn map_error<T: 'static>(tried: TryResult<T>, f: impl FnOnce(Error) -> Error + Send + 'static) -> TryResult<T> {
+    match tried {
+        Ok(Try::Started(op)) => Ok(Try::Started(Box::new(Changed { op, f: Some(f) }))),
+        Ok(ended) => Ok(ended),
+        Err(error) => Err(f(error)),
+    }
+}
+
+struct Changed<T, F> {
+    op: Box<dyn Op<T>>,
+    f: Option<F>,
+}
+
+impl<T: 'static, F: FnOnce(Error) -> Error + Send + 'static> Op<T> for Changed<T, F> {
+    fn notify(&mut self, waker: Arc<dyn Wake>) {
+        self.op.notify(waker);
+    }
+
+    fn soon(&self) -> bool {
+        self.op.soon()
+    }
+
+    fn take(&mut self) -> Option<TryResult<T>> {
+        let result = self.op.take()?;
+        let f = self.f.take()?;
+        Some(map_error(result, f))
+    }
+}
+
 struct Pending<T, F> {
+    me: Weak<Self>,
     /// The operation, while nobody looks at it, and whether to look again.
     state: Lock<(Option<Box<dyn Op<T>>>, bool)>,
     then: Lock<Option<F>>,
@@ -158,20 +222,47 @@ impl<T: 'static, F: FnOnce(Result<T>) + Send + 'static> Wake for Pending<T, F> {
             if let Some(result) = op.take() {
                 break result;
             }
+            let abandoned = self.then.lock().is_none();
             let mut state = self.state.lock();
-            state.0 = Some(op);
-            if !core::mem::take(&mut state.1) {
-                return;
+            if !abandoned {
+                state.0 = Some(op);
+                if !core::mem::take(&mut state.1) {
+                    drop(state);
+                    // Abandoned while it was being looked at?
+                    if self.then.lock().is_none() {
+                        self.abandon();
+                    }
+                    return;
+                }
+                continue;
             }
+            drop(state);
+            return drop(op);
         };
-        let then = self.then.lock().take();
-        if let Some(then) = then {
-            match result {
-                // It ended in another operation: go on with that one.
-                Ok(Try::Started(op)) => when_done(Ok(Try::Started(op)), then),
-                ended => then(settled(ended)),
+        match result {
+            // It ended in another operation: go on with that one.
+            Ok(Try::Started(mut next)) => {
+                let Some(me) = self.me.upgrade() else { return };
+                next.notify(me);
+                self.state.lock().0 = Some(next);
+                self.wake(Ready::empty());
+            }
+            ended => {
+                let then = self.then.lock().take();
+                if let Some(then) = then {
+                    then(settled(ended));
+                }
             }
         }
+    }
+}
+
+impl<T: 'static, F: FnOnce(Result<T>) + Send + 'static> Abandon for Pending<T, F> {
+    fn abandon(&self) {
+        let then = self.then.lock().take();
+        let op = self.state.lock().0.take();
+        // Both may let go of much.
+        drop((then, op));
     }
 }
 
@@ -240,6 +331,36 @@ mod tests {
         assert_eq!(count.0.load(Ordering::Relaxed), 5);
         assert!(completer.complete(done(6)).is_none());
         assert_eq!(count.0.load(Ordering::Relaxed), 6);
+    }
+
+    #[test]
+    fn what_is_abandoned_is_dropped_and_nothing_follows() {
+        use super::unless_abandoned;
+        let (call, completer) = call::<u32>();
+        let told = Arc::new(Count::default());
+        let (cancelled, followed) = (told.clone(), told.clone());
+        let call = call.on_abandon(move || cancelled.wake(Ready::IN));
+        let handle = unless_abandoned(call.into_try(), move |_| followed.wake(Ready::IN)).expect("it has not ended");
+        handle.abandon();
+        assert_eq!(told.0.load(Ordering::Relaxed), 1, "the operation was told, and only that");
+        assert!(completer.complete(done(3)).is_some());
+        handle.abandon();
+        assert_eq!(told.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn an_operation_that_ends_in_another_goes_on() {
+        use super::unless_abandoned;
+        let (first, one) = call::<u32>();
+        let (second, two) = call::<u32>();
+        let count = Arc::new(Count::default());
+        let seen = count.clone();
+        let handle = unless_abandoned(first.into_try(), move |r| seen.0.store(r.unwrap(), Ordering::Relaxed));
+        assert!(handle.is_some());
+        assert!(one.complete(second.into_try()).is_none());
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        assert!(two.complete(done(8)).is_none());
+        assert_eq!(count.0.load(Ordering::Relaxed), 8);
     }
 
     #[test]

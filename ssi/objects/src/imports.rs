@@ -13,6 +13,8 @@ pub enum Receipt {
     Known,
     /// Its home died: operations on it answer `EHOSTDOWN`.
     Dead,
+    /// This kernel is its home.
+    Home,
 }
 
 /// References to give back: to the home, so many.
@@ -56,6 +58,13 @@ impl Imports {
                 Receipt::New
             }
         }
+    }
+
+    /// A reference came of which the home is known to be dead: its proxy answers `EHOSTDOWN` from the start.
+    pub fn receive_dead(&mut self, object: ObjectId, home: KernelId) -> Receipt {
+        let known = self.objects.contains_key(&object);
+        self.objects.entry(object).or_insert(Held { home, received: 0, dead: true }).dead = true;
+        if known { Receipt::Dead } else { Receipt::New }
     }
 
     /// The last local user of the proxy is gone. Returns what to give back; nothing if the home is dead.

@@ -21,7 +21,7 @@ pub mod convert;
 pub mod exports;
 pub mod imports;
 
-pub use call::{Call, Completer, call, when_done};
+pub use call::{Abandon, Call, Completer, call, map_error, settled, unless_abandoned, when_done};
 pub use convert::{error, from_wire, object_from_wire, object_to_wire, to_wire};
 pub use exports::{Exports, Lent};
 pub use imports::{Imports, Receipt};
@@ -39,6 +39,8 @@ pub enum Refusal {
         /// The kernel that will be its home.
         home: base::KernelId,
     },
+    /// It would be a reference for a kernel that is dead.
+    Dead,
     /// Nobody holds such an object here: it ended, or a peer made the name up (`ESTALE`).
     Unknown,
 }

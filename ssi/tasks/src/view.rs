@@ -212,7 +212,7 @@ impl ProcessView for ClusterView {
         self.look(pid, &Question::new(caller, pid, What::Link(which)), Errno::ENOENT)
     }
 
-    fn place(&self, caller: &Caller, pid: u32, which: ProcessLink) -> Option<Place> {
+    fn place(&self, caller: &Caller, pid: u32, which: ProcessLink) -> TryResult<Option<Place>> {
         // The place of a process of another kernel is found by the text of the link.
         self.here.place(caller, pid, which)
     }

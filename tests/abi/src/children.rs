@@ -52,6 +52,7 @@ pub fn run(words: &[String]) -> ExitCode {
             println!("{} {}", rest.len(), rest.iter().map(|word| word.len()).sum::<usize>());
             ExitCode::SUCCESS
         }
+        ["between", rest @ ..] => crate::between::run(rest),
         ["mapped", rest @ ..] => crate::mapped::run(rest),
         _ => ExitCode::from(254),
     }

@@ -6,6 +6,7 @@
 // The C libraries disagree about the types of constants, so a cast that is needed with one is not with another.
 #![allow(clippy::unnecessary_cast)]
 
+mod between;
 mod case;
 mod cases;
 mod children;

@@ -1,8 +1,9 @@
 //! Blocking, written once: what a task does while an object says `WouldBlock` or `Started`.
 
 use alloc::{boxed::Box, sync::Arc};
+use core::sync::atomic::{AtomicBool, Ordering};
 
-use base::{Errno, Error, Result, Subscription, Try, TryResult, Wake, wait::Op};
+use base::{Errno, Error, Ready, Result, Subscription, Try, TryResult, Wake, wait::Op};
 
 use crate::{cx::Cx, task::State};
 
@@ -61,17 +62,21 @@ impl Cx {
         interrupted: Interrupted,
     ) -> Result<T> {
         // Most calls end here, without a subscription.
-        match attempt()? {
+        let elsewhere = match attempt()? {
             Try::Done(value) => return Ok(value),
             Try::Started(op) => {
                 if let Some(value) = self.finish_op(op, timeout, interrupted)? {
                     return Ok(value);
                 }
+                true
             }
-            Try::WouldBlock => {}
-        }
+            Try::WouldBlock => false,
+        };
         if timeout == Timeout::Now {
             return Err(AGAIN);
+        }
+        if elsewhere {
+            return self.block_elsewhere(attempt, subscribe, timeout, interrupted);
         }
         let _subscription = subscribe(self.waker())?;
         let mut sleep = self.sleep(timeout, interrupted);
@@ -87,6 +92,37 @@ impl Cx {
                 Try::WouldBlock => sleep.once()?,
             }
         }
+    }
+
+    /// [`Cx::block_on`] for an object whose attempts are waits themselves.
+    fn block_elsewhere<T>(
+        &self,
+        mut attempt: impl FnMut() -> TryResult<T>,
+        subscribe: impl FnOnce(Arc<dyn Wake>) -> Result<Subscription>,
+        timeout: Timeout,
+        interrupted: Interrupted,
+    ) -> Result<T> {
+        let bell = self.bell();
+        let _subscription = subscribe(bell.clone())?;
+        let mut sleep = self.sleep(timeout, interrupted);
+        loop {
+            bell.clear();
+            match attempt()? {
+                Try::Done(value) => return Ok(value),
+                Try::Started(op) => {
+                    if let Some(value) = self.finish_op(op, timeout, interrupted)? {
+                        return Ok(value);
+                    }
+                }
+                Try::WouldBlock => {}
+            }
+            sleep.until(&bell)?;
+        }
+    }
+
+    /// A bell for this task.
+    pub fn bell(&self) -> Arc<Bell> {
+        Arc::new(Bell { rung: AtomicBool::new(false), task: self.waker() })
     }
 
     /// Waits until `ready` says so. Whoever makes it so wakes this task.
@@ -167,7 +203,41 @@ pub struct Sleep<'a> {
     slept: bool,
 }
 
+/// Remembers that it was rung, so that a wait that contains other waits (the attempt is a request to a peer) does not miss it.
+pub struct Bell {
+    rung: AtomicBool,
+    task: Arc<dyn Wake>,
+}
+
+impl Bell {
+    /// Before each look.
+    pub fn clear(&self) {
+        self.rung.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Wake for Bell {
+    fn wake(&self, ready: Ready) {
+        self.rung.store(true, Ordering::SeqCst);
+        self.task.wake(ready);
+    }
+}
+
 impl Sleep<'_> {
+    /// Sleeps until the bell was rung since it was cleared.
+    ///
+    /// # Errors
+    /// As [`Sleep::once`].
+    pub fn until(&mut self, bell: &Bell) -> Result<()> {
+        loop {
+            self.begin();
+            if bell.rung.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            self.once()?;
+        }
+    }
+
     /// Before each look.
     pub fn begin(&mut self) {
         self.cx.task().begin_wait();

@@ -6,6 +6,6 @@ mod list;
 mod park;
 
 pub(crate) use block::INTERRUPTED;
-pub use block::{AGAIN, Interrupted, Sleep, TIMED_OUT, Timeout};
+pub use block::{AGAIN, Bell, Interrupted, Sleep, TIMED_OUT, Timeout};
 pub use list::{WaitList, Waiter};
 pub use park::Park;

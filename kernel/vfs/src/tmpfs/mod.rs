@@ -30,6 +30,7 @@ use crate::{
     local::LocalFile,
     mounts::FsType,
     pipe::Pipe,
+    socket::Address,
     types::{Access, FileKind, OpenFlags, SetAttr, Stat, StatFs, Status, Time},
 };
 use dir::Dir;
@@ -83,7 +84,7 @@ enum Content {
     Directory(Dir),
     Symlink(Vec<u8>),
     Fifo(Arc<Pipe>),
-    Socket(SpinLock<Option<Weak<dyn Any + Send + Sync>>>),
+    Socket(SpinLock<Option<Arc<dyn Address>>>),
     Device(Device),
 }
 
@@ -301,21 +302,6 @@ impl TmpInode {
         }
     }
 
-    /// The socket bound to this name.
-    pub fn socket(&self) -> Option<Arc<dyn Any + Send + Sync>> {
-        match &self.content {
-            Content::Socket(slot) => slot.lock().as_ref().and_then(Weak::upgrade),
-            _ => None,
-        }
-    }
-
-    /// Binds a socket to this name.
-    pub fn set_socket(&self, socket: Weak<dyn Any + Send + Sync>) {
-        if let Content::Socket(slot) = &self.content {
-            *slot.lock() = Some(socket);
-        }
-    }
-
     fn of(inode: &Arc<dyn Inode>, fs: &Arc<Tmpfs>) -> Result<Arc<Self>> {
         match inode.as_any().downcast_ref::<Self>() {
             Some(node) if Arc::ptr_eq(&node.fs, fs) => node.me.upgrade().ok_or(Errno::ENOENT.into()),
@@ -358,6 +344,23 @@ impl Inode for TmpInode {
 
     fn kind(&self) -> FileKind {
         self.kind
+    }
+
+    fn bind_socket(&self, _: &Caller, address: &Arc<dyn Address>) -> TryResult<()> {
+        let Content::Socket(slot) = &self.content else {
+            return Err(Error::new(Errno::EINVAL, "not the name of a socket"));
+        };
+        let old = slot.lock().replace(address.clone());
+        drop(old);
+        done(())
+    }
+
+    fn socket_address(&self, caller: &Caller) -> TryResult<Arc<dyn Address>> {
+        self.stat_now().check(caller, Access::WRITE)?;
+        match &self.content {
+            Content::Socket(slot) => done(crate::unix::bound_to(&slot.lock())?),
+            _ => done(crate::unix::bound_to(&None)?),
+        }
     }
 
     fn stat(&self) -> TryResult<Stat> {

@@ -46,8 +46,10 @@ impl Attached {
 /// What was received.
 #[derive(Default)]
 pub struct Received {
-    /// Bytes that were put into the sink.
+    /// Bytes that were put into the sink, or are in `data`.
     pub bytes: usize,
+    /// The bytes, if they were not put into the sink: the caller does (the answer of a peer).
+    pub data: Vec<u8>,
     /// How long the packet was.
     pub length: usize,
     /// It came as a packet of which not all fitted.

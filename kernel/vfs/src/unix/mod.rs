@@ -1,7 +1,9 @@
 //! Local sockets, unix(7): streams, packets, datagrams; names in the tree and abstract ones; descriptors and credentials as messages.
 //!
-//! A socket has an inbox. Who sends puts a message into the other's inbox, so only one socket is locked at a time.
+//! A socket has an inbox. Who sends puts a message into the other's inbox, so only one socket is locked at a time. `end.rs` shows it as
+//! [`crate::socket`] has it, for system calls and for other kernels.
 
+mod end;
 mod inbox;
 #[cfg(test)]
 mod tests;
@@ -18,14 +20,17 @@ use base::{
     io::{Sink, Source},
     wait::done,
 };
-use hal::sync::{SpinLock, rank};
+use hal::sync::{Once, SpinLock, rank};
 
 use crate::{
-    Caller, Ioctl, IoctlReply, LocalFile, OpenFile, Vfs, Waiters,
+    Caller, Ioctl, IoctlReply, LocalFile, Vfs, Waiters,
     anon::AnonInode,
     local::{FileOps, Wrote},
+    socket::{Address, Facts},
     types::{FileKind, OpenFlags, Status},
 };
+pub use end::LocalAddress;
+pub(crate) use end::bound_to;
 use inbox::Inbox;
 pub use inbox::{Attached, Credentials, Received};
 
@@ -49,6 +54,12 @@ pub enum Name {
     Abstract(Vec<u8>),
 }
 
+/// Where a message goes.
+enum Target {
+    Here(Arc<UnixSocket>),
+    There(Arc<dyn Address>),
+}
+
 enum Phase {
     Idle,
     Listening {
@@ -57,6 +68,8 @@ enum Phase {
     },
     /// With somebody at the other end, who may be gone by now.
     Connected(Weak<UnixSocket>),
+    /// Datagrams go to a socket of another kernel.
+    Toward(Arc<dyn Address>),
 }
 
 struct State {
@@ -68,6 +81,7 @@ struct State {
     no_send: bool,
     /// The other end was closed with messages unread: told once.
     reset: bool,
+    closed: bool,
     peer: Credentials,
     /// The name of the other end when it connected.
     peer_name: Option<Name>,
@@ -82,6 +96,11 @@ pub struct UnixSocket {
     waiters: Waiters,
     /// Who made it, as SO_PEERCRED tells the other end.
     maker: Credentials,
+    /// What its names stand for.
+    address: Once<Arc<LocalAddress>>,
+    file: Once<Weak<LocalFile>>,
+    /// For those who waited before the connection was at another kernel.
+    forward: SpinLock<Option<Subscription>>,
 }
 
 const REFUSED: Error = Error::new(Errno::ECONNREFUSED, "nobody listens");
@@ -106,17 +125,22 @@ impl UnixSocket {
                     no_receive: false,
                     no_send: false,
                     reset: false,
+                    closed: false,
                     peer: Credentials::default(),
                     peer_name: None,
                 },
             ),
             waiters: Waiters::new(),
             maker,
+            address: Once::new(),
+            file: Once::new(),
+            forward: SpinLock::new(rank::EVENT, None),
         });
         let ino = vfs.new_ino();
         let inode = AnonInode::of(&**vfs.env(), ino, caller, FileKind::Socket, 0o777, None);
         let place = vfs.anonymous(inode, alloc::format!("socket:[{ino}]").as_bytes());
         let file = LocalFile::new(vfs.env().new_id(), socket.clone(), place, READ_WRITE, status);
+        socket.file.get_or_init(|| Arc::downgrade(&file));
         (socket, file)
     }
 
@@ -132,16 +156,6 @@ impl UnixSocket {
         a.join(&b, None);
         b.join(&a, None);
         [file_a, file_b]
-    }
-
-    /// The socket behind an open file.
-    ///
-    /// # Errors
-    /// `ENOTSOCK`.
-    pub fn behind(file: &dyn OpenFile) -> Result<Arc<Self>> {
-        let local = file.as_any().downcast_ref::<LocalFile>();
-        let socket = local.and_then(|l| l.ops().as_any().downcast_ref::<Self>()).and_then(|s| s.me.upgrade());
-        socket.ok_or(Error::new(Errno::ENOTSOCK, "not a socket"))
     }
 
     /// How it sends.
@@ -161,23 +175,16 @@ impl UnixSocket {
         self.state.lock().name.clone()
     }
 
-    /// The name of the other end.
-    ///
-    /// # Errors
-    /// `ENOTCONN`.
-    pub fn peer_name(&self) -> Result<Option<Name>> {
+    /// What getsockname(2) and others tell.
+    pub fn facts(&self) -> Facts {
         let state = self.state.lock();
-        if matches!(state.phase, Phase::Connected(_)) { Ok(state.peer_name.clone()) } else { Err(NOT_CONNECTED) }
-    }
-
-    /// SO_PEERCRED.
-    pub fn peer(&self) -> Credentials {
-        self.state.lock().peer
-    }
-
-    /// SO_ACCEPTCONN.
-    pub fn is_listening(&self) -> bool {
-        matches!(self.state.lock().phase, Phase::Listening { .. })
+        let connected = matches!(state.phase, Phase::Connected(_) | Phase::Toward(_));
+        Facts {
+            name: state.name.clone(),
+            peer_name: connected.then(|| state.peer_name.clone()),
+            peer: state.peer,
+            listening: matches!(state.phase, Phase::Listening { .. }),
+        }
     }
 
     /// SO_ERROR: the error that waits to be told.
@@ -185,15 +192,10 @@ impl UnixSocket {
         core::mem::take(&mut self.state.lock().reset).then_some(Errno::ECONNRESET)
     }
 
-    /// A reference for a name (an inode of the tree, the abstract table).
-    pub fn reference(&self) -> Weak<dyn Any + Send + Sync> {
-        let me: Weak<dyn Any + Send + Sync> = self.me.clone();
-        me
-    }
-
-    /// The socket that a reference stands for.
-    pub fn of(any: Arc<dyn Any + Send + Sync>) -> Option<Arc<Self>> {
-        any.downcast::<Self>().ok()
+    /// What its names stand for.
+    pub fn address(&self) -> Arc<LocalAddress> {
+        let new = || Arc::new(LocalAddress::new(&self.vfs, self.kind, self.me.clone()));
+        self.address.get_or_init(new).clone()
     }
 
     /// Whether it may be given a name.
@@ -205,44 +207,83 @@ impl UnixSocket {
     }
 
     /// Notes a name that was made in the tree.
-    pub fn bound(&self, path: Vec<u8>) {
-        self.state.lock().name = Some(Name::Path(path));
-    }
-
-    /// bind(2) in the abstract name space. No name: one is chosen.
     ///
     /// # Errors
-    /// `EADDRINUSE`, `EINVAL`.
-    pub fn bind_abstract(&self, name: Option<Vec<u8>>) -> Result<()> {
-        self.may_bind()?;
-        let vfs = self.vfs.upgrade().ok_or(Errno::EADDRNOTAVAIL)?;
-        let name = {
-            let mut table = vfs.abstract_sockets.lock();
-            table.retain(|_, socket| socket.strong_count() > 0);
-            let name = match name {
-                Some(name) => name,
-                None => (0..1_u32 << 20)
-                    .map(|n| alloc::format!("{n:05x}").into_bytes())
-                    .find(|n| !table.contains_key(n))
-                    .ok_or(Errno::EADDRINUSE)?,
-            };
-            if table.contains_key(&name) {
-                return Err(Error::new(Errno::EADDRINUSE, "the name is taken"));
-            }
-            table.insert(name.clone(), self.reference());
-            name
-        };
-        self.state.lock().name = Some(Name::Abstract(name));
+    /// `EINVAL` if it has one.
+    pub fn bound(&self, path: Vec<u8>) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.name.is_some() {
+            return Err(Error::new(Errno::EINVAL, "bound already"));
+        }
+        state.name = Some(Name::Path(path));
         Ok(())
     }
 
-    /// The socket with an abstract name.
+    /// bind(2) in the abstract name space. Other kernels are asked whether they have the name.
+    ///
+    /// # Errors
+    /// `EADDRINUSE`, `EINVAL`.
+    pub fn bind_abstract(&self, name: Vec<u8>) -> TryResult<()> {
+        self.may_bind()?;
+        let vfs = self.vfs.upgrade().ok_or(Errno::EADDRNOTAVAIL)?;
+        let address = self.address();
+        {
+            let mut table = vfs.abstract_sockets.lock();
+            if table.get(&name).is_some_and(|a| a.socket().is_some()) {
+                return Err(Error::new(Errno::EADDRINUSE, "the name is taken"));
+            }
+            table.insert(name.clone(), address.clone());
+        }
+        let Some(names) = vfs.machine_names.get() else {
+            return done(self.got(&vfs, name)?);
+        };
+        let me = self.me.clone();
+        let (id, claimed) = (address.id(), name.clone());
+        let tried = names.claim(&name, id);
+        let finish = move |_| {
+            let socket = me.upgrade().ok_or(Errno::EBADF)?;
+            let vfs = socket.vfs.upgrade().ok_or(Errno::EADDRNOTAVAIL)?;
+            done(socket.got(&vfs, claimed)?)
+        };
+        let tried = tried.and_then(|t| t.and_then(finish));
+        let table = self.vfs.clone();
+        // Whatever ends it without the name: nobody finds the socket by it.
+        end::or_else(tried, move || {
+            if let Some(vfs) = table.upgrade() {
+                end::forget(&vfs, &name, id);
+            }
+        })
+    }
+
+    /// The name is this socket's.
+    fn got(&self, vfs: &Vfs, name: Vec<u8>) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.name.is_some() || state.closed {
+            drop(state);
+            if let Some(names) = vfs.machine_names.get() {
+                names.free(&name, self.address().id());
+            }
+            return Err(Error::new(Errno::EINVAL, "bound already"));
+        }
+        state.name = Some(Name::Abstract(name));
+        Ok(())
+    }
+
+    /// What an abstract name stands for at this kernel.
+    pub fn find_here(vfs: &Vfs, name: &[u8]) -> Option<Arc<LocalAddress>> {
+        vfs.abstract_sockets.lock().get(name).filter(|address| address.socket().is_some()).cloned()
+    }
+
+    /// What an abstract name stands for.
     ///
     /// # Errors
     /// `ECONNREFUSED`.
-    pub fn find_abstract(vfs: &Vfs, name: &[u8]) -> Result<Arc<Self>> {
-        let any = vfs.abstract_sockets.lock().get(name).and_then(Weak::upgrade);
-        any.and_then(Self::of).ok_or(REFUSED)
+    pub fn find_abstract(vfs: &Vfs, name: &[u8]) -> TryResult<Arc<dyn Address>> {
+        match (Self::find_here(vfs, name), vfs.machine_names.get()) {
+            (Some(address), _) => done(address),
+            (None, Some(names)) => names.find(name),
+            (None, None) => Err(REFUSED),
+        }
     }
 
     /// listen(2).
@@ -261,7 +302,7 @@ impl UnixSocket {
         match &mut state.phase {
             Phase::Idle => state.phase = Phase::Listening { backlog: wanted, queue: VecDeque::new() },
             Phase::Listening { backlog, .. } => *backlog = wanted,
-            Phase::Connected(_) => return Err(Errno::EINVAL.into()),
+            Phase::Connected(_) | Phase::Toward(_) => return Err(Errno::EINVAL.into()),
         }
         Ok(())
     }
@@ -282,26 +323,32 @@ impl UnixSocket {
         let me = self.me.upgrade().ok_or(REFUSED)?;
         match self.state.lock().phase {
             Phase::Idle => {}
-            Phase::Connected(_) => return Err(Error::new(Errno::EISCONN, "connected already")),
+            Phase::Connected(_) | Phase::Toward(_) => return Err(Error::new(Errno::EISCONN, "connected already")),
             Phase::Listening { .. } => return Err(Errno::EINVAL.into()),
         }
-        let vfs = self.vfs.upgrade().ok_or(REFUSED)?;
-        let (server, file) = Self::make(&vfs, caller, self.kind, Status::empty());
-        server.state.lock().name = target_name.clone();
-        server.join(&me, self.name());
-        {
-            let mut state = target.state.lock();
-            let Phase::Listening { backlog, queue } = &mut state.phase else { return Err(REFUSED) };
-            if queue.len() > *backlog {
-                return Ok(Try::WouldBlock);
-            }
-            queue.push_back(file);
-        }
+        let Some(server) = target.enqueue(caller, &me)? else { return Ok(Try::WouldBlock) };
         self.join(&server, target_name);
         self.state.lock().peer = target.maker;
         target.waiters.wake(Ready::IN);
         self.waiters.wake(Ready::OUT);
         done(())
+    }
+
+    /// The other end of a new connection of this listener, in its queue. `None`: the queue is full.
+    fn enqueue(&self, caller: &Caller, client: &Arc<Self>) -> Result<Option<Arc<Self>>> {
+        let vfs = self.vfs.upgrade().ok_or(REFUSED)?;
+        let (server, file) = Self::make(&vfs, caller, self.kind, Status::empty());
+        server.state.lock().name = self.name();
+        server.join(client, client.name());
+        let mut state = self.state.lock();
+        let Phase::Listening { backlog, queue } = &mut state.phase else { return Err(REFUSED) };
+        if queue.len() > *backlog {
+            // It goes with nothing locked.
+            drop(state);
+            return Ok(None);
+        }
+        queue.push_back(file);
+        Ok(Some(server))
     }
 
     /// Takes a connected datagram socket apart (`AF_UNSPEC`).
@@ -341,8 +388,11 @@ impl UnixSocket {
     pub fn shut_down(&self, receive: bool, send: bool) -> Result<()> {
         let peer = {
             let mut state = self.state.lock();
-            let Phase::Connected(peer) = &state.phase else { return Err(NOT_CONNECTED) };
-            let peer = peer.upgrade();
+            let peer = match &state.phase {
+                Phase::Connected(peer) => peer.upgrade(),
+                Phase::Toward(_) => None,
+                _ => return Err(NOT_CONNECTED),
+            };
             state.no_receive |= receive;
             state.no_send |= send;
             peer
@@ -359,17 +409,17 @@ impl UnixSocket {
         Ok(())
     }
 
-    /// Where a message goes: to `to`, or the other end.
-    fn target(&self, to: Option<&Arc<Self>>) -> Result<Arc<Self>> {
+    /// Where a message without an address goes.
+    fn target(&self) -> Result<Target> {
         let state = self.state.lock();
         if state.no_send {
             return Err(BROKEN);
         }
-        match (&state.phase, to) {
-            (_, Some(to)) if self.kind == Kind::Datagram => Ok(to.clone()),
-            (Phase::Connected(_), Some(_)) => Err(Error::new(Errno::EISCONN, "connected")),
-            (Phase::Connected(peer), None) => {
-                peer.upgrade().ok_or(if self.kind == Kind::Datagram { REFUSED } else { BROKEN })
+        match &state.phase {
+            Phase::Toward(to) => Ok(Target::There(to.clone())),
+            Phase::Connected(peer) => {
+                let gone = if self.kind == Kind::Datagram { REFUSED } else { BROKEN };
+                peer.upgrade().map(Target::Here).ok_or(gone)
             }
             _ => Err(NOT_CONNECTED),
         }
@@ -379,18 +429,46 @@ impl UnixSocket {
     ///
     /// # Errors
     /// `EPIPE`, `ENOTCONN`, `ECONNREFUSED`, `EMSGSIZE`.
-    pub fn send(&self, source: &mut dyn Source, attached: &mut Attached, to: Option<&Arc<Self>>) -> TryResult<usize> {
-        let target = self.target(to)?;
+    pub fn send(
+        &self,
+        source: &mut dyn Source,
+        attached: &mut Attached,
+        to: Option<&Arc<dyn Address>>,
+    ) -> TryResult<usize> {
         let from = if self.kind == Kind::Datagram { self.name() } else { None };
+        if let Some(to) = to {
+            {
+                let state = self.state.lock();
+                if state.no_send {
+                    return Err(BROKEN);
+                }
+                if self.kind != Kind::Datagram {
+                    let connected = matches!(state.phase, Phase::Connected(_));
+                    return Err(if connected { Error::new(Errno::EISCONN, "connected") } else { NOT_CONNECTED });
+                }
+            }
+            return to.deliver(source, attached, from);
+        }
+        match self.target()? {
+            Target::Here(target) => target.accept_message(source, attached, from),
+            Target::There(to) => to.deliver(source, attached, from),
+        }
+    }
+
+    /// A message for this socket.
+    fn accept_message(&self, source: &mut dyn Source, attached: &mut Attached, from: Option<Name>) -> TryResult<usize> {
         let sent = {
-            let mut state = target.state.lock();
+            let mut state = self.state.lock();
+            if state.closed && self.kind == Kind::Datagram {
+                return Err(REFUSED);
+            }
             if state.no_receive {
                 return Err(BROKEN);
             }
             state.inbox.put(source, attached, from)?
         };
         if let Try::Done(_) = sent {
-            target.waiters.wake(Ready::IN);
+            self.waiters.wake(Ready::IN);
         }
         Ok(sent)
     }
@@ -423,11 +501,6 @@ impl UnixSocket {
         }
         self.waiters.wake(Ready::OUT);
         done(received)
-    }
-
-    /// Wakes a sender when this socket may take more: what a datagram without a connection waits for.
-    pub fn waiters(&self) -> &Waiters {
-        &self.waiters
     }
 }
 
@@ -467,6 +540,7 @@ impl FileOps for UnixSocket {
                     ready.set(Ready::ERR, state.reset);
                     Some(peer.upgrade())
                 }
+                Phase::Toward(_) => None,
             }
         };
         match peer {
@@ -494,8 +568,10 @@ impl FileOps for UnixSocket {
     }
 
     fn release(&self, _: &LocalFile) {
+        let mut toward = None;
         let (peer, unread, queue, name, old) = {
             let mut state = self.state.lock();
+            state.closed = true;
             state.no_receive = true;
             state.no_send = true;
             let phase = core::mem::replace(&mut state.phase, Phase::Idle);
@@ -503,6 +579,10 @@ impl FileOps for UnixSocket {
                 Phase::Connected(peer) => (peer.upgrade(), VecDeque::new()),
                 Phase::Listening { queue, .. } => (None, queue),
                 Phase::Idle => (None, VecDeque::new()),
+                Phase::Toward(to) => {
+                    toward = Some(to);
+                    (None, VecDeque::new())
+                }
             };
             let unread = !state.inbox.is_empty();
             (peer, unread, queue, state.name.take(), core::mem::replace(&mut state.inbox, Inbox::new(false)))
@@ -517,14 +597,16 @@ impl FileOps for UnixSocket {
             peer.waiters.wake(Ready::all());
         }
         if let (Some(Name::Abstract(name)), Some(vfs)) = (name, self.vfs.upgrade()) {
-            let mut table = vfs.abstract_sockets.lock();
-            if table.get(&name).is_some_and(|s| Weak::ptr_eq(s, &self.reference())) {
-                table.remove(&name);
+            let id = self.address().id();
+            end::forget(&vfs, &name, id);
+            if let Some(names) = vfs.machine_names.get() {
+                names.free(&name, id);
             }
         }
+        let forward = self.forward.lock().take();
         self.waiters.wake(Ready::all());
         // Connections that nobody accepted, and descriptors in messages, are closed here, with nothing locked.
-        drop((queue, old));
+        drop((queue, old, toward, forward));
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -3,7 +3,7 @@ use std::{sync::Arc, vec::Vec};
 use base::{Errno, Ready, Try, io::VecSink};
 
 use super::{Attached, Kind, UnixSocket};
-use crate::{Caller, LocalFile, OpenFile, Status, pipe::Pipe, testing::with_tree};
+use crate::{Caller, LocalFile, OpenFile, Status, pipe::Pipe, socket::Socket, testing::with_tree};
 
 fn send(file: &LocalFile, bytes: &[u8]) -> base::Result<usize> {
     match file.write(&Caller::kernel(), &mut &*bytes)? {
@@ -54,21 +54,21 @@ fn a_listener_is_found_by_name_and_accepts() {
     with_tree(|vfs| {
         let caller = Caller { pid: 7, ..Caller::kernel() };
         let listener = UnixSocket::open(vfs, &caller, Kind::Stream, Status::empty());
-        let l = UnixSocket::behind(&*listener).expect("a socket");
+        let l = UnixSocket::of(&listener).expect("a socket");
         assert_eq!(l.listen(1).unwrap_err(), Errno::EINVAL);
-        l.bind_abstract(Some(b"name".to_vec())).expect("free");
+        assert!(matches!(l.bind_abstract(b"name".to_vec()), Ok(Try::Done(()))));
         l.listen(1).expect("bound");
         let client = UnixSocket::open(vfs, &caller, Kind::Stream, Status::empty());
-        let c = UnixSocket::behind(&*client).expect("a socket");
-        let target = UnixSocket::find_abstract(vfs, b"name").expect("bound");
-        assert!(matches!(c.connect(&caller, &target), Ok(Try::Done(()))));
+        let c = UnixSocket::of(&client).expect("a socket");
+        let Ok(Try::Done(target)) = UnixSocket::find_abstract(vfs, b"name") else { panic!("bound") };
+        assert!(matches!(Socket::connect(&*c, &caller, &target), Ok(Try::Done(()))));
         assert!(poll(&listener).contains(Ready::IN));
         send(&client, b"early").expect("before accept");
         let Ok(Try::Done(server)) = l.accept() else { panic!("somebody connected") };
         assert_eq!(receive(&server, 10).expect("there"), b"early");
         send(&server, b"hello").expect("connected");
         assert_eq!(receive(&client, 10).expect("there"), b"hello");
-        assert_eq!(c.peer().pid, 7);
+        assert_eq!(c.facts().peer.pid, 7);
         drop((listener, l, target));
         assert_eq!(UnixSocket::find_abstract(vfs, b"name").err().expect("gone"), Errno::ECONNREFUSED);
     });
@@ -80,7 +80,7 @@ fn descriptors_travel_with_their_bytes() {
         let caller = Caller::kernel();
         let [a, b] = UnixSocket::pair(vfs, &caller, Kind::Stream, Status::empty());
         let (reader, writer) = Pipe::pair(vfs, &caller, Status::empty());
-        let (a, b) = (UnixSocket::behind(&*a).expect("socket"), (UnixSocket::behind(&*b).expect("socket"), a, b));
+        let (a, b) = (UnixSocket::of(&a).expect("socket"), (UnixSocket::of(&b).expect("socket"), a, b));
         send(&b.1, b"before").expect("room");
         let mut attached = Attached { files: [writer].into(), ..Attached::default() };
         assert!(a.send(&mut &b"with"[..], &mut attached, None).is_ok());
@@ -99,5 +99,37 @@ fn descriptors_travel_with_their_bytes() {
         assert_eq!(sink.bytes, b"x");
         let mut sink = VecSink::new(10);
         assert!(matches!(reader.read(&caller, &mut sink), Ok(Try::Done(_))), "the last writer is gone");
+    });
+}
+
+#[test]
+fn a_connection_from_elsewhere_is_made_at_the_listener() {
+    with_tree(|vfs| {
+        let caller = Caller { pid: 7, ..Caller::kernel() };
+        let listener = UnixSocket::open(vfs, &caller, Kind::Stream, Status::empty());
+        let l = UnixSocket::of(&listener).expect("a socket");
+        assert!(matches!(l.bind_abstract(b"far".to_vec()), Ok(Try::Done(()))));
+        l.listen(1).expect("bound");
+        let Ok(Try::Done(target)) = UnixSocket::find_abstract(vfs, b"far") else { panic!("bound") };
+        let credentials = super::Credentials { pid: 9, uid: 1, gid: 2 };
+        let client = crate::socket::Client { kind: Kind::Stream, name: None, credentials };
+        let other = crate::socket::Client { kind: Kind::Packets, ..client.clone() };
+        assert_eq!(target.connect(&other).err().expect("another type"), Errno::EPROTOTYPE);
+        let Ok(Try::Done(end)) = target.connect(&client) else { panic!("it listens") };
+        let Ok(Try::Done(server)) = l.accept() else { panic!("somebody connected") };
+        assert_eq!(UnixSocket::of(&server).expect("a socket").facts().peer.pid, 9);
+        // The socket that connected shows what the far end does.
+        let near = UnixSocket::open(vfs, &caller, Kind::Stream, Status::empty());
+        near.go_elsewhere(end);
+        send(&server, b"hello").expect("connected");
+        assert!(poll(&near).contains(Ready::IN));
+        let mut sink = VecSink::new(10);
+        let socket = near.socket().expect("a socket");
+        assert!(matches!(socket.receive(&mut sink, false), Ok(Try::Done(_))));
+        assert_eq!(sink.bytes, b"hello");
+        drop((near, socket));
+        assert_eq!(send(&server, b"x").unwrap_err(), Errno::EPIPE);
+        drop((l, listener, server));
+        assert_eq!(target.connect(&client).err().expect("closed"), Errno::ECONNREFUSED);
     });
 }

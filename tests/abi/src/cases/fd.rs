@@ -1,5 +1,7 @@
 //! Descriptors: dup, fcntl, limits.
 
+use linux_abi::Errno;
+
 use crate::sys;
 use crate::sys::{child, close, fcntl, file, get, good, pipe, write};
 use crate::{cases, check, refused, same};
@@ -139,6 +141,74 @@ cases! {
         lock.l_start = 0;
         lock.l_len = 0;
         sys!(SYS_fcntl, fd, libc::F_SETLK, &raw const lock)?;
+        Ok(())
+    }
+
+    fn record_locks_end_with_any_descriptor_of_the_file [fcntl, close] {
+        let (fd, other) = (file("f", b"0123456789")?, sys::open("f", libc::O_RDWR, 0)?);
+        // SAFETY: all zeroes is a valid struct of numbers.
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        lock.l_type = libc::F_WRLCK as i16;
+        sys!(SYS_fcntl, fd, libc::F_SETLK, &raw const lock)?;
+        good(child(|| {
+            refused!(sys!(SYS_fcntl, fd, libc::F_SETLK, &raw const lock), EAGAIN);
+            Ok(())
+        })?)?;
+        close(other)?;
+        good(child(|| {
+            sys!(SYS_fcntl, fd, libc::F_SETLK, &raw const lock)?;
+            Ok(())
+        })?)
+    }
+
+    fn record_locks_of_who_waits_in_a_circle [fcntl] {
+        let fd = file("f", b"0123456789")?;
+        let lock = |start: i64, command: i32| {
+            // SAFETY: all zeroes is a valid struct of numbers.
+            let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+            lock.l_type = libc::F_WRLCK as i16;
+            (lock.l_start, lock.l_len) = (start, 1);
+            sys!(SYS_fcntl, fd, command, &raw const lock)
+        };
+        let ((reader, writer), (back, answer)) = (pipe()?, pipe()?);
+        lock(0, libc::F_SETLK)?;
+        let kid = child(|| {
+            lock(1, libc::F_SETLK)?;
+            write(writer, b"x")?;
+            get(back, 1)?;
+            // Both wait for each other: who comes last is told, the other gets it when that one ends.
+            match lock(0, libc::F_SETLKW) {
+                Ok(_) | Err(Errno::EDEADLK) => Ok(()),
+                Err(e) => Err(e.into()),
+            }
+        })?;
+        get(reader, 1)?;
+        write(answer, b"x")?;
+        match lock(1, libc::F_SETLKW) {
+            Ok(_) => {}
+            Err(Errno::EDEADLK) => drop(close(fd)?),
+            Err(e) => return Err(e.into()),
+        }
+        close(fd).ok();
+        good(kid)
+    }
+
+    fn record_locks_of_open_files [fcntl] {
+        let (fd, other) = (file("f", b"0123456789")?, sys::open("f", libc::O_RDWR, 0)?);
+        // SAFETY: all zeroes is a valid struct of numbers.
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        lock.l_type = libc::F_WRLCK as i16;
+        sys!(SYS_fcntl, fd, libc::F_OFD_SETLK, &raw const lock)?;
+        let mut found = lock;
+        refused!(sys!(SYS_fcntl, other, libc::F_OFD_SETLK, &raw const lock), EAGAIN);
+        sys!(SYS_fcntl, other, libc::F_OFD_GETLK, &raw mut found)?;
+        same!((i32::from(found.l_type), found.l_pid), (libc::F_WRLCK, -1));
+        // They belong to the open file, which a child has too, and end with its last descriptor.
+        let twin = sys!(SYS_dup, fd)? as i32;
+        close(fd)?;
+        refused!(sys!(SYS_fcntl, other, libc::F_OFD_SETLK, &raw const lock), EAGAIN);
+        close(twin)?;
+        sys!(SYS_fcntl, other, libc::F_OFD_SETLK, &raw const lock)?;
         Ok(())
     }
 

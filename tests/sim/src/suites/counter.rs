@@ -124,7 +124,9 @@ impl Part {
         }
         match self.exports.serve(object) {
             Ok(()) if self.add_here(object, addition) => context.send(from, Lane::Reply, Note::Added { request }),
-            Ok(()) | Err(Refusal::Unknown) => context.send(from, Lane::Reply, Note::Unknown { request }),
+            Ok(()) | Err(Refusal::Unknown | Refusal::Dead) => {
+                context.send(from, Lane::Reply, Note::Unknown { request })
+            }
             Err(Refusal::Moved { home }) => context.send(from, Lane::Reply, Note::Moved { request, object, home }),
             Err(Refusal::Leaving { .. }) => self.parked.push((from, note.clone())),
         }
@@ -141,7 +143,7 @@ impl Part {
         }
         match self.exports.give_back(object, holder, count) {
             Ok(objects::Lent::Nobody) => drop(self.homed.remove(&object)),
-            Ok(objects::Lent::Still) | Err(Refusal::Unknown) => {}
+            Ok(objects::Lent::Still) | Err(Refusal::Unknown | Refusal::Dead) => {}
             Err(Refusal::Moved { home }) => context.send(home, Lane::Request, note.clone()),
             Err(Refusal::Leaving { .. }) => self.parked.push((from, note.clone())),
         }
@@ -243,7 +245,7 @@ impl SimService for Part {
         self.imports.peer_down(dead);
         self.parked.retain(|(from, _)| *from != dead);
         let stranded: Vec<ObjectId> = self.leaving.keys().copied().collect();
-        for object in self.exports.peer_down(dead) {
+        for object in self.exports.peer_down(dead).free {
             self.homed.remove(&object);
             self.leaving.remove(&object);
         }

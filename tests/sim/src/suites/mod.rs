@@ -1,11 +1,12 @@
 //! The services that are simulated. Adding one: implement [`crate::SimService`] and [`crate::Suite`] in a file here, and add it to [`all`].
 
 mod counter;
+mod files;
 mod resources;
 
 use crate::Suite;
 
 /// Every service.
 pub fn all() -> Vec<Box<dyn Suite>> {
-    vec![Box::new(counter::Counters), Box::<resources::Resources>::default()]
+    vec![Box::new(counter::Counters), Box::new(files::Files), Box::<resources::Resources>::default()]
 }
