@@ -4,7 +4,7 @@ use base::{Errno, Error, Result};
 use linux_abi::{Call, Isa, call::ROWS};
 use task::{Abi, Cx};
 
-use crate::{fs, futex, mem, misc, process, sched, signal, time};
+use crate::{fs, futex, ipc, mem, misc, process, sched, signal, time};
 
 /// Serves one call: the six arguments as the program gave them; the result, or why not.
 pub type Handler = fn(&Cx, [u64; 6]) -> Result<u64>;
@@ -113,6 +113,15 @@ const fn handler(call: Call) -> Handler {
         Call::TimerDelete => time::timer_delete,
         // futex
         Call::Futex => futex::futex,
+        // ipc
+        Call::Semget => ipc::semget,
+        Call::Semop => ipc::semop,
+        Call::Semtimedop => ipc::semtimedop,
+        Call::Semctl => ipc::semctl,
+        Call::Msgget => ipc::msgget,
+        Call::Msgsnd => ipc::msgsnd,
+        Call::Msgrcv => ipc::msgrcv,
+        Call::Msgctl => ipc::msgctl,
         // sched
         Call::SchedYield => sched::sched_yield,
         Call::SchedSetparam => sched::sched_setparam,

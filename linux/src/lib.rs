@@ -6,6 +6,7 @@ extern crate alloc;
 pub mod entry;
 pub mod fs;
 mod futex;
+mod ipc;
 pub mod mem;
 mod misc;
 mod process;

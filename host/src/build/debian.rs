@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::machine::Put;
 use crate::root::Root;
 
 /// busybox-static's program.
@@ -34,6 +35,31 @@ pub fn linux(root: &Root) -> Result<PathBuf> {
     let images = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
     let is_image = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"));
     images.into_iter().find(is_image).with_context(|| format!("no kernel in {}", boot.display()))
+}
+
+/// Unmodified programs for the tree: libraries go where Debian has them, programs to `/opt/debian/bin`, so that those of busybox stay what
+/// they are. Documentation and the like stay out.
+pub fn programs(root: &Root, packages: &[String]) -> Result<Vec<Put>> {
+    const PLACES: [(&str, &str); 7] = [
+        ("lib", "/lib"),
+        ("lib64", "/lib64"),
+        ("usr/lib", "/usr/lib"),
+        ("bin", "/opt/debian/bin"),
+        ("sbin", "/opt/debian/bin"),
+        ("usr/bin", "/opt/debian/bin"),
+        ("usr/sbin", "/opt/debian/bin"),
+    ];
+    let mut put = Vec::new();
+    for package in packages {
+        let folder = unpacked(root, package)?;
+        for (from, to) in PLACES {
+            let from = folder.join(from);
+            if from.is_dir() {
+                put.push(Put { from, to: to.to_owned() });
+            }
+        }
+    }
+    Ok(put)
 }
 
 /// The folder with a package's files, fetched once.

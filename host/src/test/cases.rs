@@ -57,7 +57,7 @@ pub fn quote(text: &str) -> String {
 }
 
 /// A file of cases.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Suite {
     /// The machine that they run on.
@@ -65,6 +65,9 @@ pub struct Suite {
     /// Words for the kernels' command line.
     #[serde(default)]
     pub kernel_args: Vec<String>,
+    /// Packages of Debian whose programs and libraries are put into the tree. All that they need must be named.
+    #[serde(default)]
+    pub debian: Vec<String>,
     /// The cases, one behind the other in one boot.
     #[serde(rename = "case", default)]
     pub cases: Vec<Case>,

@@ -47,8 +47,7 @@ pub fn all(root: &Root, report: &mut Report, depth: Depth, programs: &[Program])
         })
     });
     let jobs: Vec<Job> = jobs.filter(|job| report.wants(&format!("abi/{}", job.name))).collect();
-    let suite =
-        Suite { machine: String::from("duo"), kernel_args: Vec::new(), cases: Vec::new(), name: String::from("abi") };
+    let suite = Suite { machine: String::from("duo"), name: String::from("abi"), ..Suite::default() };
     run(root, report, &suite, jobs);
 }
 
@@ -91,13 +90,17 @@ fn run(root: &Root, report: &mut Report, suite: &Suite, jobs: Vec<Job>) {
     if jobs.is_empty() {
         return;
     }
-    let boot = Boot {
-        machine: Some(suite.machine.clone()),
-        checked: true,
-        kernel_arg: suite.kernel_args.clone(),
-        ..Boot::default()
-    };
-    let machine = match Machine::prepare(root, &with_mode(&boot)) {
+    let prepared = crate::build::debian::programs(root, &suite.debian).and_then(|put| {
+        let boot = Boot {
+            machine: Some(suite.machine.clone()),
+            checked: true,
+            kernel_arg: suite.kernel_args.clone(),
+            put,
+            ..Boot::default()
+        };
+        Machine::prepare(root, &with_mode(&boot))
+    });
+    let machine = match prepared {
         Ok(machine) => machine,
         Err(error) => {
             let why = format!("{error:#}");

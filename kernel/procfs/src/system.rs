@@ -200,6 +200,10 @@ fn settings(folder: &Folder, kernel: &Arc<Kernel>) {
     fs.text("pipe-max-size", || alloc::format!("{}\n", vfs::pipe::MAX_CAPACITY));
     fs.text("file-max", || String::from("9223372036854775807\n"));
     fs.text("nr_open", || String::from("1048576\n"));
+    let inotify = fs.dir("inotify");
+    inotify.text("max_queued_events", || alloc::format!("{}\n", vfs::inotify::MAX_QUEUED));
+    inotify.text("max_user_watches", || alloc::format!("{}\n", vfs::inotify::MAX_WATCHES));
+    inotify.text("max_user_instances", || String::from("128\n"));
     let vm = sys.dir("vm");
     let (read, write) = (kernel.clone(), kernel.clone());
     vm.file(

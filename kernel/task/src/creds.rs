@@ -203,6 +203,15 @@ impl Creds {
     }
 }
 
+/// Whether somebody with credentials `mine` may look into a process: ptrace(2), "access mode checking".
+pub fn may_trace(mine: &Creds, process: &crate::process::Process) -> bool {
+    let theirs = process.creds();
+    let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|u| *u == mine.uid)
+        && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|g| *g == mine.gid);
+    let dumpable = process.dumpable.load(core::sync::atomic::Ordering::Relaxed) == 1;
+    (same && dumpable) || mine.can(cap::SYS_PTRACE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Creds, cap};
@@ -236,13 +245,4 @@ mod tests {
         c.exec(Some(0), None);
         assert_eq!(c.euid, 1000);
     }
-}
-
-/// Whether somebody with credentials `mine` may look into a process: ptrace(2), "access mode checking".
-pub fn may_trace(mine: &Creds, process: &crate::process::Process) -> bool {
-    let theirs = process.creds();
-    let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|u| *u == mine.uid)
-        && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|g| *g == mine.gid);
-    let dumpable = process.dumpable.load(core::sync::atomic::Ordering::Relaxed) == 1;
-    (same && dumpable) || mine.can(cap::SYS_PTRACE)
 }

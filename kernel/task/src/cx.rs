@@ -48,6 +48,8 @@ pub struct Cx {
     caller: RefCell<Option<(u64, Arc<vfs::Caller>)>>,
     /// Set while restart_syscall runs a call again.
     resumed: Cell<Option<u64>>,
+    /// It was away from its CPU since it last went to user mode.
+    pub(crate) switched: Cell<bool>,
     /// Another thread may have used this CPU's FPU since this one did.
     pub(crate) fpu_away: Cell<bool>,
     pub(crate) ended: Cell<bool>,
@@ -65,6 +67,7 @@ impl Cx {
             block: Cell::new(None),
             caller: RefCell::new(None),
             resumed: Cell::new(None),
+            switched: Cell::new(true),
             fpu_away: Cell::new(true),
             ended: Cell::new(false),
             kernel_since: Cell::new(0),
@@ -199,6 +202,7 @@ impl Cx {
 
     fn enter_cpu(&self) {
         self.space.borrow().activate();
+        self.switched.set(true);
         self.kernel_since.set(hal::time::now());
     }
 

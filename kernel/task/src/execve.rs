@@ -172,6 +172,7 @@ impl Cx {
         self.set_space(program.space);
         self.finish_vfork();
         **self.regs() = UserContext::new(UserAddr(program.entry), UserAddr(program.sp));
+        task.rseq.store(0, Relaxed);
         // What the FPU holds belongs to the old program.
         self.fpu_away.set(true);
         task.set_name(name);

@@ -111,6 +111,7 @@ impl Process {
         let kernel = self.kernel();
         self.itimers.stop();
         self.posix_timers.clear();
+        kernel.undo_semaphores(self.pid());
         let pid = self.pid();
         let (own, children_usage) = self.usage();
         let (status, children) = {

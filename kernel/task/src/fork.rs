@@ -188,6 +188,13 @@ impl Cx {
             fs,
             clear_tid: if args.has(flags::CHILD_CLEARTID) { args.child_tid } else { 0 },
             set_tid: if args.has(flags::CHILD_SETTID) { args.child_tid } else { 0 },
+            // A copy of the memory has a copy of the struct; what shares memory registers its own.
+            rseq: if args.has(flags::VM) {
+                (0, 0, 0)
+            } else {
+                let load = Ordering::Relaxed;
+                (me.rseq.load(load), me.rseq_signature.load(load), me.rseq_slot.load(load))
+            },
             vfork: None,
             timer_slack: me.timer_slack.load(Ordering::Relaxed),
         })

@@ -45,6 +45,11 @@ pub struct Word {
 }
 
 impl Word {
+    /// What it is, if those who sleep on it are kept here.
+    pub(crate) fn here(&self) -> Option<Key> {
+        self.elsewhere.is_none().then_some(self.key)
+    }
+
     /// What the object and the offset are called where the word is at home.
     fn place(&self) -> (ObjectId, u64) {
         match (&self.elsewhere, self.key) {
@@ -368,6 +373,7 @@ impl Cx {
             // A list that the program has spoiled is not our business.
             let _ = self.walk_robust_list(head);
         }
+        self.release_pi();
         let at = self.task().clear_tid.swap(0, Ordering::Relaxed);
         if at != 0 && self.user(|u| u.write(at, &0_u32.to_le_bytes())).is_ok() {
             // The word may be in shared memory, whatever the library says.

@@ -49,6 +49,7 @@ impl Kernel {
             fs,
             clear_tid: 0,
             set_tid: 0,
+            rseq: (0, 0, 0),
             vfork: None,
             timer_slack: TIMER_SLACK,
         }

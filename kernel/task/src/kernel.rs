@@ -12,6 +12,8 @@ use crate::{
     cx::Cx,
     fs::{Descriptors, FsState},
     futex::Futexes,
+    ipc::Ipc,
+    pi::Inheritance,
     process::Process,
     sched::Sched,
     stop::Doors,
@@ -84,6 +86,10 @@ pub struct Kernel {
     pub table: Table,
     /// Futexes.
     pub futexes: Futexes,
+    /// Futexes with priority inheritance.
+    pub inheritance: Inheritance,
+    /// System V semaphores and message queues.
+    pub ipc: Ipc,
     /// The host and domain name, uname(2).
     pub names: SpinLock<HostNames>,
     cluster: Once<Arc<dyn Cluster>>,
@@ -130,6 +136,8 @@ impl Kernel {
             timers: Timers::new(),
             clocks: Clocks::new(),
             table: Table::new(),
+            inheritance: Inheritance::new(),
+            ipc: Ipc::new(),
             futexes: Futexes::new(),
             cluster: Once::new(),
             vfs: Once::new(),

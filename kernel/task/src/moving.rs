@@ -186,6 +186,8 @@ impl Cx {
         self.release_futexes();
         process.itimers.stop();
         process.posix_timers.clear();
+        // Semaphores are of one kernel: it lets go of them as if it had ended here.
+        kernel.undo_semaphores(pid);
         kernel.table.insert(pid, Entry::Moved(to));
         kernel.doors.told.wake(Ready::IN);
         let (late, children) = {
@@ -270,6 +272,7 @@ impl Kernel {
             fs: self.no_fs(),
             clear_tid: 0,
             set_tid: 0,
+            rseq: (0, 0, 0),
             vfork: None,
             timer_slack,
         });

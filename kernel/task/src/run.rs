@@ -51,6 +51,7 @@ impl Task {
         if !cx.ended.get() {
             cx.attend(None);
         }
+        cx.rseq_interrupted();
         while !cx.ended.get() {
             cx.one_round();
         }
@@ -87,6 +88,9 @@ impl Cx {
         }
         if self.kernel().sched.wants_cpu() && !self.ended.get() {
             self.preempt();
+        }
+        if self.switched.replace(false) {
+            self.rseq_interrupted();
         }
         if self.kernel_since.get() != 0 {
             self.count_kernel_time();

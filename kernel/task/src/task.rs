@@ -4,7 +4,7 @@ use alloc::{
     boxed::Box,
     sync::{Arc, Weak},
 };
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use base::{Ready, Wake};
 use hal::{
@@ -175,6 +175,14 @@ pub struct Task {
     pub(crate) set_tid_at: AtomicU64,
     /// The head of the list of robust futexes.
     pub robust_list: AtomicU64,
+    /// It has let go of its futexes, for good: it ends.
+    pub(crate) let_go: AtomicBool,
+    /// Its `struct rseq`; 0: none.
+    pub(crate) rseq: AtomicU64,
+    /// What marks the abort handlers of its restartable sequences.
+    pub(crate) rseq_signature: AtomicU32,
+    /// The CPU whose number is in its `struct rseq`, by slot.
+    pub(crate) rseq_slot: AtomicUsize,
     pub(crate) vfork: SpinLock<Option<(Arc<VforkDone>, Arc<Task>)>>,
     /// Why it sleeps, for `/proc/PID/stat`: a [`State`].
     state: AtomicU8,
@@ -214,6 +222,8 @@ pub(crate) struct TaskParts {
     pub fs: Arc<FsState>,
     pub clear_tid: u64,
     pub set_tid: u64,
+    /// The `struct rseq`, its signature, and the slot of the CPU that it names.
+    pub rseq: (u64, u32, usize),
     pub vfork: Option<(Arc<VforkDone>, Arc<Task>)>,
     pub timer_slack: u64,
 }
@@ -249,6 +259,10 @@ impl Task {
             clear_tid: AtomicU64::new(parts.clear_tid),
             set_tid_at: AtomicU64::new(parts.set_tid),
             robust_list: AtomicU64::new(0),
+            let_go: AtomicBool::new(false),
+            rseq: AtomicU64::new(parts.rseq.0),
+            rseq_signature: AtomicU32::new(parts.rseq.1),
+            rseq_slot: AtomicUsize::new(parts.rseq.2),
             vfork: SpinLock::new(rank::PROCESS_FS, parts.vfork),
             state: AtomicU8::new(State::Running as u8),
             timer_slack: AtomicU64::new(parts.timer_slack),

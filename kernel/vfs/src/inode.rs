@@ -177,6 +177,10 @@ pub trait Inode: Send + Sync {
     }
     /// The file system.
     fn stat_fs(&self) -> TryResult<StatFs>;
+    /// Whether [`crate::inotify::Watches`] hears what happens to it.
+    fn tells(&self) -> bool {
+        false
+    }
     /// For the file system that knows the concrete type.
     fn as_any(&self) -> &dyn core::any::Any;
 }

@@ -22,6 +22,7 @@ pub mod epoll;
 pub mod event;
 pub mod file;
 pub mod inode;
+pub mod inotify;
 pub mod ioctl;
 pub mod local;
 pub mod lock;

@@ -55,6 +55,8 @@ pub struct Vfs {
     pub machine_names: Once<Arc<dyn crate::socket::Names>>,
     /// Pseudo terminals.
     pub ptys: crate::tty::pty::Ptys,
+    /// Who watches files, inotify(7).
+    pub watches: Arc<crate::inotify::Watches>,
     /// POSIX and flock(2) locks.
     pub locks: Arc<crate::lock::Locks>,
 }
@@ -86,6 +88,7 @@ impl Vfs {
             abstract_sockets: SpinLock::new(rank::DENTRIES, BTreeMap::new()),
             machine_names: Once::new(),
             ptys: crate::tty::pty::Ptys::new(),
+            watches: crate::inotify::Watches::new(),
             locks: crate::lock::Locks::new(),
         })
     }

@@ -87,6 +87,23 @@ pub struct SetAttr {
     pub size: Option<u64>,
 }
 
+impl SetAttr {
+    /// What those who watch the file are told: inotify(7).
+    pub fn event(&self) -> crate::inotify::Mask {
+        use crate::inotify::Mask;
+        let mut what = Mask::empty();
+        what.set(Mask::MODIFY, self.size.is_some());
+        what.set(Mask::ATTRIB, self.mode.is_some() || self.uid.is_some() || self.gid.is_some());
+        match (self.accessed, self.modified) {
+            (Some(_), Some(_)) => what |= Mask::ATTRIB,
+            (Some(_), None) => what |= Mask::ACCESS,
+            (None, Some(_)) => what |= Mask::MODIFY,
+            (None, None) => {}
+        }
+        what
+    }
+}
+
 /// A file system, statfs(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StatFs {

@@ -25,7 +25,17 @@ fn change(cx: &Cx, dirfd: u64, name: u64, flags: u64, change: SetAttr) -> Result
     if change.mode.is_some() && place.kind() == FileKind::Symlink {
         return Err(Error::new(Errno::EOPNOTSUPP, "modes of symbolic links mean nothing"));
     }
-    settle(cx, place.inode().set_attr(&cx.caller(), change)).map(|()| 0)
+    settle(cx, place.inode().set_attr(&cx.caller(), change))?;
+    tell(cx, &place, &change);
+    Ok(0)
+}
+
+/// The file tells who watches it; who watches its directory is told here, where its name is known.
+fn tell(cx: &Cx, place: &Place, change: &SetAttr) {
+    let watches = &cx.kernel().vfs().watches;
+    if watches.is_active() && place.inode().tells() {
+        watches.tell_parent(place, change.event());
+    }
 }
 
 fn change_file(cx: &Cx, fd: u64, change: SetAttr) -> Result<u64> {
@@ -33,7 +43,11 @@ fn change_file(cx: &Cx, fd: u64, change: SetAttr) -> Result<u64> {
     if let Some(place) = file.place() {
         writable(&place)?;
     }
-    settle(cx, file.set_attr(&cx.caller(), change)).map(|()| 0)
+    settle(cx, file.set_attr(&cx.caller(), change))?;
+    if let Some(place) = file.place() {
+        tell(cx, &place, &change);
+    }
+    Ok(0)
 }
 
 fn mode(mode: u64) -> SetAttr {

@@ -5,6 +5,7 @@ mod descriptor;
 mod entries;
 mod epoll;
 mod event;
+mod inotify;
 mod ioctl;
 mod meta;
 mod mount;
@@ -140,6 +141,10 @@ pub const fn handler(call: Call) -> Option<Handler> {
         Call::Recvfrom => socket::recvfrom,
         Call::Sendto => socket::sendto,
         Call::Shutdown => socket::shutdown,
+        Call::InotifyInit => inotify::inotify_init,
+        Call::InotifyInit1 => inotify::inotify_init1,
+        Call::InotifyAddWatch => inotify::inotify_add_watch,
+        Call::InotifyRmWatch => inotify::inotify_rm_watch,
         Call::MemfdCreate => event::memfd_create,
         Call::Poll => poll::poll,
         Call::Ppoll => poll::ppoll,

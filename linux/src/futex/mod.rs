@@ -10,12 +10,16 @@ const WAKE: u32 = 1;
 const REQUEUE: u32 = 3;
 const CMP_REQUEUE: u32 = 4;
 const WAKE_OP: u32 = 5;
+const LOCK_PI: u32 = 6;
+const UNLOCK_PI: u32 = 7;
+const TRYLOCK_PI: u32 = 8;
 const WAIT_BITSET: u32 = 9;
 const WAKE_BITSET: u32 = 10;
+const LOCK_PI2: u32 = 13;
 const PRIVATE: u32 = 128;
 const CLOCK_REALTIME: u32 = 256;
 
-/// futex(2). Those with priority inheritance are not there.
+/// futex(2), without `FUTEX_WAIT_REQUEUE_PI`.
 pub fn futex(cx: &Cx, args: [u64; 6]) -> Result<u64> {
     let [at, op, value, timeout, second, third] = args;
     let op = op as u32;
@@ -23,21 +27,21 @@ pub fn futex(cx: &Cx, args: [u64; 6]) -> Result<u64> {
     let realtime = op & CLOCK_REALTIME != 0;
     let value = value as u32;
     let command = op & !(PRIVATE | CLOCK_REALTIME);
-    if realtime && command != WAIT && command != WAIT_BITSET {
+    if realtime && !matches!(command, WAIT | WAIT_BITSET | LOCK_PI2) {
         return Err(Errno::ENOSYS.into());
     }
     let count = |n: u64| usize::try_from(n as i32).unwrap_or(usize::MAX);
     match command {
         WAIT => wait_relative(cx, at, private, value, timeout),
+        LOCK_PI | LOCK_PI2 => {
+            // The older one has always meant the time of day.
+            let timeout = until(cx, timeout, realtime || command == LOCK_PI)?;
+            cx.futex_lock_pi(at, private, timeout, false).map(|()| 0)
+        }
+        TRYLOCK_PI => cx.futex_lock_pi(at, private, Timeout::Now, true).map(|()| 0),
+        UNLOCK_PI => cx.futex_unlock_pi(at, private).map(|()| 0),
         WAIT_BITSET => {
-            let timeout = match timeout {
-                0 => Timeout::Never,
-                at => {
-                    let clock = if realtime { Clock::Realtime } else { Clock::Monotonic };
-                    let at = i64::try_from(timespec(cx, at)?).unwrap_or(i64::MAX);
-                    Timeout::At(cx.kernel().clocks.deadline(clock, at))
-                }
-            };
+            let timeout = until(cx, timeout, realtime)?;
             cx.futex_wait(at, private, value, third as u32, timeout).map(|()| 0)
         }
         WAKE => cx.futex_wake(at, private, count(value.into()).max(1), ANY).map(|n| n as u64),
@@ -61,6 +65,16 @@ pub fn futex(cx: &Cx, args: [u64; 6]) -> Result<u64> {
         WAKE_OP => wake_op(cx, [at, second], private, [count(value.into()), count(timeout)], third as u32),
         _ => Err(Errno::ENOSYS.into()),
     }
+}
+
+/// A time-out at a time of a clock; none at address 0.
+fn until(cx: &Cx, at: u64, realtime: bool) -> Result<Timeout> {
+    if at == 0 {
+        return Ok(Timeout::Never);
+    }
+    let clock = if realtime { Clock::Realtime } else { Clock::Monotonic };
+    let time = i64::try_from(timespec(cx, at)?).unwrap_or(i64::MAX);
+    Ok(Timeout::At(cx.kernel().clocks.deadline(clock, time)))
 }
 
 fn wait_relative(cx: &Cx, at: u64, private: bool, value: u32, timeout: u64) -> Result<u64> {

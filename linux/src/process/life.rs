@@ -146,9 +146,16 @@ pub fn get_robust_list(cx: &Cx, args: [u64; 6]) -> Result<u64> {
     Ok(0)
 }
 
-/// rseq(2): not there; libc does without.
-pub fn rseq(_: &Cx, _: [u64; 6]) -> Result<u64> {
-    Err(Errno::ENOSYS.into())
+/// rseq(2).
+pub fn rseq(cx: &Cx, [at, len, flags, signature, ..]: [u64; 6]) -> Result<u64> {
+    const UNREGISTER: u32 = 1;
+    let (len, signature) = (u64::from(len as u32), signature as u32);
+    match flags as u32 {
+        0 => cx.rseq_register(at, len, signature),
+        UNREGISTER => cx.rseq_unregister(at, len, signature),
+        _ => Err(Error::new(Errno::EINVAL, "unknown flags of rseq")),
+    }
+    .map(|()| 0)
 }
 
 /// unshare(2): descriptors and the working directory; there are no namespaces.

@@ -42,6 +42,10 @@ pub fn run(words: &[String]) -> ExitCode {
                 std::thread::park();
             }
         }
+        ["rseq", what] => match crate::cases::rseq::alone(what) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
         // Prints the environment.
         ["env"] => {
             std::env::vars().for_each(|(key, value)| println!("{key}={value}"));

@@ -39,6 +39,9 @@ impl Policy {
     }
 }
 
+/// The urgency of the lowest nice value; those of real-time priorities are above it.
+const FAIR_MOST: u8 = 40;
+
 /// The parameters of one task.
 #[derive(Debug)]
 pub struct Params {
@@ -47,6 +50,8 @@ pub struct Params {
     nice: AtomicI8,
     /// SCHED_RESET_ON_FORK.
     reset_on_fork: AtomicU8,
+    /// The urgency of who waits for something that it has; 0: nobody does.
+    lent: AtomicU8,
     affinity: AtomicU64,
     cpu: AtomicUsize,
     lag: AtomicI64,
@@ -60,6 +65,7 @@ impl Params {
             priority: AtomicU8::new(0),
             nice: AtomicI8::new(0),
             reset_on_fork: AtomicU8::new(0),
+            lent: AtomicU8::new(0),
             affinity: AtomicU64::new(u64::MAX),
             cpu: AtomicUsize::new(0),
             lag: AtomicI64::new(0),
@@ -143,7 +149,35 @@ impl Params {
         self.lag.store(lag, Relaxed);
     }
 
+    /// How urgent it is by itself: 1 to 40 for nice values from 19 to -20, more for real-time priorities.
+    fn own_urgency(&self) -> u8 {
+        match self.policy() {
+            Policy::Fifo | Policy::RoundRobin => FAIR_MOST + self.priority(),
+            Policy::Other | Policy::Batch => (20 - self.nice()).clamp(1, FAIR_MOST as i8) as u8,
+            Policy::Idle => 0,
+        }
+    }
+
+    /// How urgent it is, with what it was lent.
+    pub(crate) fn urgency(&self) -> u8 {
+        self.own_urgency().max(self.lent.load(Relaxed))
+    }
+
+    /// Lends it this urgency instead of what it was lent before; whether that makes a difference. Tell the scheduler afterwards.
+    pub(crate) fn lend(&self, urgency: u8) -> bool {
+        let before = self.urgency();
+        self.lent.store(urgency, Relaxed);
+        self.urgency() != before
+    }
+
     pub(super) fn class(&self) -> Class {
+        let lent = self.lent.load(Relaxed);
+        if lent > self.own_urgency() {
+            return match lent.checked_sub(FAIR_MOST) {
+                Some(priority) if priority > 0 => Class::RealTime { priority, round_robin: false },
+                _ => Class::Fair { weight: weight(20 - lent as i8), batch: false },
+            };
+        }
         match self.policy() {
             Policy::Fifo => Class::RealTime { priority: self.priority(), round_robin: false },
             Policy::RoundRobin => Class::RealTime { priority: self.priority(), round_robin: true },

@@ -274,6 +274,12 @@ impl Cx {
 
     fn enter_handler(&self, info: &SigInfo, action: &Action, fault: Option<Fault>) -> Result<()> {
         let task = self.task();
+        if task.rseq.load(core::sync::atomic::Ordering::Relaxed) != 0 {
+            self.rseq_interrupted();
+            if self.ended.get() {
+                return Ok(());
+            }
+        }
         let sp = self.regs().sp().0;
         let (old_mask, altstack) = {
             let mut signals = task.signals.lock();

@@ -13,6 +13,7 @@ use mm::MemoryObject;
 use super::{Content, PAGE, TmpInode};
 use crate::{
     Caller, DirSink, LocalFile, OpenFile, SeekFrom,
+    inotify::Mask,
     local::{FileOps, Wrote},
     types::{OpenFlags, Status, Time},
 };
@@ -42,6 +43,16 @@ impl TmpInode {
         let Time(then) = meta.accessed;
         if meta.accessed <= meta.modified || meta.accessed <= meta.changed || now.0 - then > DAY {
             meta.accessed = now;
+        }
+    }
+}
+
+impl TmpInode {
+    fn tell(&self, file: &LocalFile, what: Mask) {
+        if self.fs.watches.is_active()
+            && let Some(place) = file.place()
+        {
+            self.fs.watches.tell_at(&place, what);
         }
     }
 }
@@ -78,12 +89,13 @@ impl FileOps for TmpInode {
     fn read(&self, file: &LocalFile, _: &Caller, offset: u64, sink: &mut dyn Sink) -> TryResult<usize> {
         let tried = self.cache()?.read(offset, sink)?;
         self.accessed(file);
+        self.tell(file, Mask::ACCESS);
         Ok(tried)
     }
 
     fn write(
         &self,
-        _: &LocalFile,
+        file: &LocalFile,
         caller: &Caller,
         offset: u64,
         append: bool,
@@ -105,6 +117,7 @@ impl FileOps for TmpInode {
             && n > 0
         {
             self.written(caller);
+            self.tell(file, Mask::MODIFY);
         }
         Ok(tried.map(move |bytes| Wrote { bytes, end: offset + bytes as u64 }))
     }
@@ -208,6 +221,12 @@ impl FileOps for TmpInode {
 
     fn release(&self, file: &LocalFile) {
         let flags = file.flags();
+        let last = self.opens.fetch_sub(1, Ordering::Relaxed) == 1;
+        let writes = flags.contains(OpenFlags::WRITE);
+        self.tell(file, if writes { Mask::CLOSE_WRITE } else { Mask::CLOSE_NOWRITE });
+        if last {
+            self.check_gone();
+        }
         if flags.contains(OpenFlags::EXECUTE) {
             self.writers.fetch_add(1, Ordering::Relaxed);
         } else if flags.contains(OpenFlags::WRITE) && matches!(self.content, Content::Regular(_)) {

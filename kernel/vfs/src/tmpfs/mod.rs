@@ -6,7 +6,9 @@
 
 pub mod archive;
 mod dir;
+mod events;
 mod file;
+mod mount;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +18,7 @@ use alloc::{
 };
 use core::{
     any::Any,
-    sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
 };
 
 use base::{Errno, Error, ObjectId, Result, TryResult, wait::done};
@@ -27,13 +29,14 @@ use crate::{
     Caller, Device, Inode, OpenFile, Place, Vfs,
     caller::cap,
     inode::{NewNode, RenameFlags},
+    inotify::{Mask, Watches},
     local::LocalFile,
-    mounts::FsType,
     pipe::Pipe,
     socket::Address,
     types::{Access, FileKind, OpenFlags, SetAttr, Stat, StatFs, Status, Time},
 };
 use dir::Dir;
+pub use mount::TmpfsType;
 
 /// `TMPFS_MAGIC`.
 const MAGIC: u64 = 0x0102_1994;
@@ -53,6 +56,8 @@ pub struct Tmpfs {
     quota: Option<Arc<Quota>>,
     /// The most inodes.
     max_files: i64,
+    /// Who watches files here.
+    watches: Arc<Watches>,
 }
 
 /// What a file system may take, tmpfs(5).
@@ -100,6 +105,8 @@ pub struct TmpInode {
     content: Content,
     /// Opens for writing, less opens for execution: `ETXTBSY`.
     writers: AtomicI64,
+    /// How often it is open.
+    opens: AtomicU32,
     /// It is an unchanged file of the archive.
     base: AtomicBool,
 }
@@ -115,6 +122,7 @@ impl Tmpfs {
             changes: SpinLock::new(rank::DIRECTORY, ()),
             files: AtomicI64::new(0),
             quota: limits.bytes.map(|bytes| Arc::new(Quota::new(bytes.div_ceil(PAGE)))),
+            watches: vfs.watches.clone(),
             max_files: limits.files.map_or(i64::MAX, |n| i64::try_from(n).unwrap_or(i64::MAX)),
         });
         TmpInode::new(&fs, Content::Directory(Dir::new(Weak::new())), FileKind::Directory, mode, (0, 0))
@@ -165,6 +173,7 @@ impl TmpInode {
             ),
             content,
             writers: AtomicI64::new(0),
+            opens: AtomicU32::new(0),
             base: AtomicBool::new(false),
         })
     }
@@ -380,6 +389,9 @@ impl Inode for TmpInode {
                 other => return Ok(other),
             }
         }
+        if self.fs.watches.is_active() {
+            self.fs.tell(self.id, change.event());
+        }
         let now = self.fs.now();
         let mut meta = self.meta.lock();
         meta.mode = change.mode.unwrap_or(meta.mode);
@@ -427,11 +439,13 @@ impl Inode for TmpInode {
         }
         self.fs.check_files()?;
         let node = self.make(what, mode, (caller.uid, gid));
-        let _changes = self.fs.changes.lock();
+        let changes = self.fs.changes.lock();
         if dir.is_dead() {
             return Err(Errno::ENOENT.into());
         }
         self.insert(name, &node)?;
+        drop(changes);
+        self.tell_name(Mask::CREATE, name, &node);
         done(node)
     }
 
@@ -450,9 +464,12 @@ impl Inode for TmpInode {
         if target.kind == FileKind::Directory {
             return Err(Errno::EPERM.into());
         }
-        let _changes = self.fs.changes.lock();
+        let changes = self.fs.changes.lock();
         self.insert(name, &target)?;
         target.touch_links(1);
+        drop(changes);
+        self.fs.tell(target.id, Mask::ATTRIB);
+        self.tell_name(Mask::CREATE, name, &target);
         done(())
     }
 
@@ -480,6 +497,11 @@ impl Inode for TmpInode {
         }
         self.touch();
         drop(changes);
+        if !directory {
+            self.fs.tell(node.id, Mask::ATTRIB);
+        }
+        self.tell_name(Mask::DELETE, name, &node);
+        node.check_gone();
         done(())
     }
 
@@ -517,18 +539,18 @@ impl Inode for TmpInode {
         }
         let is_dir = |n: &Arc<Self>| n.kind == FileKind::Directory;
         if exchange {
-            let Some(there) = there else { return Err(Errno::ENOENT.into()) };
+            let Some(there) = &there else { return Err(Errno::ENOENT.into()) };
             if there.contains(self) {
                 return Err(inside);
             }
             from_dir.put(name, there.clone());
             to_dir.put(new_name, node.clone());
-            if !core::ptr::eq(self, Arc::as_ptr(&to)) && is_dir(&node) != is_dir(&there) {
+            if !core::ptr::eq(self, Arc::as_ptr(&to)) && is_dir(&node) != is_dir(there) {
                 let (gains, loses) = if is_dir(&node) { (&*to, self) } else { (self, &*to) };
                 gains.meta.lock().links += 1;
                 loses.meta.lock().links -= 1;
             }
-            for (n, parent) in [(&node, to.me.clone()), (&there, self.me.clone())] {
+            for (n, parent) in [(&node, to.me.clone()), (there, self.me.clone())] {
                 if let Content::Directory(dir) = &n.content {
                     dir.set_parent(parent);
                 }
@@ -561,6 +583,17 @@ impl Inode for TmpInode {
         self.touch();
         to.touch();
         drop(changes);
+        if self.fs.watches.is_active() {
+            let dir = if is_dir(&node) { Mask::ISDIR } else { Mask::empty() };
+            let cookie = self.fs.watches.cookie();
+            self.fs.watches.tell(self.id, Mask::MOVED_FROM | dir, cookie, name);
+            self.fs.watches.tell(to.id, Mask::MOVED_TO | dir, cookie, new_name);
+            if let Some(replaced) = there.filter(|_| !exchange) {
+                self.fs.tell(replaced.id, Mask::ATTRIB);
+                replaced.check_gone();
+            }
+            self.fs.tell(node.id, Mask::MOVE_SELF);
+        }
         done(())
     }
 
@@ -588,6 +621,7 @@ impl Inode for TmpInode {
         match &self.content {
             Content::Regular(_) => {
                 self.hold(flags)?;
+                self.opened(&place);
                 let file = LocalFile::new(self.fs.env.new_id(), self.clone(), place, flags, status);
                 if flags.contains(OpenFlags::TRUNCATE) && !flags.contains(OpenFlags::CREATED) {
                     let root = Caller { file_size_limit: u64::MAX, ..caller.clone() };
@@ -599,7 +633,10 @@ impl Inode for TmpInode {
                 }
                 done(file)
             }
-            Content::Directory(_) => done(LocalFile::new(self.fs.env.new_id(), self.clone(), place, flags, status)),
+            Content::Directory(_) => {
+                self.opened(&place);
+                done(LocalFile::new(self.fs.env.new_id(), self.clone(), place, flags, status))
+            }
             Content::Fifo(pipe) => pipe.open_fifo(self.fs.env.new_id(), flags, status, place),
             Content::Device(device) => {
                 let vfs = self.fs.vfs.upgrade().ok_or(Errno::ENXIO)?;
@@ -628,6 +665,10 @@ impl Inode for TmpInode {
             name_max: 255,
             flags: 0,
         })
+    }
+
+    fn tells(&self) -> bool {
+        true
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -691,63 +732,6 @@ pub fn memfd(vfs: &Arc<Vfs>, caller: &Caller, name: &[u8], seals: mm::Seals) -> 
     let place = vfs.anonymous(node.clone(), &label);
     let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::LARGE;
     node.hold(flags)?;
+    node.opened(&place);
     Ok(LocalFile::new(vfs.env().new_id(), node, place, flags, Status::empty()))
-}
-
-/// `tmpfs` for mount(2).
-#[derive(Debug)]
-pub struct TmpfsType(pub &'static str);
-
-impl FsType for TmpfsType {
-    fn name(&self) -> &str {
-        self.0
-    }
-
-    fn mount(&self, vfs: &Arc<Vfs>, _: &str, options: &str) -> Result<Arc<dyn Inode>> {
-        let (mut mode, mut owner) = (0o1777, (0, 0));
-        // Half of the memory, as on Linux, which counts one inode for each of these pages.
-        let half = hal::frame::stats().total as u64 / 2;
-        let mut limits = Limits { bytes: Some(half * PAGE), files: Some(half) };
-        // 0 is no limit.
-        let limit = |n: u64| (n != 0).then_some(n);
-        for option in options.split(',').filter(|o| !o.is_empty()) {
-            let bad = || Error::new(Errno::EINVAL, "unknown option of tmpfs");
-            let (key, value) = option.split_once('=').unwrap_or((option, ""));
-            match key {
-                "mode" => mode = u32::from_str_radix(value, 8).map_err(|_| bad())? & 0o7777,
-                "size" => limits.bytes = limit(parse_size(value).ok_or_else(bad)?),
-                "nr_blocks" => {
-                    limits.bytes = limit(parse_size(value).and_then(|n| n.checked_mul(PAGE)).ok_or_else(bad)?);
-                }
-                "nr_inodes" => limits.files = limit(parse_size(value).ok_or_else(bad)?),
-                "uid" => owner.0 = value.parse().map_err(|_| bad())?,
-                "gid" => owner.1 = value.parse().map_err(|_| bad())?,
-                // Advice about the sizes of pages; and what the flags of the mount say.
-                "huge" | "rw" | "ro" => {}
-                _ => return Err(bad()),
-            }
-        }
-        let root = Tmpfs::new(vfs, mode, limits);
-        {
-            let mut meta = root.meta.lock();
-            (meta.uid, meta.gid) = owner;
-        }
-        Ok(root)
-    }
-}
-
-fn parse_size(text: &str) -> Option<u64> {
-    let (digits, unit) = match text.char_indices().last()? {
-        (at, c) if c.is_ascii_alphabetic() || c == '%' => (text.get(..at)?, c),
-        _ => (text, ' '),
-    };
-    let n: u64 = digits.parse().ok()?;
-    match unit {
-        'k' | 'K' => n.checked_mul(1 << 10),
-        'm' | 'M' => n.checked_mul(1 << 20),
-        'g' | 'G' => n.checked_mul(1 << 30),
-        '%' => Some(hal::frame::stats().total as u64 * PAGE / 100 * n.min(100)),
-        ' ' => Some(n),
-        _ => None,
-    }
 }

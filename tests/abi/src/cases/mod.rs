@@ -9,16 +9,20 @@ mod fd;
 mod file;
 mod futex;
 mod ids;
+mod inotify;
+mod ipc;
 mod job;
 mod memory;
 mod misc;
 mod more;
 mod old;
+mod pi;
 mod pidfd;
 mod pipe;
 mod poll;
 mod process;
 mod procfs;
+pub mod rseq;
 mod signal;
 mod socket;
 mod time;
@@ -52,6 +56,10 @@ pub fn all() -> Vec<Case> {
         misc::CASES,
         old::CASES,
         more::CASES,
+        inotify::CASES,
+        ipc::CASES,
+        pi::CASES,
+        rseq::CASES,
         ids::CASES,
         pidfd::CASES,
     ];
