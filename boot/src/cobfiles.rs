@@ -219,6 +219,16 @@ impl Entry for Control {
     }
 }
 
+/// How the CPUs of this kernel rest.
+fn idle(kernel: &task::Kernel) -> String {
+    let mut text = String::from("cpu idle_ms wakeups\n");
+    for slot in 0..hal::cpu::count() {
+        let times = kernel.sched.cpu_times(slot);
+        let _ = writeln!(text, "{} {} {}", hal::cpu::global_id(slot), times.idle / MS, times.wakeups);
+    }
+    text
+}
+
 /// Fills `/proc/cob`.
 pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster, trees: &procfs::Trees) {
     let me = KernelId { index: facts.info.index, incarnation: facts.info.incarnation };
@@ -246,6 +256,9 @@ pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster
         format!("lent {lent}\nheld {held}\nsubscriptions {subscriptions}\nwatched {watched}\nworking {working}\n")
     });
     trees.cob.text("plan", move || text.clone());
+    trees.cob.file("measure", cluster::measure::Measure::new(kernel, &cluster.peers, &facts.plan));
+    let resting = kernel.clone();
+    trees.cob.text("idle", move || idle(&resting));
     trees.cob.file("control", Control(machine.clone()));
     #[cfg(debug_assertions)]
     trees.cob.file("selftest", crate::selftest::SelfTest { kernel: kernel.clone(), facts: facts.clone() });

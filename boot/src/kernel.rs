@@ -44,6 +44,33 @@ impl Hooks for Lent {
             peers.doorbell();
         }
     }
+
+    fn idle(&self, has_work: &dyn Fn() -> bool) -> bool {
+        match crate::member::peers() {
+            Some(peers) => peers.links().idle(&Cpu(has_work)),
+            None => {
+                hal::cpu::idle_wait();
+                true
+            }
+        }
+    }
+}
+
+/// This CPU, as the links may use it while it has nothing to do.
+struct Cpu<'a>(&'a dyn Fn() -> bool);
+
+impl link::polling::IdleCpu for Cpu<'_> {
+    fn has_work(&self) -> bool {
+        (self.0)()
+    }
+
+    fn breathe(&self) {
+        hal::cpu::breathe();
+    }
+
+    fn sleep(&self) {
+        hal::cpu::idle_wait();
+    }
 }
 
 /// Makes the kernel: everything but files and peers. Interrupts are not let in before [`run`].

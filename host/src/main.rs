@@ -116,6 +116,18 @@ enum BenchWhat {
         /// Only these rows.
         rows: Vec<String>,
     },
+    /// The time to a prompt, and to eight joined kernels, against Linux with eight CPUs.
+    Boot {
+        /// How many interleaved pairs of boots; the medians count.
+        #[arg(long, default_value_t = 7)]
+        pairs: usize,
+    },
+    /// Messages between two kernels, against what lies under them.
+    Link {
+        /// How many runs; the medians count.
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
+    },
 }
 
 #[derive(Subcommand)]
@@ -185,6 +197,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             test::test(&root, depth, filter)
         }
         Command::Bench { what: BenchWhat::Micro { wall, rows } } => bench::micro::micro(&root, wall, &rows),
+        Command::Bench { what: BenchWhat::Boot { pairs } } => bench::boot::boot(&root, pairs.max(1)),
+        Command::Bench { what: BenchWhat::Link { runs } } => bench::link::link(&root, runs.max(1)),
         Command::Sim { args } => inspect::sim(&root, &args),
         Command::Lint => lint::lint(&root),
         Command::Doctor => doctor::doctor(&root),

@@ -44,9 +44,10 @@ impl Counters {
     }
 }
 
+/// One counts at a time: whoever has the peer's queue (sent) or drains the rings (received).
 fn bump(count: &Count, bytes: usize) {
-    count.messages.fetch_add(1, Ordering::Relaxed);
-    count.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    count.messages.store(count.messages.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    count.bytes.store(count.bytes.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
 }
 
 /// A copy of the counts of one lane.

@@ -1,8 +1,9 @@
 //! The echo service: sends back what it gets; and what measurements build on: round trips through the complete path.
 
 use alloc::{boxed::Box, sync::Arc};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use linux_abi::Errno;
 use wire::{
     KernelId, ObjectId,
     test::{Echo, EchoReply},
@@ -25,53 +26,42 @@ impl Handler for EchoService {
     }
 }
 
-/// Makes `count` round trips to a polling peer, one after the other, polling too; `each` gets the nanoseconds of every one. Stops at the first
-/// that fails.
+/// Makes `count` round trips to a peer, one after the other, polling. `go_on` is asked between polls; when it says no the rest is left out.
 ///
 /// # Errors
-/// What the request ended with: `EHOSTDOWN`, `ETIMEDOUT`, …
+/// `EIO` if a request failed, `ETIMEDOUT` if not all were answered, `EBUSY` if another CPU receives.
 pub fn round_trips(
-    links: &Arc<Links>,
+    links: &Links,
     peer: KernelId,
-    count: usize,
+    count: u64,
     payload: &[u8],
-    now: impl Fn() -> u64,
-    mut each: impl FnMut(u64),
+    deadline: u64,
+    mut go_on: impl FnMut() -> bool,
 ) -> Result<()> {
-    /// A round trip under way, answered, failed.
-    const WAITING: u64 = 0;
-    const ANSWERED: u64 = 1;
-    const FAILED: u64 = 2;
-
-    let state = Arc::new(AtomicU64::new(WAITING));
-    for value in 0..count as u64 {
-        state.store(WAITING, Ordering::Relaxed);
-        let start = now();
-        let done = state.clone();
-        let then = Box::new(move |_: &Links, answer: Result<Incoming<'_>>| {
-            let end = if answer.is_ok() { ANSWERED } else { FAILED };
-            done.store(end, Ordering::Release);
-        });
-        links.request(peer, ObjectId::NONE, &Echo { value }, payload, start + 1_000_000_000, then);
-        while state.load(Ordering::Acquire) == WAITING {
-            links.poll(1);
-            if now() > start + 2_000_000_000 {
-                break;
+    let ended = Arc::new((AtomicU64::new(0), AtomicBool::new(false)));
+    let mut asked = 0;
+    let polled = links.watch(|_| {
+        if ended.0.load(Ordering::Acquire) == asked {
+            if asked == count || ended.1.load(Ordering::Relaxed) {
+                return false;
             }
+            let done = ended.clone();
+            let then = Box::new(move |_: &Links, answer: Result<Incoming<'_>>| {
+                if answer.is_err() {
+                    done.1.store(true, Ordering::Relaxed);
+                }
+                done.0.fetch_add(1, Ordering::Release);
+            });
+            asked += 1;
+            links.request(peer, ObjectId::NONE, &Echo { value: asked }, payload, deadline, then);
         }
-        if state.load(Ordering::Acquire) != ANSWERED {
-            return Err(crate::Error::new(linux_abi::Errno::ETIMEDOUT, "no echo", peer));
-        }
-        each(now() - start);
+        go_on()
+    });
+    let error = |errno, why| Err(crate::Error::new(errno, why, peer));
+    match (polled, ended.1.load(Ordering::Relaxed)) {
+        (false, _) => error(Errno::EBUSY, "another CPU receives"),
+        (_, true) => error(Errno::EIO, "an echo failed"),
+        _ if ended.0.load(Ordering::Relaxed) < count => error(Errno::ETIMEDOUT, "no echo"),
+        _ => Ok(()),
     }
-    while links.receive(64) {}
-    Ok(())
-}
-
-/// Answers echoes by polling, until `until` on the clock `now`.
-pub fn serve(links: &Links, now: impl Fn() -> u64, until: u64) {
-    while now() < until {
-        links.poll(16);
-    }
-    while links.receive(64) {}
 }

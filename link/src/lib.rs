@@ -4,7 +4,7 @@
 //! [`shm`] (a channel made of these; [`transport`] is what every kind of channel offers), [`requests`] (what waits for an answer), and
 //! [`Links`]: all links of one kernel, with the dispatch to the services ([`Handler`]).
 //!
-//! [`window`] puts them on the memory and the bells that `hal` gives.
+//! [`polling`] says how long a CPU with nothing to do listens before it sleeps. [`window`] puts all of it on the memory and the bells that `hal` gives.
 //!
 //! The receive path runs from the doorbell interrupt or while polling; a handler never sleeps (contract C1).
 #![no_std]
@@ -19,7 +19,9 @@ pub mod links;
 pub mod lock;
 pub mod memory;
 pub mod peer;
+pub mod polling;
 pub mod porch;
+mod receive;
 pub mod requests;
 pub mod ring;
 pub mod service;

@@ -1,8 +1,9 @@
 //! All links of one kernel: send, request, receive.
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use hal::sync::Once;
 use linux_abi::Errno;
 use wire::{
     FLAG_REPLY, FLAG_REQUEST, Header, KernelId, Kind, Lane, MAX_BODY, MAX_KERNELS, Malformed, Message, ObjectId,
@@ -16,6 +17,8 @@ use crate::{
     hello,
     lock::{LINK, LINK_REQUESTS, Lock, ReadMostly},
     peer::Peer,
+    polling::Polling,
+    receive::Receiver,
     requests::{Asked, Requests},
     service::{AnswerTo, Guilt, Handler, Hooks, Incoming},
     transport::{Carrier, SendError},
@@ -37,7 +40,7 @@ pub(crate) struct Waiting {
     /// What is needed to ask again elsewhere.
     lane: Lane,
     header: Header,
-    body: Vec<u8>,
+    body: Arc<[u8]>,
     hops: u8,
 }
 
@@ -61,28 +64,21 @@ struct Paused {
 pub struct Links {
     me: KernelId,
     hooks: Arc<dyn Hooks>,
-    carriers: Vec<Arc<dyn Carrier>>,
-    peers: ReadMostly<[Option<Arc<Peer>>; MAX_KERNELS]>,
-    handlers: ReadMostly<[Option<Arc<dyn Handler>>; FAMILY_SLOTS]>,
+    pub(crate) carriers: Vec<Arc<dyn Carrier>>,
+    pub(crate) peers: ReadMostly<[Option<Arc<Peer>>; MAX_KERNELS]>,
+    handlers: [Once<Arc<dyn Handler>>; FAMILY_SLOTS],
     requests: Lock<Requests<Waiting>>,
     paused: Lock<Vec<Paused>>,
     epoch: AtomicU32,
     trace: AtomicU64,
-    receiving: Lock<Option<Receiver>>,
-    again: AtomicBool,
+    pub(crate) receiving: Lock<Option<Box<Receiver>>>,
+    pub(crate) again: AtomicBool,
+    pub(crate) polling: Polling,
+    /// Messages that were taken out of rings.
+    pub(crate) taken: AtomicU64,
     /// Who waits for the last request to end.
     quiet: Lock<Vec<Box<dyn FnOnce() + Send>>>,
     awaited: AtomicBool,
-}
-
-/// What only who drains the rings uses.
-#[derive(Default)]
-struct Receiver {
-    buffer: Vec<u8>,
-    /// Peers whose rings may have something, as bits.
-    active: u64,
-    /// Where the next round begins, so that no peer starves another.
-    turn: u32,
 }
 
 impl Links {
@@ -93,15 +89,17 @@ impl Links {
             hooks,
             carriers,
             peers: ReadMostly::new([const { None }; MAX_KERNELS]),
-            handlers: ReadMostly::new([const { None }; FAMILY_SLOTS]),
+            handlers: [const { Once::new() }; FAMILY_SLOTS],
             requests: Lock::ranked(LINK_REQUESTS, Requests::new()),
             paused: Lock::ranked(LINK_REQUESTS, Vec::new()),
             epoch: AtomicU32::new(0),
             trace: AtomicU64::new(0),
-            receiving: Lock::ranked(LINK, Some(Receiver::default())),
+            receiving: Lock::ranked(LINK, Some(Box::default())),
             again: AtomicBool::new(false),
             quiet: Lock::ranked(LINK_REQUESTS, Vec::new()),
             awaited: AtomicBool::new(false),
+            polling: Polling::default(),
+            taken: AtomicU64::new(0),
         }
     }
 
@@ -133,17 +131,11 @@ impl Links {
     /// Registers the service that handles a family of messages. `false` if there is no such family or it has its service.
     pub fn register(&self, family: &'static str, handler: Arc<dyn Handler>) -> bool {
         let Some(family) = wire::FAMILIES.iter().find(|f| f.name == family) else { return false };
-        match self.handlers.write().get_mut(usize::from(family.first >> 8)) {
-            Some(slot @ None) => {
-                *slot = Some(handler);
-                true
-            }
-            _ => false,
-        }
+        self.handlers.get(usize::from(family.first >> 8)).is_some_and(|slot| slot.set(handler).is_ok())
     }
 
-    fn handler(&self, kind: u16) -> Option<Arc<dyn Handler>> {
-        self.handlers.read().get(usize::from(kind >> 8))?.clone()
+    fn handler(&self, kind: u16) -> Option<&Arc<dyn Handler>> {
+        self.handlers.get(usize::from(kind >> 8))?.get()
     }
 
     /// The link to a kernel, if it is open.
@@ -232,15 +224,31 @@ impl Links {
     }
 
     fn post<M: Message>(&self, to: KernelId, way: Way, message: &M, payload: &[u8]) -> Result<()> {
-        let spec = M::SPEC;
-        let mut fixed = [0; 512];
-        if payload.len() > spec.payload || spec.fixed > fixed.len() {
-            return Err(Error::new(Errno::EMSGSIZE, "longer than the type allows", to).about(spec.number));
+        self.post_to(&*self.connect(to)?, way, message, payload)
+    }
+
+    fn post_to<M: Message>(&self, peer: &Peer, way: Way, message: &M, payload: &[u8]) -> Result<()> {
+        // Most are short, and zeroing what is not used takes longer than the rest.
+        if M::SPEC.fixed <= 64 {
+            self.post_with::<M, 64>(peer, way, message, payload)
+        } else {
+            self.post_with::<M, 512>(peer, way, message, payload)
         }
+    }
+
+    fn post_with<M: Message, const N: usize>(&self, peer: &Peer, way: Way, message: &M, payload: &[u8]) -> Result<()> {
+        let spec = M::SPEC;
+        if payload.len() > spec.payload || spec.fixed > N {
+            return Err(Error::new(Errno::EMSGSIZE, "longer than the type allows", peer.id).about(spec.number));
+        }
+        let mut fixed = [0; N];
         let n = message.encode(&mut fixed);
-        let peer = self.connect(to)?;
         let header = self.header::<M>(way, n, payload.len());
-        self.put(&peer, way.lane, &header, &[fixed.get(..n).unwrap_or_default(), payload])
+        let fixed = fixed.get(..n).unwrap_or_default();
+        if payload.is_empty() {
+            return self.put(peer, way.lane, &header, &[fixed]);
+        }
+        self.put(peer, way.lane, &header, &[fixed, payload])
     }
 
     /// Sends an event to an object of a peer (or to the service itself: [`ObjectId::NONE`]). Returns at once; it is delivered unless the peer dies.
@@ -265,15 +273,17 @@ impl Links {
         then: Then,
     ) -> u64 {
         let spec = M::SPEC;
-        let mut body = alloc::vec![0; spec.fixed];
-        let n = message.encode(&mut body);
-        body.extend_from_slice(payload);
+        let mut bytes = Vec::with_capacity(spec.fixed + payload.len());
+        bytes.resize(spec.fixed, 0);
+        let n = message.encode(&mut bytes);
+        bytes.extend_from_slice(payload);
+        let body: Arc<[u8]> = bytes.into();
         let way = Way { lane: spec.lane, object, request: 0, flags: FLAG_REQUEST };
-        let header = self.header::<M>(way, n, payload.len());
+        let mut header = self.header::<M>(way, n, payload.len());
         let asked = Asked { peer: to, object, kind: spec.number, deadline };
         let begun = {
             let mut requests = self.requests.lock();
-            let waiting = Waiting { then, lane: spec.lane, header, body, hops: 0 };
+            let waiting = Waiting { then, lane: spec.lane, header, body: body.clone(), hops: 0 };
             requests.begin(asked, waiting)
         };
         let Some(id) = begun else { return 0 };
@@ -281,7 +291,8 @@ impl Links {
         if payload.len() > spec.payload {
             self.fail(id, Error::new(Errno::EMSGSIZE, "longer than the type allows", to).about(spec.number));
         } else {
-            self.ask(id);
+            header.request = id;
+            self.ask_with(id, to, spec.lane, &header, &body);
         }
         id
     }
@@ -297,13 +308,19 @@ impl Links {
                 (asked.peer, waiting.lane, waiting.header, waiting.body.clone())
             })
         };
-        let Some((to, lane, header, body)) = taken else { return };
-        let sent = self.connect(to).and_then(|peer| self.put(&peer, lane, &header, &[&body]));
+        if let Some((to, lane, header, body)) = taken {
+            self.ask_with(id, to, lane, &header, &body);
+        }
+    }
+
+    fn ask_with(&self, id: u64, to: KernelId, lane: Lane, header: &Header, body: &[u8]) {
+        let sent = self.connect(to).and_then(|peer| {
+            self.put(&peer, lane, header, &[body])?;
+            // It died between the send and now: `peer_down` may have run before the request was in the table.
+            if peer.is_down() { Err(Error::down(to)) } else { Ok(()) }
+        });
         if let Err(error) = sent {
             self.fail(id, error);
-        } else if self.peer(to).is_none() {
-            // It died between the send and now: `peer_down` may have run before the request was in the table.
-            self.fail(id, Error::down(to));
         }
     }
 
@@ -364,11 +381,9 @@ impl Links {
     /// `EHOSTDOWN` if the asker died: undo what the answer would have granted.
     pub fn answer<M: Message>(&self, to: AnswerTo, message: &M, payload: &[u8]) -> Result<()> {
         debug_assert!(M::SPEC.kind == Kind::Reply);
-        if self.peer(to.peer).is_none() {
-            return Err(Error::down(to.peer));
-        }
+        let peer = self.peer(to.peer).ok_or(Error::down(to.peer))?;
         let way = Way { lane: M::SPEC.lane, object: to.object, request: to.request, flags: FLAG_REPLY };
-        self.post(to.peer, way, message, payload)
+        self.post_to(&peer, way, message, payload)
     }
 
     /// Answers a request with an errno.
@@ -392,146 +407,12 @@ impl Links {
         let _ = self.answer(to, &Cancelled {}, &[]);
     }
 
-    // -- receiving -------------------------------------------------------------------------------------------------
-
-    /// Handles what came, from the doorbell interrupt. At most `budget` messages; `true` if there may be more (call again soon: nobody
-    /// rings for those). If another CPU is at it, that one goes on for us.
-    pub fn receive(&self, budget: usize) -> bool {
-        self.receive_and(budget, true)
-    }
-
-    /// As [`Links::receive`], and peers do not ring afterwards: the caller polls again at once, and calls [`Links::receive`] when it stops.
-    pub fn poll(&self, budget: usize) -> bool {
-        self.receive_and(budget, false)
-    }
-
-    fn receive_and(&self, budget: usize, sleep: bool) -> bool {
-        loop {
-            // Taken out while it is used: handlers run without any lock held.
-            let taken = self.receiving.lock().take();
-            let Some(mut receiver) = taken else {
-                self.again.store(true, Ordering::Relaxed);
-                fence(Ordering::SeqCst);
-                // The other may have finished before it saw the flag.
-                if self.receiving.lock().is_none() {
-                    return false;
-                }
-                continue;
-            };
-            self.again.store(false, Ordering::Relaxed);
-            let more = self.drain(&mut receiver, budget, sleep);
-            *self.receiving.lock() = Some(receiver);
-            fence(Ordering::SeqCst);
-            if more || !self.again.load(Ordering::Relaxed) {
-                return more;
-            }
-        }
-    }
-
-    fn drain(&self, receiver: &mut Receiver, budget: usize, sleep: bool) -> bool {
-        for carrier in &self.carriers {
-            carrier.begin();
-        }
-        let mut left = budget;
-        loop {
-            self.look_for_pending(receiver);
-            if left == 0 {
-                return true;
-            }
-            if self.receive_one(receiver) {
-                left -= 1;
-                continue;
-            }
-            // Nothing in any active ring: tell the producers, and sleep unless something came.
-            self.rest(receiver);
-            if !sleep || self.carriers.iter().all(|carrier| carrier.end()) {
-                return false;
-            }
-        }
-    }
-
-    fn look_for_pending(&self, receiver: &mut Receiver) {
-        for carrier in &self.carriers {
-            let mut pending = carrier.take_pending();
-            while pending != 0 {
-                let index = pending.trailing_zeros();
-                pending &= pending - 1;
-                if let Some(peer) = self.attend(&**carrier, index as u16) {
-                    Counters::add(&peer.counters.polls);
-                    receiver.active |= 1 << index;
-                }
-            }
-        }
-    }
-
-    /// The peer poked: open the link if it is new, serve its wants, send what waited for room.
-    fn attend(&self, carrier: &dyn Carrier, index: u16) -> Option<Arc<Peer>> {
-        self.hooks.poked(index);
-        let open = self.peers.read().get(usize::from(index))?.clone().filter(|p| !p.is_down());
-        let peer = match open {
-            Some(peer) => {
-                peer.transport.attend();
-                peer
-            }
-            None => self.connect(carrier.present(index)?).ok()?,
-        };
-        if let Err(lane) = peer.flush()
-            && peer.break_lane(lane)
-        {
-            self.hooks.guilty(peer.id, Guilt::Lane(lane));
-        }
-        Some(peer)
-    }
-
-    /// Handles one message of the most urgent lane that has one, whoever sent it.
-    fn receive_one(&self, receiver: &mut Receiver) -> bool {
-        for lane in Lane::ALL {
-            // Peers after the one that was served last come first.
-            let rotated = receiver.active.rotate_right(receiver.turn);
-            let mut left = rotated;
-            while left != 0 {
-                let index = (left.trailing_zeros() + receiver.turn) % MAX_KERNELS as u32;
-                left &= left - 1;
-                let peer = self.peers.read().get(index as usize).and_then(Clone::clone);
-                let Some(peer) = peer.filter(|p| !p.is_down()) else {
-                    receiver.active &= !(1 << index);
-                    continue;
-                };
-                match peer.transport.receive(lane, &mut receiver.buffer) {
-                    Ok(true) => {
-                        receiver.turn = (index + 1) % MAX_KERNELS as u32;
-                        self.take(&peer, lane, &receiver.buffer);
-                        return true;
-                    }
-                    Ok(false) => {}
-                    Err(crate::ring::Corrupt) => {
-                        if peer.break_lane(lane) {
-                            self.hooks.guilty(peer.id, Guilt::Lane(lane));
-                        }
-                    }
-                }
-            }
-        }
-        false
-    }
-
-    fn rest(&self, receiver: &mut Receiver) {
-        let mut active = core::mem::take(&mut receiver.active);
-        while active != 0 {
-            let index = active.trailing_zeros() as usize;
-            active &= active - 1;
-            let peer = self.peers.read().get(index).and_then(Clone::clone);
-            if let Some(peer) = peer.filter(|p| !p.is_down())
-                && peer.transport.rest()
-            {
-                Counters::add(&peer.counters.doorbells);
-            }
-        }
-    }
+    // -- what came ---------------------------------------------------------------------------------------------------
 
     /// Checks one message and hands it on.
-    fn take(&self, peer: &Peer, lane: Lane, bytes: &[u8]) {
+    pub(crate) fn take(&self, peer: &Peer, lane: Lane, bytes: &[u8]) {
         peer.counters.received(lane, bytes.len());
+        self.taken.store(self.taken.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let (header, body) = match Header::parse(bytes) {
             Ok(parsed) => parsed,
             Err(what) => return self.blame(peer.id, Error::malformed(what, 0, peer.id)),

@@ -24,6 +24,26 @@ pub trait Memory: Send + Sync {
     fn store64(&self, at: usize, value: u64);
     /// Stores `new` if the word is `old`; answers what it was. Only for the fence word, and only on coherent memory.
     fn swap64(&self, at: usize, old: u64, new: u64) -> u64;
+    /// Loads words, each acquire.
+    fn load_words(&self, at: usize, out: &mut [u64]) {
+        for (i, word) in out.iter_mut().enumerate() {
+            *word = self.load64(at + 8 * i);
+        }
+    }
+    /// Copies words in, in no order.
+    fn write_words(&self, at: usize, words: &[u64]) {
+        for (i, word) in words.iter().enumerate() {
+            self.write(at + 8 * i, &word.to_le_bytes());
+        }
+    }
+    /// Copies words out, in no order.
+    fn read_words(&self, at: usize, out: &mut [u64]) {
+        for (i, word) in out.iter_mut().enumerate() {
+            let mut bytes = [0; 8];
+            self.read(at + 8 * i, &mut bytes);
+            *word = u64::from_le_bytes(bytes);
+        }
+    }
     /// Copies bytes out, in no order.
     fn read(&self, at: usize, out: &mut [u8]);
     /// Copies bytes in, in no order.

@@ -28,6 +28,7 @@ pub struct Peer {
     waiting: Lock<[VecDeque<Packed>; LANES]>,
     /// Types that are not spoken with it, sorted.
     refused: Lock<Vec<u16>>,
+    refuses: AtomicBool,
     down: AtomicBool,
     /// Lanes whose rings are broken, as bits.
     broken: AtomicU64,
@@ -42,6 +43,7 @@ impl Peer {
             transport,
             waiting: Lock::ranked(LINK_QUEUE, [const { VecDeque::new() }; LANES]),
             refused: Lock::ranked(LINK_QUEUE, Vec::new()),
+            refuses: AtomicBool::new(false),
             down: AtomicBool::new(false),
             broken: AtomicU64::new(0),
             heard: AtomicU64::new(0),
@@ -53,8 +55,9 @@ impl Peer {
         self.heard.load(Ordering::Relaxed)
     }
 
+    /// Called by who drains the rings.
     pub(crate) fn hear(&self) {
-        self.heard.fetch_add(1, Ordering::Relaxed);
+        self.heard.store(self.heard.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     pub(crate) fn is_down(&self) -> bool {
@@ -80,11 +83,12 @@ impl Peer {
         if let Err(at) = refused.binary_search(&kind) {
             refused.insert(at, kind);
         }
+        self.refuses.store(true, Ordering::Release);
     }
 
     /// Whether a message type is not spoken with this peer.
     pub fn refuses(&self, kind: u16) -> bool {
-        self.refused.lock().binary_search(&kind).is_ok()
+        self.refuses.load(Ordering::Acquire) && self.refused.lock().binary_search(&kind).is_ok()
     }
 
     /// Sends, or keeps the message until there is room. The order within a lane is kept.

@@ -3,7 +3,7 @@
 //! ```text
 //! 0x000  magic u64 · layout u32, index u32 · incarnation u64 · state u64 · beat u64      written by the owner
 //! 0x028  since u64: when it became a member · ended u64: when it began to die (0: not)    written by the owner, on the machine's clock
-//! 0x040  polling u64                                                                      written by the owner
+//! 0x040  polling u64 · watched u64: the peers whose rings the owner polls, as bits          written by the owner
 //! 0x080  fence word u64                                                                   compare-exchange by whoever wants to fence the owner
 //! 0x0c0  hold u64: a debugger stops the clock of suspicion while it is not 0              written by the owner (or a debugger)
 //! 0x100  pending, a byte per peer: "I sent you something"                                 written by that peer (1) and the owner (0)
@@ -35,6 +35,7 @@ const BEAT: usize = 0x20;
 const SINCE: usize = 0x28;
 const ENDED: usize = 0x30;
 const POLLING: usize = 0x40;
+const WATCHED: usize = 0x48;
 const FENCE: usize = 0x80;
 const HOLD: usize = 0xc0;
 const PENDING: usize = 0x100;
@@ -98,6 +99,7 @@ impl<M: Memory> Porch<M> {
         m.store64(SINCE, 0);
         m.store64(ENDED, 0);
         m.store64(POLLING, 0);
+        m.store64(WATCHED, 0);
         m.store64(HOLD, 0);
         m.write(REASON, &[0; REASON_LEN]);
         for peer in 0..MAX_KERNELS {
@@ -236,10 +238,31 @@ impl<M: Memory> Porch<M> {
         m.load64(POLLING) == 0
     }
 
+    /// A sender has pushed a message into an open lane; `true` if the owner sleeps and its bell must be rung. If the owner polls the rings of this
+    /// sender it needs no pending byte: either it sees the message, or we see that it has stopped.
+    pub fn announce(&self, sender: u16) -> bool {
+        self.0.fence();
+        self.0.refresh(WATCHED, 8);
+        if usize::from(sender) < MAX_KERNELS && self.0.load64(WATCHED) & 1 << sender != 0 {
+            return false;
+        }
+        self.poke(sender)
+    }
+
+    /// The owner polls the rings of these peers from now on. Whoever is no longer among them is looked at once more after this.
+    pub fn watch(&self, peers: u64) {
+        self.0.store64(WATCHED, peers);
+        self.0.publish(WATCHED, 8);
+        self.0.fence();
+    }
+
     /// The owner is about to drain its rings: nobody needs to ring.
     pub fn begin_polling(&self) {
-        self.0.store64(POLLING, 1);
-        self.0.publish(POLLING, 8);
+        // Only the owner writes it; a store for nothing would take the line away from senders.
+        if self.0.load64(POLLING) == 0 {
+            self.0.store64(POLLING, 1);
+            self.0.publish(POLLING, 8);
+        }
     }
 
     /// The owner has drained its rings and wants to sleep. `false`: something came, it polls again.
@@ -254,18 +277,23 @@ impl<M: Memory> Porch<M> {
         true
     }
 
+    fn pending(&self) -> [u64; MAX_KERNELS / 8] {
+        let mut words = [0; MAX_KERNELS / 8];
+        self.0.refresh(PENDING, MAX_KERNELS);
+        self.0.load_words(PENDING, &mut words);
+        words
+    }
+
     /// Whether somebody sent something that was not looked at.
     pub fn has_pending(&self) -> bool {
-        self.0.refresh(PENDING, MAX_KERNELS);
-        (0..MAX_KERNELS / 8).any(|word| self.0.load64(PENDING + 8 * word) != 0)
+        self.pending().iter().any(|word| *word != 0)
     }
 
     /// Clears the pending bytes and says whose were set, as bits. What those peers sent is looked at afterwards.
     pub fn take_pending(&self) -> u64 {
-        self.0.refresh(PENDING, MAX_KERNELS);
         let mut set = 0;
-        for word in 0..MAX_KERNELS / 8 {
-            let bytes = self.0.load64(PENDING + 8 * word).to_le_bytes();
+        for (word, bytes) in self.pending().into_iter().enumerate().filter(|(_, bytes)| *bytes != 0) {
+            let bytes = bytes.to_le_bytes();
             for (i, _) in bytes.iter().enumerate().filter(|(_, b)| **b != 0) {
                 let peer = word * 8 + i;
                 self.0.store8(PENDING + peer, 0);
@@ -398,6 +426,19 @@ mod tests {
         assert_eq!(porch.take_pending(), 1 << 1);
         assert!(porch.end_polling());
         assert!(!porch.poke(200), "there is no such kernel");
+    }
+
+    #[test]
+    fn who_is_watched_need_not_poke() {
+        let porch = Porch(HeapMemory::new(SIZE));
+        porch.open(B);
+        porch.begin_polling();
+        porch.watch(1 << 1);
+        assert!(!porch.announce(1) && !porch.announce(2));
+        assert_eq!(porch.take_pending(), 1 << 2, "its rings are polled anyway");
+        porch.watch(0);
+        assert!(!porch.announce(1));
+        assert!(!porch.end_polling(), "it poked");
     }
 
     #[test]

@@ -44,8 +44,10 @@ const fn capacity(len: usize) -> u64 {
     (len.saturating_sub(OVERHEAD) / LINE * LINE) as u64
 }
 
-fn data_at(position: u64, capacity: u64) -> usize {
-    OVERHEAD + (position % capacity) as usize
+/// The place `by` bytes after `at`, at most once around. Kept beside positions: a division costs as much as the rest of a look.
+const fn ahead(at: usize, by: usize, capacity: u64) -> usize {
+    let next = at + by;
+    if next >= OVERHEAD + capacity as usize { next - capacity as usize } else { next }
 }
 
 /// The sending end.
@@ -54,6 +56,8 @@ pub struct Producer<M> {
     memory: M,
     capacity: u64,
     written: u64,
+    /// Where the next record begins.
+    at: usize,
     /// What the consumer said last.
     read: u64,
     /// We said that we wait for room.
@@ -64,7 +68,14 @@ impl<M: Memory> Producer<M> {
     /// The sending end of a fresh (zeroed) ring. `None` if the memory is too small for three lines of data.
     pub fn new(memory: M) -> Option<Self> {
         let capacity = capacity(memory.size());
-        (capacity >= 3 * LINE as u64).then_some(Self { memory, capacity, written: 0, read: 0, starved: false })
+        (capacity >= 3 * LINE as u64).then_some(Self {
+            memory,
+            capacity,
+            written: 0,
+            at: OVERHEAD,
+            read: 0,
+            starved: false,
+        })
     }
 
     /// The longest record that fits.
@@ -117,20 +128,25 @@ impl<M: Memory> Producer<M> {
         if self.starved {
             self.say_starved(false);
         }
-        let after = data_at(self.written + total, self.capacity);
+        let word_at = self.at;
+        let after = ahead(word_at, total as usize, self.capacity);
         self.memory.store64(after, 0);
         self.memory.publish(after, 8);
-        let word_at = data_at(self.written, self.capacity);
-        self.memory.write(word_at + 8, &head[8..]);
-        let mut position = self.written + LINE as u64;
-        for part in parts {
-            self.copy_in(position, part);
-            position += part.len() as u64;
+        let mut words = [0; LINE / 8];
+        for (word, bytes) in words.iter_mut().zip(head.chunks_exact(8)) {
+            *word = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
         }
-        self.publish_data(self.written, len as u64);
+        self.memory.write_words(word_at + 8, &words[1..]);
+        let mut at = ahead(word_at, LINE, self.capacity);
+        for part in parts {
+            self.copy_in(at, part);
+            at = ahead(at, part.len(), self.capacity);
+        }
+        self.publish_data(word_at, len);
         self.memory.store64(word_at, word_of(self.written + LINE as u64, len));
         self.memory.publish(word_at, 8);
         self.written += total;
+        self.at = after;
         Ok(())
     }
 
@@ -140,8 +156,7 @@ impl<M: Memory> Producer<M> {
         self.starved = starved;
     }
 
-    fn copy_in(&self, position: u64, bytes: &[u8]) {
-        let at = data_at(position, self.capacity);
+    fn copy_in(&self, at: usize, bytes: &[u8]) {
         let to_end = OVERHEAD + self.capacity as usize - at;
         let (first, second) = bytes.split_at(bytes.len().min(to_end));
         self.memory.write(at, first);
@@ -150,13 +165,12 @@ impl<M: Memory> Producer<M> {
         }
     }
 
-    fn publish_data(&self, position: u64, len: u64) {
-        let at = data_at(position, self.capacity);
+    fn publish_data(&self, at: usize, len: usize) {
         let to_end = OVERHEAD + self.capacity as usize - at;
-        let first = (len as usize).min(to_end);
+        let first = len.min(to_end);
         self.memory.publish(at, first);
-        if len as usize > first {
-            self.memory.publish(OVERHEAD, len as usize - first);
+        if len > first {
+            self.memory.publish(OVERHEAD, len - first);
         }
     }
 }
@@ -167,8 +181,12 @@ pub struct Consumer<M> {
     memory: M,
     capacity: u64,
     read: u64,
+    /// Where the next record begins.
+    at: usize,
     /// What the producer was told.
     told: u64,
+    /// Something was read since it was looked whether the producer waits for room.
+    unrested: bool,
     corrupt: bool,
 }
 
@@ -176,48 +194,71 @@ impl<M: Memory> Consumer<M> {
     /// The receiving end of a fresh (zeroed) ring. `None` if the memory is too small for three lines of data.
     pub fn new(memory: M) -> Option<Self> {
         let capacity = capacity(memory.size());
-        (capacity >= 3 * LINE as u64).then_some(Self { memory, capacity, read: 0, told: 0, corrupt: false })
+        (capacity >= 3 * LINE as u64).then_some(Self {
+            memory,
+            capacity,
+            read: 0,
+            at: OVERHEAD,
+            told: 0,
+            unrested: false,
+            corrupt: false,
+        })
     }
 
     /// Whether a record is there.
     pub fn is_ready(&self) -> bool {
-        let at = data_at(self.read, self.capacity);
-        self.memory.refresh(at, 8);
-        !self.corrupt && self.memory.load64(at) != 0
+        self.memory.refresh(self.at, 8);
+        !self.corrupt && self.memory.load64(self.at) != 0
     }
 
     /// Takes the next record into `out`, whose first word is then zero; `false` if there is none.
     ///
     /// # Errors
     /// [`Corrupt`], for ever: where the next record begins is not known.
+    // Called for every lane in every round of polling.
+    #[inline(always)]
     pub fn pop(&mut self, out: &mut Vec<u8>) -> Result<bool, Corrupt> {
         if self.corrupt {
             return Err(Corrupt);
         }
-        let at = data_at(self.read, self.capacity);
-        self.memory.refresh(at, 8);
-        let word = self.memory.load64(at);
-        if word == 0 {
-            return Ok(false);
+        self.memory.refresh(self.at, 8);
+        match self.memory.load64(self.at) {
+            0 => Ok(false),
+            word => self.take(word, out),
         }
+    }
+
+    /// The record that `word` begins.
+    fn take(&mut self, word: u64, out: &mut Vec<u8>) -> Result<bool, Corrupt> {
+        let at = self.at;
         let len = word as u32 as usize;
         if len < LINE || len > self.capacity as usize - LINE || word != word_of(self.read + LINE as u64, len) {
             self.corrupt = true;
             return Err(Corrupt);
         }
-        out.clear();
+        // What is in the buffer is overwritten: only what is new in it is zeroed.
         out.resize(len, 0);
         let to_end = OVERHEAD + self.capacity as usize - at;
         let (first, second) = out.split_at_mut(len.min(to_end));
         self.memory.refresh(at, first.len());
-        if let Some(after_word) = first.get_mut(8..) {
-            self.memory.read(at + 8, after_word);
+        // A record begins with a whole line.
+        if let Some((head, rest)) = first.split_first_chunk_mut::<LINE>() {
+            let mut words = [0; LINE / 8];
+            self.memory.read_words(at + 8, &mut words[1..]);
+            for (bytes, word) in head.chunks_exact_mut(8).zip(words) {
+                bytes.copy_from_slice(&word.to_le_bytes());
+            }
+            if !rest.is_empty() {
+                self.memory.read(at + LINE, rest);
+            }
         }
         if !second.is_empty() {
             self.memory.refresh(OVERHEAD, second.len());
             self.memory.read(OVERHEAD, second);
         }
+        self.unrested = true;
         self.read += len.next_multiple_of(LINE) as u64;
+        self.at = ahead(at, len.next_multiple_of(LINE), self.capacity);
         if self.read - self.told >= self.capacity / 4 {
             self.tell();
         }
@@ -232,6 +273,10 @@ impl<M: Memory> Consumer<M> {
 
     /// Called when the ring was found empty or a batch ends: tells the producer how far we are. `true` if it waits for room: poke it.
     pub fn take_starved(&mut self) -> bool {
+        if !core::mem::take(&mut self.unrested) {
+            // It saw as much room as there is, or was told so.
+            return false;
+        }
         if self.told != self.read {
             self.tell();
         }

@@ -7,7 +7,7 @@ use wire::{HEADER_SIZE, KernelId, LANES, Lane};
 use crate::{
     lock::{LINK_RINGS, Lock},
     memory::Memory,
-    porch::{BLOCK_RING, BLOCK_SIZE, Block, Porch},
+    porch::{BLOCK_RING, BLOCK_SIZE, Block, Porch, State},
     ring::{Consumer, Corrupt, Producer, PushError},
     transport::{Carrier, SendError, Transport},
 };
@@ -97,6 +97,10 @@ impl<W: Windows> Carrier for Shm<W> {
 
     fn begin(&self) {
         self.porch.begin_polling();
+    }
+
+    fn watch(&self, peers: u64) {
+        self.porch.watch(peers);
     }
 
     fn take_pending(&self) -> u64 {
@@ -238,7 +242,11 @@ impl<W: Windows> Transport for Pair<W> {
     }
 
     fn notify(&self) -> bool {
-        self.poke()
+        let ring = self.theirs.announce(self.me.index);
+        if ring {
+            self.windows.ring(self.peer.index);
+        }
+        ring
     }
 
     fn receive(&self, lane: Lane, out: &mut Vec<u8>) -> Result<bool, Corrupt> {
@@ -248,11 +256,25 @@ impl<W: Windows> Transport for Pair<W> {
         }
     }
 
-    fn attend(&self) {
+    fn receive_urgent(&self, out: &mut Vec<u8>) -> Result<Option<Lane>, Lane> {
+        let mut broken = None;
+        let mut rx = self.rx.lock();
+        for (lane, open) in Lane::ALL.into_iter().zip(rx.lanes.iter_mut()) {
+            match open.as_mut().map_or(Ok(false), |open| open.ring.pop(out)) {
+                Ok(true) => return Ok(Some(lane)),
+                Ok(false) => {}
+                Err(Corrupt) => broken = Some(lane),
+            }
+        }
+        broken.map_or(Ok(None), Err)
+    }
+
+    fn attend(&self) -> bool {
         let new = self.serve_wants(&mut self.rx.lock());
         if new {
             self.poke();
         }
+        matches!(self.theirs.state(), Some(State::Dying | State::Stopped))
     }
 
     fn rest(&self) -> bool {

@@ -31,8 +31,23 @@ pub trait Transport: Send + Sync {
     /// # Errors
     /// The peer broke the channel's rules: nothing more can be read from the lane.
     fn receive(&self, lane: Lane, out: &mut Vec<u8>) -> Result<bool, crate::ring::Corrupt>;
-    /// The peer poked: opens lanes that it wants and takes up what it offers.
-    fn attend(&self);
+    /// Takes the next message of the most urgent lane that has one into `out`; which lane.
+    ///
+    /// # Errors
+    /// The lane that the peer broke. The others go on.
+    fn receive_urgent(&self, out: &mut Vec<u8>) -> Result<Option<Lane>, Lane> {
+        let mut broken = None;
+        for lane in Lane::ALL {
+            match self.receive(lane, out) {
+                Ok(true) => return Ok(Some(lane)),
+                Ok(false) => {}
+                Err(crate::ring::Corrupt) => broken = Some(lane),
+            }
+        }
+        broken.map_or(Ok(None), Err)
+    }
+    /// The peer poked: opens lanes that it wants and takes up what it offers. Whether it has something to say of itself (that it dies).
+    fn attend(&self) -> bool;
     /// The batch is handled: returns credit. Says whether the peer waits for it and was notified.
     fn rest(&self) -> bool;
     /// Bytes that were sent on the lane and not read, as far as known.
@@ -53,6 +68,9 @@ pub trait Carrier: Send + Sync {
     fn begin(&self);
     /// Whose messages may be there, as bits by index; they are looked at after this.
     fn take_pending(&self) -> u64;
+    /// The rings of these peers are polled, and nobody else's: they need not say that they sent something. What those that are left out sent
+    /// before is looked at after this.
+    fn watch(&self, peers: u64);
     /// Draining ends; `false` if something came meanwhile and draining goes on.
     fn end(&self) -> bool;
 }

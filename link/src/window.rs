@@ -57,7 +57,7 @@ impl Memory for Window {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn load64(&self, at: usize) -> u64 {
         self.inside(at, 8).map_or(0, |at| self.window.atomic_u64(at).load(Ordering::Acquire))
     }
@@ -66,6 +66,30 @@ impl Memory for Window {
     fn store64(&self, at: usize, value: u64) {
         if let Some(at) = self.inside(at, 8) {
             self.window.atomic_u64(at).store(value, Ordering::Release);
+        }
+    }
+
+    #[inline]
+    fn load_words(&self, at: usize, out: &mut [u64]) {
+        let words = self.inside(at, 8 * out.len()).map(|at| self.window.atomic_words(at, out.len()));
+        for (out, word) in out.iter_mut().zip(words.unwrap_or_default()) {
+            *out = word.load(Ordering::Acquire);
+        }
+    }
+
+    #[inline]
+    fn write_words(&self, at: usize, words: &[u64]) {
+        let slots = self.inside(at, 8 * words.len()).map(|at| self.window.atomic_words(at, words.len()));
+        for (word, slot) in words.iter().zip(slots.unwrap_or_default()) {
+            slot.store(*word, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn read_words(&self, at: usize, out: &mut [u64]) {
+        let words = self.inside(at, 8 * out.len()).map(|at| self.window.atomic_words(at, out.len()));
+        for (out, word) in out.iter_mut().zip(words.unwrap_or_default()) {
+            *out = word.load(Ordering::Relaxed);
         }
     }
 
@@ -100,6 +124,9 @@ impl Memory for Window {
 
     #[inline]
     fn publish(&self, at: usize, len: usize) {
+        if SharedWindow::COHERENT {
+            return fence(Ordering::Release);
+        }
         if let Some(at) = self.inside(at, len) {
             self.window.publish(at, len);
         }
@@ -107,6 +134,9 @@ impl Memory for Window {
 
     #[inline]
     fn refresh(&self, at: usize, len: usize) {
+        if SharedWindow::COHERENT {
+            return fence(Ordering::Acquire);
+        }
         if let Some(at) = self.inside(at, len) {
             self.window.refresh(at, len);
         }

@@ -47,6 +47,33 @@ fn two_kernels_say_hello_and_echo() {
 }
 
 #[test]
+fn who_watches_is_not_rung_and_misses_nothing() {
+    let machine = Machine::new(2);
+    let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));
+    let results = Results::default();
+    echo(&a, B, 0, b"", &results);
+    settle(&machine, &[&a, &b]);
+    let rung = || machine.kernels[0].rung.load(Ordering::Relaxed);
+    let before = rung();
+    let mut asked = 1;
+    let watched = a.links.watch(|_| {
+        if results.lock().unwrap().len() == asked && asked < 50 {
+            echo(&a, B, asked as u64, b"", &results);
+            asked += 1;
+        }
+        while b.links.receive(16) {}
+        // The last one is asked for and not waited for.
+        asked < 50
+    });
+    assert!(watched);
+    assert_eq!(rung(), before, "it watches");
+    settle(&machine, &[&a, &b]);
+    assert_eq!(results.lock().unwrap().len(), 50, "what came when it stopped is not lost");
+    echo(&b, A, 1, b"", &Results::default());
+    assert_eq!(rung(), before + 1, "it sleeps again");
+}
+
+#[test]
 fn flow_control_drops_nothing() {
     let machine = Machine::new(2);
     let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));

@@ -176,6 +176,49 @@ fn loom_sleeper_is_woken_or_has_seen_it() {
 }
 
 #[test]
+fn loom_watcher_that_stops_is_told_or_has_seen_it() {
+    model(|| {
+        let ring = Checked::ring(4);
+        // The words of a porch that the handshake uses: polling, watched and the first pending bytes.
+        let porch = Porch(Checked::new(4096, [0x40, 0x48, 0x100]));
+        let bell = Arc::new(AtomicBool::new(false));
+        let (mut producer, mut consumer) = (Producer::new(ring.clone()).unwrap(), Consumer::new(ring).unwrap());
+        porch.begin_polling();
+        porch.watch(1 << 1);
+        let sender = thread::spawn({
+            let (porch, bell) = (Porch(porch.0.clone()), bell.clone());
+            move || {
+                for value in [1, 2] {
+                    producer.push(&head(value), &[]).expect("there is room");
+                    if porch.announce(1) {
+                        bell.store(true, Ordering::Release);
+                    }
+                }
+            }
+        });
+        let mut out = Vec::new();
+        let mut received = 0;
+        let mut drain = |received: &mut i32| {
+            while consumer.pop(&mut out).expect("nobody corrupts it") {
+                *received += 1;
+            }
+        };
+        // A round of polling without a look at the pending bytes, then the end of it: the rings that were watched are drained once more, and
+        // what was announced since is in the pending bytes.
+        drain(&mut received);
+        porch.watch(0);
+        drain(&mut received);
+        while !porch.end_polling() {
+            if porch.take_pending() != 0 {
+                drain(&mut received);
+            }
+        }
+        sender.join().unwrap();
+        assert!(received == 2 || bell.load(Ordering::Acquire), "it sleeps and nobody rings");
+    });
+}
+
+#[test]
 fn loom_starved_sender_sees_room_or_is_poked() {
     model(|| {
         let memory = Checked::ring(3);

@@ -16,4 +16,37 @@ crate::messages! {
             value: u64,
         }
     }
+
+    /// Bounce a line of the asker's memory: for each round wait until its first word is `2 n + 1`, then store `2 n + 2`. Answered at the end.
+    0x7f03 Bounce (Request, request -> Bounced) {
+        v1 {
+            /// Where the line is, counted from the beginning of the asker's memory.
+            at: u64,
+            /// How many rounds, from n = 0.
+            rounds: u32,
+            /// 0: poll the line; 1: halt, and ring the asker after each store (the asker rings too).
+            bells: u8,
+        }
+    }
+
+    /// That is done.
+    0x7f04 Bounced (Reply, reply) {
+        v1 {
+            /// Rounds that were made; fewer if the asker was silent too long.
+            rounds: u32,
+        }
+    }
+
+    /// How often did you ring me?
+    0x7f05 Tally (Request, request -> Tallied) {
+        v1 {}
+    }
+
+    /// So often.
+    0x7f06 Tallied (Reply, reply) {
+        v1 {
+            /// Bells rung at the asker since the link was opened.
+            doorbells: u64,
+        }
+    }
 }

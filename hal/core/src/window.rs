@@ -54,7 +54,6 @@ struct Inner {
     phys: PhysAddr,
     len: usize,
     backing: Backing,
-    written: AtomicU64,
 }
 
 // SAFETY: the memory is only accessed atomically or by copies that allow for concurrent change.
@@ -72,6 +71,9 @@ impl Drop for Inner {
 }
 
 impl SharedWindow {
+    /// All windows are coherent: [`SharedWindow::publish`] and [`SharedWindow::refresh`] only order.
+    pub const COHERENT: bool = P::COHERENT;
+
     /// A window over own frames, to be offered to peers. The frames stay until the last clone is dropped; whoever offered them must have
     /// taken them back from all peers by then.
     pub fn offer(run: FrameRun) -> Self {
@@ -102,7 +104,7 @@ impl SharedWindow {
     }
 
     fn make(base: NonNull<u8>, phys: PhysAddr, len: usize, backing: Backing) -> Self {
-        Self(Arc::new(Inner { base, phys, len, backing, written: AtomicU64::new(0) }))
+        Self(Arc::new(Inner { base, phys, len, backing }))
     }
 
     /// Bytes in the window.
@@ -154,13 +156,19 @@ impl SharedWindow {
         unsafe { &*self.at(off, 8, 8).cast() }
     }
 
+    /// Aligned double words in a row, for atomic use.
+    #[inline]
+    pub fn atomic_words(&self, off: usize, n: usize) -> &[AtomicU64] {
+        // SAFETY: in the window, which lives as long as `self` and is only used atomically or copied; aligned.
+        unsafe { core::slice::from_raw_parts(self.at(off, 8 * n, 8).cast(), n) }
+    }
+
     /// Copies bytes in. Ordered by the atomics around it; [`SharedWindow::publish`] before the flag that announces them.
     #[inline]
     pub fn write(&self, off: usize, bytes: &[u8]) {
         let to = self.at(off, bytes.len(), 1);
         // SAFETY: in the window, which nobody holds a Rust reference to but atomics.
         unsafe { crate::frame::copy(to, bytes.as_ptr(), bytes.len()) };
-        self.0.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     }
 
     /// Copies bytes out. A peer may change them meanwhile: check the copy, not the window.
@@ -190,11 +198,6 @@ impl SharedWindow {
     pub fn refresh(&self, off: usize, len: usize) {
         let _ = self.at(off, len, 1);
         fence(Ordering::Acquire);
-    }
-
-    /// Bytes written through this window (and its clones) by [`SharedWindow::write`].
-    pub fn bytes_written(&self) -> u64 {
-        self.0.written.load(Ordering::Relaxed)
     }
 }
 

@@ -127,6 +127,7 @@ fn early(image_phys: u64) -> &'static mut Facts {
 
 /// Entered from `pvh_entry` on the boot stack, the low 4 GiB mapped at their physical addresses.
 pub(crate) extern "C" fn pvh_start(start_info: u64, image_phys: u64) -> ! {
+    clock::enter();
     let facts = early(image_phys);
     facts.identity = true;
     // SAFETY: the PVH ABI passes a start info below 4 GiB, which is mapped; nothing writes it.
@@ -165,6 +166,7 @@ pub(crate) extern "C" fn pvh_start(start_info: u64, image_phys: u64) -> ! {
 
 /// Entered from `peer_entry` on the boot stack; `base` is the physical begin of this kernel's memory.
 pub(crate) extern "C" fn peer_start(base: u64) -> ! {
+    clock::enter();
     let facts = early(base + entry::IMAGE_OFFSET);
     facts.raw.boot_block = Some(PhysRange::new(base + BOOT_BLOCK.0, BOOT_BLOCK.1));
     facts.ready = true;

@@ -19,6 +19,19 @@ const PIT_HZ: u64 = 1_193_182;
 /// How long calibration takes, in ticks of the PIT: 8 ms.
 const PIT_TICKS: u16 = 9545;
 
+/// The counter when this kernel got its first CPU.
+static ENTERED: AtomicU64 = AtomicU64::new(0);
+
+/// First thing in a kernel.
+pub fn enter() {
+    ENTERED.store(tsc(), Ordering::Relaxed);
+}
+
+/// When the loader or a peer handed this kernel its first CPU, on the clock of [`now`].
+pub fn entered() -> u64 {
+    to_ns(ENTERED.load(Ordering::Relaxed))
+}
+
 /// The time stamp counter.
 #[inline]
 pub fn tsc() -> u64 {
@@ -80,7 +93,12 @@ pub fn calibrate() {
 /// Nanoseconds since the counter was zero, i.e. since the machine was switched on.
 #[inline]
 pub fn now() -> u64 {
-    ((u128::from(tsc()) * u128::from(SCALE.load(Ordering::Relaxed))) >> 32) as u64
+    to_ns(tsc())
+}
+
+#[inline]
+fn to_ns(tsc: u64) -> u64 {
+    ((u128::from(tsc) * u128::from(SCALE.load(Ordering::Relaxed))) >> 32) as u64
 }
 
 /// See `Platform::set_deadline`.

@@ -1,6 +1,8 @@
 //! `cob bench`: measurements against Debian's Linux in the same emulator, and against what the hardware under a mechanism can do.
 //! `docs/bench.md` says what each row is.
 
+pub mod boot;
+pub mod link;
 mod linux;
 pub mod micro;
 

@@ -1,6 +1,6 @@
 //! The speed that must hold: counted instructions always, the wall clock in long runs on an idle host.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Depth, Report};
 use crate::bench::{self, Judged, PAIRS};
@@ -22,12 +22,25 @@ pub fn all(root: &Root, report: &mut Report, depth: Depth) {
             Err(error) => report.record("micro", Err(format!("{error:#}")), Duration::ZERO),
         }
     }
-    if depth == Depth::Long && report.wants("wall") {
-        match bench::micro::by_the_wall(root, PAIRS, &[]) {
-            Ok(Judged::Busy) => println!("note  bench/wall: host busy: not judged"),
-            Ok(Judged::Good) => report.record("wall", Ok(()), Duration::ZERO),
-            Ok(Judged::Bad) => report.record("wall", Err(String::from("a bar is missed; see above")), Duration::ZERO),
-            Err(error) => report.record("wall", Err(format!("{error:#}")), Duration::ZERO),
-        }
+    if depth != Depth::Long {
+        return;
     }
+    judge(report, "wall", || bench::micro::by_the_wall(root, PAIRS, &[]));
+    judge(report, "link", || bench::link::measure(root, PAIRS));
+    judge(report, "boot", || bench::boot::measure(root, PAIRS));
+}
+
+/// A measurement by the clock on the wall: no verdict if the host was busy.
+fn judge(report: &mut Report, name: &str, measure: impl FnOnce() -> anyhow::Result<Judged>) {
+    if !report.wants(name) {
+        return;
+    }
+    let start = Instant::now();
+    let verdict = match measure() {
+        Ok(Judged::Busy) => return println!("note  bench/{name}: host busy: not judged"),
+        Ok(Judged::Good) => Ok(()),
+        Ok(Judged::Bad) => Err(String::from("a bar is missed; see above")),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    report.record(name, verdict, start.elapsed());
 }

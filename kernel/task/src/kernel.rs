@@ -66,6 +66,13 @@ pub trait Hooks: Send + Sync {
     }
     /// A peer kernel rang.
     fn doorbell(&self) {}
+    /// This CPU has nothing to run: waits for an interrupt and serves it, or comes back earlier because there is something. `has_work` says
+    /// whether there is something to run. Says whether the CPU slept.
+    fn idle(&self, has_work: &dyn Fn() -> bool) -> bool {
+        let _ = has_work;
+        hal::cpu::idle_wait();
+        true
+    }
 }
 
 /// A kernel.

@@ -324,8 +324,12 @@ impl<W: Windows> MembershipService<W> {
     /// Time passed. Says when to call again at the latest.
     pub fn tick(&self) {
         self.shm.porch().beat();
-        for peer in self.links.tick().overdue {
+        let ticked = self.links.tick();
+        for peer in ticked.overdue {
             self.step(Event::Overdue { peer: from_wire(peer) });
+        }
+        if let Some(next) = ticked.next {
+            self.machine.set_alarm(next);
         }
         let (watched, outside) = {
             let state = self.state.lock();

@@ -76,6 +76,8 @@ struct Cpu {
     online_since: AtomicU64,
     /// Time that tasks spent in the kernel here, ns.
     system_ns: AtomicU64,
+    /// Sleeps that an interrupt ended.
+    wakeups: AtomicU64,
 }
 
 impl Cpu {
@@ -120,6 +122,7 @@ impl Sched {
                 idle_since: AtomicU64::new(0),
                 online_since: AtomicU64::new(0),
                 system_ns: AtomicU64::new(0),
+                wakeups: AtomicU64::new(0),
             }),
             idle: AtomicU64::new(0),
             online: AtomicU64::new(0),
@@ -161,7 +164,15 @@ impl Sched {
                 _ => {
                     let from = hal::time::now();
                     cpu.idle_since.store(from, Ordering::Relaxed);
-                    hal::cpu::idle_wait();
+                    let has_work = || cpu.waiting.load(Ordering::Relaxed) != 0;
+                    let slept = match kernel.hooks() {
+                        Some(hooks) => hooks.idle(&has_work),
+                        None => {
+                            hal::cpu::idle_wait();
+                            true
+                        }
+                    };
+                    cpu.wakeups.fetch_add(u64::from(slept), Ordering::Relaxed);
                     cpu.idle_since.store(0, Ordering::Relaxed);
                     cpu.idle_ns.fetch_add(hal::time::now().saturating_sub(from), Ordering::Relaxed);
                     self.idle.fetch_and(!(1 << slot), Ordering::AcqRel);

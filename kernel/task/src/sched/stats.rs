@@ -22,6 +22,8 @@ pub struct CpuTimes {
     pub system: u64,
     /// Switches between tasks.
     pub switches: u64,
+    /// Sleeps of the idle CPU that an interrupt ended.
+    pub wakeups: u64,
 }
 
 impl Sched {
@@ -52,7 +54,7 @@ impl Sched {
             since => hal::time::now().saturating_sub(since).saturating_sub(idle),
         };
         let (system, switches) = (c.system_ns.load(Ordering::Relaxed), c.switches.load(Ordering::Relaxed));
-        CpuTimes { idle, busy, system, switches }
+        CpuTimes { idle, busy, system, switches, wakeups: c.wakeups.load(Ordering::Relaxed) }
     }
 
     /// The load averages now, in 1/2048. They are brought up to date when somebody looks: an idle kernel has no tick to do it.

@@ -1,0 +1,64 @@
+//! `cob bench link`: what a message between two kernels costs, against a line of memory that goes to and fro between the same two CPUs.
+//!
+//! The kernels measure (`/proc/cob/measure`); this boots them, prints and judges.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use super::{Judged, Rows, idle, medians, on_cob};
+use crate::Boot;
+use crate::exec::with_mode;
+use crate::machine::Machine;
+use crate::root::Root;
+
+/// A message and its answer, both sides polling, in round trips of a line.
+const ECHO: f64 = 3.0;
+/// Bells per message under load.
+const BELLS: f64 = 0.05;
+
+/// What is printed of the rows, and which other row each is compared with.
+const SHOWN: [(&str, &str, Option<&str>); 7] = [
+    ("line", "a line of memory to and fro, both polling", None),
+    ("echo", "a message and its answer, both polling", Some("line")),
+    ("echo_4k", "the same with 4 KiB each way", Some("line")),
+    ("call", "the same by a task that sleeps until the answer wakes it", Some("line")),
+    ("load", "a request and its answer, 32 under way at once", Some("line")),
+    ("bell", "a line to and fro, both halted, a bell for each", None),
+    ("echo_asleep", "a message and its answer, both halted", Some("bell")),
+];
+
+/// Measures, prints a table, fails if a bar is missed.
+pub fn link(root: &Root, runs: usize) -> Result<ExitCode> {
+    Ok(measure(root, runs)?.end())
+}
+
+/// The same for `cob test`.
+pub fn measure(root: &Root, runs: usize) -> Result<Judged> {
+    let machine = Machine::prepare(root, &with_mode(&Boot { machine: Some("duo".to_owned()), ..Boot::default() }))?;
+    let (mut all, mut quiet) = (Vec::new(), true);
+    for run in 1..=runs {
+        quiet &= idle(run, runs)?;
+        all.push(on_cob(root, &machine, "echo 1 > /proc/cob/measure && cat /proc/cob/measure")?);
+    }
+    let rows = medians(&all);
+    println!("{}", machine.describe());
+    println!("{:<12} {:>10} {:>7}", "row", "ns", "ratio");
+    let value = |name: &str| rows.get(name).copied().with_context(|| format!("no figure for {name}"));
+    for (name, what, under) in SHOWN {
+        let ns = value(name)?;
+        let ratio = match under {
+            Some(under) => format!("{:.2}", ns / value(under)?),
+            None => String::new(),
+        };
+        println!("{name:<12} {ns:>10.1} {ratio:>7}  {what}");
+    }
+    println!("bells per message under load {:.4}", value("doorbells")?);
+    println!("bars: echo at most {ECHO} of line, at most {BELLS} bells per message");
+    Ok(Judged::new(quiet, good(&rows)))
+}
+
+fn good(rows: &Rows) -> bool {
+    let value = |name: &str| rows.get(name).copied().unwrap_or(f64::INFINITY);
+    value("echo") <= ECHO * value("line") && value("doorbells") <= BELLS
+}
