@@ -98,9 +98,11 @@ pub fn check_plans(files: &[PathBuf]) -> Result<ExitCode> {
 
 /// Becomes the protocol simulator.
 pub fn sim(root: &Root, args: &[String]) -> Result<ExitCode> {
+    let system = args.first().is_some_and(|arg| arg == "--system");
+    let (package, args) = if system { ("system-sim", args.get(1..).unwrap_or_default()) } else { ("cob-sim", args) };
     let error = Command::new(build::host_cargo())
         .current_dir(root.path())
-        .args(["run", "-q", "--locked", "--release", "-p", "cob-sim", "--"])
+        .args(["run", "-q", "--locked", "--profile", "sim", "-p", package, "--"])
         .args(args)
         .exec();
     Err(error).context("starting cargo")

@@ -88,7 +88,7 @@ enum Command {
         #[command(subcommand)]
         what: BenchWhat,
     },
-    /// Run the protocol simulator; `cob sim --help` tells its options.
+    /// Run the protocol simulator, or with `--system` first the system simulator; `docs/simulator.md` tells their options.
     #[command(disable_help_flag = true)]
     Sim {
         /// For the simulator.

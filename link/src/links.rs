@@ -122,6 +122,11 @@ impl Links {
         self.epoch.load(Ordering::Acquire)
     }
 
+    /// How many requests of this kernel have not been answered.
+    pub fn unanswered(&self) -> usize {
+        self.requests.lock().len()
+    }
+
     /// This kernel entered a view: later messages say so, and requests that waited for it are made again.
     pub fn set_epoch(&self, epoch: u32) {
         self.epoch.store(epoch, Ordering::Release);

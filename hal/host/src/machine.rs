@@ -48,7 +48,7 @@ pub struct MachineConfig {
     /// Decisions, by their numbers, that are taken the calm way: nobody is interrupted, CPUs have their turns one after the other, doorbells ring
     /// at once.
     pub calm: Vec<Range<u64>>,
-    /// What goes wrong, and after how many turns.
+    /// What goes wrong, and how many turns after [`Machine::arm`].
     pub faults: Vec<(u64, Fault)>,
     /// Print what happens.
     pub trace: bool,
@@ -90,6 +90,9 @@ pub(crate) struct Shared {
     pub chance: Chance,
     pub trace: Trace,
     faults: Mutex<VecDeque<(u64, Fault)>>,
+    turns: AtomicU64,
+    /// From which turn on faults are counted.
+    armed: AtomicU64,
     last_words: Mutex<Option<Main>>,
     /// Looked at from outside: no CPU runs, and none can get in.
     pub still: AtomicBool,
@@ -278,6 +281,8 @@ impl Machine {
             chance: Chance::new(config.seed, config.calm.clone()),
             trace: Trace::new(config.trace),
             faults: Mutex::new(faults.into()),
+            turns: AtomicU64::new(0),
+            armed: AtomicU64::new(u64::MAX),
             last_words: Mutex::new(None),
             still: AtomicBool::new(false),
             freed: AtomicBool::new(false),
@@ -329,7 +334,7 @@ impl Machine {
                 if stop(kernel, "panics")
                     && let Some(say) = lock(&self.0.last_words).clone()
                 {
-                    self.inspect(kernel, || say(kernel));
+                    self.inspect(kernel, 0, || say(kernel));
                 }
             }
             Fault::Hang(kernel) => {
@@ -393,6 +398,11 @@ impl Machine {
         *lock(&self.0.last_words) = Some(Arc::new(say));
     }
 
+    /// From now on the faults of the machine strike, after as many turns as each has.
+    pub fn arm(&self) {
+        self.0.armed.store(self.0.turns.load(SeqCst), SeqCst);
+    }
+
     /// The kernel that started kernel `index`; none if it was there at power-on.
     pub fn starter(&self, index: usize) -> Option<usize> {
         Some(self.0.kernels[index].starter.load(SeqCst)).filter(|&starter| starter != index)
@@ -414,15 +424,18 @@ impl Machine {
         self.0.chance.decided()
     }
 
-    /// Looks at a kernel of a simulated machine that does not run now: `f` plays its first CPU, and nobody gets in.
-    pub fn inspect<R>(&self, kernel: usize, f: impl FnOnce() -> R) -> R {
+    /// Looks at a kernel of a simulated machine that does not run now: `f` plays one of its CPUs, and nobody gets in.
+    pub fn inspect<R>(&self, kernel: usize, slot: usize, f: impl FnOnce() -> R) -> R {
         let before = current();
-        set_current(Some(self.identity(kernel, 0)));
+        set_current(Some(self.identity(kernel, slot)));
         self.0.still.store(true, SeqCst);
-        let result = f();
+        let result = catch_unwind(AssertUnwindSafe(f));
         self.0.still.store(false, SeqCst);
         set_current(before);
-        result
+        match result {
+            Ok(result) => result,
+            Err(payload) => std::panic::resume_unwind(payload),
+        }
     }
 
     /// Leaves a kernel off at power-on: a peer starts it (`CpuRef::start`).
@@ -596,7 +609,7 @@ impl Driver {
             .flat_map(|k| (0..shared.kernels[k].cpus.len()).map(move |s| (k, s)))
             .map(|(k, s)| machine.identity(k, s))
             .collect();
-        let (mut turns, mut last) = (0, 0);
+        let mut last = 0;
         loop {
             if lock(&shared.panic).is_some() {
                 return Outcome::OutOfTurns;
@@ -608,8 +621,8 @@ impl Driver {
                 return Outcome::OutOfTurns;
             }
             left -= 1;
-            turns += 1;
-            while lock(&shared.faults).front().is_some_and(|&(at, _)| at <= turns) {
+            let turns = shared.turns.fetch_add(1, SeqCst).checked_sub(shared.armed.load(SeqCst));
+            while lock(&shared.faults).front().is_some_and(|&(at, _)| turns.is_some_and(|turns| at <= turns)) {
                 if let Some((_, fault)) = lock(&shared.faults).pop_front() {
                     machine.strike(fault);
                 }

@@ -158,7 +158,14 @@ impl UserCpu {
 
     /// Lets interrupts in, as computing for a while does.
     pub fn compute(&mut self) {
-        self.exit(Exit::Irq);
+        self.interrupted(Exit::Irq);
+    }
+
+    /// Goes into the kernel for something else than a call, and goes on where it was; signal handlers run in between.
+    fn interrupted(&mut self, exit: Exit) {
+        let at = lock(&self.talk.state).0.ip;
+        self.exit(exit);
+        self.handlers(at);
     }
 
     /// Reads its memory; faults go to the kernel until it lets the access through (or ends the program).
@@ -173,7 +180,7 @@ impl UserCpu {
                 })
             });
             if done < buf.len() {
-                self.exit(fault(UserAddr(at + done as u64), FaultKind::Page(Access::Read)));
+                self.interrupted(fault(UserAddr(at + done as u64), FaultKind::Page(Access::Read)));
             }
         }
     }
@@ -190,7 +197,7 @@ impl UserCpu {
                 })
             });
             if done < bytes.len() {
-                self.exit(fault(UserAddr(at + done as u64), FaultKind::Page(Access::Write)));
+                self.interrupted(fault(UserAddr(at + done as u64), FaultKind::Page(Access::Write)));
             }
         }
     }

@@ -106,17 +106,17 @@ fn passed_in(line: &str) -> Option<usize> {
 /// The simulators: every package `tests/*sim*` has a program that takes `--seeds N`.
 pub fn simulators(root: &Root, report: &mut Report, depth: Depth) {
     let seeds = match depth {
-        Depth::Quick => "200",
-        Depth::Normal => "1000",
-        Depth::Long => "200000",
+        Depth::Quick => ["200", "20"],
+        Depth::Normal => ["1000", "500"],
+        Depth::Long => ["200000", "20000"],
     };
-    for name in ["sim", "system-sim"] {
+    for (name, seeds) in ["sim", "system-sim"].into_iter().zip(seeds) {
         let manifest = root.join("tests").join(name).join("Cargo.toml");
         if !manifest.is_file() {
             continue;
         }
         report.run(name, || {
-            let mut cargo = cargo(root, &["run", "-q", "--locked", "--release", "--manifest-path"]);
+            let mut cargo = cargo(root, &["run", "-q", "--locked", "--profile", "sim", "--manifest-path"]);
             run(cargo.arg(manifest).args(["--", "--seeds", seeds])).map(drop)
         });
     }

@@ -287,10 +287,72 @@ impl PageCache {
         }
     }
 
+    /// Writes at the end: how many bytes, and where the end is then. Up to 64 KiB stay together whoever else writes.
+    ///
+    /// # Errors
+    /// As [`MemoryObject::write`].
+    pub fn append(&self, source: &mut dyn Source) -> TryResult<(usize, u64)> {
+        self.write_from(None, source)
+    }
+
     fn forget(&self, pages: BTreeMap<u64, Page>) {
         self.give(pages.len() as u64);
         self.memory.count(Use::from(self.kind), -(pages.len() as i64));
         drop(pages);
+    }
+
+    /// Writes at an offset, or at the end, wherever that is by then: how many bytes, and where the next one would go.
+    fn write_from(&self, offset: Option<u64>, source: &mut dyn Source) -> TryResult<(usize, u64)> {
+        let mut moved = 0;
+        let mut end = offset.unwrap_or(0);
+        loop {
+            let mut inner = self.inner.lock();
+            if inner.seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE) {
+                return Err(sealed());
+            }
+            if offset.is_none() {
+                // Looked at under the lock: what others append meanwhile is before or behind, never under it.
+                end = inner.size;
+            }
+            for _ in 0..16 {
+                let at = end;
+                let within = at as usize % PAGE_SIZE;
+                let mut want = (PAGE_SIZE - within).min(source.left());
+                if want == 0 {
+                    return done((moved, end));
+                }
+                let room = if inner.seals.contains(Seals::GROW) { inner.size } else { SIZE_MAX };
+                want = want.min(room.saturating_sub(at).min(PAGE_SIZE as u64) as usize);
+                if want == 0 && moved == 0 {
+                    let full = if room == SIZE_MAX { Errno::EFBIG } else { Errno::EPERM };
+                    return Err(Error::new(full, "the object cannot grow"));
+                }
+                if want == 0 {
+                    return done((moved, end));
+                }
+                // Nothing is made for bytes that cannot be had now.
+                if !source.can_take(1) {
+                    return done((moved, end));
+                }
+                let frame = match self.own(&mut inner, at >> PAGE_SHIFT, want == PAGE_SIZE) {
+                    Ok(Own::Frame(frame)) => frame,
+                    _ if moved > 0 => return done((moved, end)),
+                    Ok(Own::Wait(wait)) => return Ok(Try::Started(Box::new(wait))),
+                    Err(error) => return Err(error),
+                };
+                let n = transfer::take(source, &frame, within, want);
+                moved += n;
+                end = at + n as u64;
+                if n > 0 && end > inner.size {
+                    self.set_size(&mut inner, end);
+                }
+                if n < want {
+                    return done((moved, end));
+                }
+            }
+            // Another CPU may have its turn; interrupts wait for the caller, who may hold the lock of a file's position.
+            drop(inner);
+        }
     }
 
     /// Moves bytes of one page into the sink; how many.
@@ -447,51 +509,7 @@ impl MemoryObject for PageCache {
     }
 
     fn write(&self, offset: u64, source: &mut dyn Source) -> TryResult<usize> {
-        let mut moved = 0;
-        loop {
-            let mut inner = self.inner.lock();
-            if inner.seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE) {
-                return Err(sealed());
-            }
-            for _ in 0..16 {
-                let at = offset.saturating_add(moved as u64);
-                let within = at as usize % PAGE_SIZE;
-                let mut want = (PAGE_SIZE - within).min(source.left());
-                if want == 0 {
-                    return done(moved);
-                }
-                let room = if inner.seals.contains(Seals::GROW) { inner.size } else { SIZE_MAX };
-                want = want.min(room.saturating_sub(at).min(PAGE_SIZE as u64) as usize);
-                if want == 0 && moved == 0 {
-                    let full = if room == SIZE_MAX { Errno::EFBIG } else { Errno::EPERM };
-                    return Err(Error::new(full, "the object cannot grow"));
-                }
-                if want == 0 {
-                    return done(moved);
-                }
-                // Nothing is made for bytes that cannot be had now.
-                if !source.can_take(1) {
-                    return done(moved);
-                }
-                let frame = match self.own(&mut inner, at >> PAGE_SHIFT, want == PAGE_SIZE) {
-                    Ok(Own::Frame(frame)) => frame,
-                    _ if moved > 0 => return done(moved),
-                    Ok(Own::Wait(wait)) => return Ok(Try::Started(Box::new(wait))),
-                    Err(error) => return Err(error),
-                };
-                let n = transfer::take(source, &frame, within, want);
-                moved += n;
-                let end = at + n as u64;
-                if n > 0 && end > inner.size {
-                    self.set_size(&mut inner, end);
-                }
-                if n < want {
-                    return done(moved);
-                }
-            }
-            // Another CPU may have its turn; interrupts wait for the caller, who may hold the lock of a file's position.
-            drop(inner);
-        }
+        self.write_from(Some(offset), source).map(|tried| tried.map(|(moved, _)| moved))
     }
 
     fn resize(&self, size: u64) -> TryResult<()> {

@@ -158,6 +158,8 @@ pub trait Cluster: Send + Sync {
 
     /// A name stands for an object of this kernel from now on. Nobody waits.
     fn register(&self, name: Name, object: ObjectId);
+    /// As [`Cluster::register`] for what moved here; ends when whoever asks for the name is sent here.
+    fn register_moved(&self, name: Name, object: ObjectId) -> TryResult<()>;
     /// It does no more.
     fn unregister(&self, name: Name, object: ObjectId);
 
@@ -281,6 +283,9 @@ impl Cluster for Alone {
     }
 
     fn register(&self, _: Name, _: ObjectId) {}
+    fn register_moved(&self, _: Name, _: ObjectId) -> TryResult<()> {
+        base::wait::done(())
+    }
     fn unregister(&self, _: Name, _: ObjectId) {}
 
     fn find_process(&self, _: Pid) -> TryResult<Arc<dyn ProcessRef>> {

@@ -211,6 +211,11 @@ impl Process {
         if let Some(signal) = Signal::new(u64::from(signal)) {
             let _ = self.signal(SigInfo::kernel(signal));
         }
+        // It exited meanwhile and may have told nobody but the old parent, who could not pass it on any more.
+        if let Some((status, usage)) = self.zombie() {
+            let change = ChildChange::Status { status, uid: self.creds().uid, usage };
+            self.kernel().child_event(to, ChildEvent { pid: self.pid(), change });
+        }
     }
 }
 
@@ -330,7 +335,8 @@ impl Kernel {
     /// A zombie was waited for: its number is free.
     pub fn reap(&self, pid: Pid) {
         match self.table.get(pid) {
-            Some(Entry::Process(p)) => {
+            // One that has not ended here ended elsewhere: its task has not yet heard that it moved.
+            Some(Entry::Process(p)) if p.zombie().is_some() => {
                 self.table.remove(pid);
                 p.session().notice(Notice::Reap(pid));
                 self.cluster().unregister(Name::Process(pid), p.id());

@@ -28,6 +28,7 @@ use crate::{
     signal::{Actions, Pending},
     table::Entry,
     task::{AltStack, Start, Task, TaskParts},
+    time::Expire,
     wait::{Interrupted, Timeout},
 };
 
@@ -57,6 +58,24 @@ fn strings(list: &[Vec<u8>]) -> Result<Strings> {
         all.push(string)?;
     }
     Ok(all)
+}
+
+/// How long a kernel sends on what comes for a process that moved away, in ns. The registrar knew the new place before the process ran there, so only
+/// requests that were made before come here, and those have ended by then.
+const FORWARDED: u64 = 20_000_000_000;
+
+/// The end of that time.
+struct Forwarder {
+    kernel: alloc::sync::Weak<Kernel>,
+    pid: Pid,
+}
+
+impl Expire for Forwarder {
+    fn expire(self: Arc<Self>) {
+        if let Some(kernel) = self.kernel.upgrade() {
+            kernel.table.forget_moved(self.pid);
+        }
+    }
 }
 
 impl Cx {
@@ -188,7 +207,8 @@ impl Cx {
         process.posix_timers.clear();
         // Semaphores are of one kernel: it lets go of them as if it had ended here.
         kernel.undo_semaphores(pid);
-        kernel.table.insert(pid, Entry::Moved(to));
+        kernel.table.leave(&process, to);
+        kernel.timers.set(hal::time::now() + FORWARDED, Arc::new(Forwarder { kernel: Arc::downgrade(&kernel), pid }));
         kernel.doors.told.wake(Ready::IN);
         let (late, children) = {
             let mut shared = process.shared.lock();
@@ -356,16 +376,21 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// It is this kernel's: it runs.
-    pub fn commit(mut self) {
-        self.decided = true;
-        let (process, kernel) = (self.process.clone(), self.process.kernel().clone());
+    /// It is this kernel's. It may run when this has ended: what it does must not be heard of by kernels that would look for it elsewhere.
+    pub fn enter(&self) -> TryResult<()> {
+        let (process, kernel) = (&self.process, self.process.kernel());
         let pid = process.pid();
         kernel.table.insert(pid, Entry::Process(process.clone()));
-        kernel.cluster().register(Name::Process(pid), process.id());
+        let entered = kernel.cluster().register_moved(Name::Process(pid), process.id());
         let member = Member { execed: true, ..process.as_member() };
         process.session().notice(Notice::Moved { pid, member });
         process.note_exec();
+        entered
+    }
+
+    /// It runs.
+    pub fn run(mut self) {
+        self.decided = true;
         self.task.recheck_signals();
         *self.gate.state.lock() = State::Commit;
         self.task.wake_up();

@@ -103,6 +103,28 @@ impl Table {
         self.inner.lock().by_number.remove(&pid)
     }
 
+    /// A process went to another kernel. Not noted if it came back meanwhile: then the number is that of the process that came.
+    pub(crate) fn leave(&self, process: &Arc<Process>, to: KernelId) {
+        let old = {
+            let mut inner = self.inner.lock();
+            match inner.by_number.get(&process.pid()) {
+                Some(Entry::Process(p)) if Arc::ptr_eq(p, process) => {
+                    inner.by_number.insert(process.pid(), Entry::Moved(to))
+                }
+                _ => None,
+            }
+        };
+        drop(old);
+    }
+
+    /// Nobody asks here any more for a process that moved.
+    pub(crate) fn forget_moved(&self, pid: Pid) {
+        let mut inner = self.inner.lock();
+        if matches!(inner.by_number.get(&pid), Some(Entry::Moved(_))) {
+            inner.by_number.remove(&pid);
+        }
+    }
+
     /// Whether a number is in use here: by a process, a thread, a group or a session.
     pub fn uses(&self, pid: Pid) -> bool {
         let inner = self.inner.lock();

@@ -6,7 +6,7 @@ use alloc::{
     sync::{Arc, Weak},
     vec::Vec,
 };
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use hal::sync::{SpinLock, rank};
 
@@ -18,6 +18,8 @@ pub struct Node {
     up: SpinLock<Up>,
     /// Names found in this directory, each with the directory's `names_version` at that time.
     names: SpinLock<BTreeMap<Arc<[u8]>, Known>>,
+    /// The `names_version` at which what was older was taken out.
+    swept: AtomicU64,
     /// Something may be mounted here.
     pub(crate) mounted: AtomicBool,
 }
@@ -53,6 +55,7 @@ impl Node {
             inode,
             up: SpinLock::new(rank::DENTRIES, Up { parent, name, gone: false }),
             names: SpinLock::new(rank::DENTRIES, BTreeMap::new()),
+            swept: AtomicU64::new(0),
             mounted: AtomicBool::new(false),
         })
     }
@@ -106,6 +109,11 @@ impl Node {
         let name: Arc<[u8]> = name.into();
         let node = Self::new(inode, Some(self.clone()), name.clone());
         let mut dead = Vec::new();
+        if let Some(version) = version
+            && self.swept.swap(version, Ordering::Relaxed) != version
+        {
+            dead = Self::sweep(&mut names, version);
+        }
         if version.is_none() && names.len() >= 64 {
             names.retain(|_, known| known.weak.strong_count() > 0);
         }
@@ -113,6 +121,22 @@ impl Node {
         drop(names);
         drop(dead);
         node
+    }
+
+    /// Takes out what was found before the directory changed: it would not be believed any more, and may have been removed through another kernel.
+    /// Files that somebody uses stay the same nodes.
+    fn sweep(names: &mut BTreeMap<Arc<[u8]>, Known>, version: u64) -> Vec<Known> {
+        let old = names.iter().filter(|(_, known)| known.version != version);
+        let old: Vec<Arc<[u8]>> = old.map(|(name, _)| name.clone()).collect();
+        let mut dead = Vec::new();
+        for name in old {
+            let Some(known) = names.remove(&name) else { continue };
+            if known.weak.strong_count() > usize::from(known.strong.is_some()) {
+                names.insert(name, Known { version: 0, weak: known.weak.clone(), strong: None });
+            }
+            dead.push(known);
+        }
+        dead
     }
 
     /// The name was taken away.

@@ -199,7 +199,29 @@ pub struct Cluster {
     hands: Arc<Hands>,
 }
 
+/// What a kernel has with the others, counted: when no process is left it is what it was before there were any.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Names that it keeps as their registrar.
+    pub names: usize,
+    /// Operations on names that have not ended.
+    pub lookups: usize,
+    /// Moves to it, and parents being looked up.
+    pub tasks: (usize, usize),
+    /// What is lent, borrowed and subscribed to, as [`FileService::counts`] has it.
+    pub files: [usize; 5],
+    /// Requests that were not answered.
+    pub unanswered: usize,
+}
+
 impl Cluster {
+    /// Counts.
+    pub fn counts(&self) -> Counts {
+        let (names, lookups) = self.names.counts();
+        let (tasks, files, unanswered) = (self.tasks.counts(), self.files.counts(), self.peers.links().unanswered());
+        Counts { names, lookups, tasks, files, unanswered }
+    }
+
     /// What drives the devices of this kernel, and of those that die.
     pub fn set_hardware(&self, hardware: Arc<dyn Hardware>) {
         // It is set once, when the kernel is put together.

@@ -61,6 +61,12 @@ impl NameService {
         Arc::new(Self { links, inner: Lock::new(inner) })
     }
 
+    /// How many names this kernel keeps as their registrar, and how many operations have not ended.
+    pub fn counts(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.names.registered().count(), inner.names.open_operations() + inner.waiting.len() + inner.asked.len())
+    }
+
     /// The membership has a new view.
     pub fn view(self: &Arc<Self>, epoch: u32, members: Vec<KernelId>) {
         self.step(Event::View { epoch, members });
@@ -91,6 +97,15 @@ impl NameService {
     pub fn claim(self: &Arc<Self>, name: Name, object: ObjectId) -> TryResult<()> {
         let entry = Entry { object, home: from_wire(self.links.me()) };
         Ok(self.local(Request::Register { name, entry, replace: false })?.map(|_| ()))
+    }
+
+    /// What the name stands for moved here; ends when the registrar knows.
+    ///
+    /// # Errors
+    /// `EEXIST` if the name stands for something else.
+    pub fn move_here(self: &Arc<Self>, name: Name, object: ObjectId) -> TryResult<()> {
+        let entry = Entry { object, home: from_wire(self.links.me()) };
+        Ok(self.local(Request::Register { name, entry, replace: true })?.map(|_| ()))
     }
 
     /// The name is free again.

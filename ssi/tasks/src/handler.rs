@@ -124,8 +124,15 @@ impl Handler for TaskHandler {
                 let (commit, _) = message.read::<MoveCommit>()?;
                 let prepared = self.0.moves.lock().take_prepared(from_wire(from), commit.serial);
                 let prepared = prepared.ok_or(link::Error::new(Errno::ESTALE, "no such move", from))?;
-                prepared.commit();
-                let _ = links.answer(answer, &Told {}, &[]);
+                let links = self.0.links.clone();
+                when_done(prepared.enter(), move |entered| {
+                    if let Err(error) = entered {
+                        log::warn!("tasks: a process that moved here is not found by others: {error}");
+                    }
+                    prepared.run();
+                    // If the asker died nobody needs the answer.
+                    let _ = links.answer(answer, &Told {}, &[]);
+                });
             }
             kind if kind == MoveAbort::SPEC.number => {
                 let (abort, _) = message.read::<MoveAbort>()?;

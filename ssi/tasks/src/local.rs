@@ -159,7 +159,11 @@ impl Local for OwnKernel {
 }
 
 impl Prepared for Arrival {
-    fn commit(self: Box<Self>) {
-        Self::commit(*self);
+    fn enter(&self) -> TryResult<()> {
+        Self::enter(self)
+    }
+
+    fn run(self: Box<Self>) {
+        Self::run(*self);
     }
 }

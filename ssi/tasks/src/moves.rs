@@ -35,6 +35,11 @@ pub struct Moves {
 pub struct OutOfOrder;
 
 impl Moves {
+    /// How many are under way.
+    pub fn count(&self) -> usize {
+        self.coming.len()
+    }
+
     /// Names a move that starts here.
     pub fn next_serial(&mut self) -> u64 {
         self.serial += 1;

@@ -105,8 +105,10 @@ pub trait Local: Send + Sync {
 
 /// A process that is about to live here.
 pub trait Prepared: Send {
-    /// It is ours: it runs.
-    fn commit(self: Box<Self>);
+    /// It is ours; ends when others find it here.
+    fn enter(&self) -> TryResult<()>;
+    /// It runs; after [`Prepared::enter`] ended.
+    fn run(self: Box<Self>);
     // Dropping it gives everything back.
 }
 
@@ -153,6 +155,12 @@ impl TaskService {
             homes: SessionHomes::new(me, kernels),
             routes: Lock::new(BTreeMap::new()),
         })
+    }
+
+    /// Moves that are under way to this kernel, and parents that are being looked up.
+    pub fn counts(&self) -> (usize, usize) {
+        let moves = self.moves.lock().count();
+        (moves, self.routes.lock().len())
     }
 
     /// The kernel is there: peers' requests are served from now on.
@@ -427,6 +435,10 @@ impl Cluster for Peers {
     fn register(&self, name: task::cluster::Name, object: ObjectId) {
         // A process or session that moved here is registered by the same call: it replaces the entry of the same object.
         self.0.names.register(name_of(name), object, true);
+    }
+
+    fn register_moved(&self, name: task::cluster::Name, object: ObjectId) -> TryResult<()> {
+        self.0.names.move_here(name_of(name), object)
     }
 
     fn unregister(&self, name: task::cluster::Name, object: ObjectId) {

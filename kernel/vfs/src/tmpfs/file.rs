@@ -102,24 +102,30 @@ impl FileOps for TmpInode {
         source: &mut dyn Source,
     ) -> TryResult<Wrote> {
         let cache = self.cache()?;
+        let write = |source: &mut dyn Source| {
+            if append {
+                return cache.append(source);
+            }
+            Ok(cache.write(offset, source)?.map(move |bytes| (bytes, offset + bytes as u64)))
+        };
         let offset = if append { cache.size() } else { offset };
         let limit = caller.file_size_limit;
         let tried = if offset.saturating_add(source.left() as u64) > limit {
             if offset >= limit && source.left() > 0 {
                 return Err(Error::new(Errno::EFBIG, "beyond RLIMIT_FSIZE"));
             }
-            cache.write(offset, &mut Limited { inner: source, left: (limit - offset) as usize })?
+            write(&mut Limited { inner: source, left: (limit - offset) as usize })?
         } else {
-            cache.write(offset, source)?
+            write(source)?
         };
         self.base.store(false, Ordering::Relaxed);
-        if let Try::Done(n) = tried
+        if let Try::Done((n, _)) = tried
             && n > 0
         {
             self.written(caller);
             self.tell(file, Mask::MODIFY);
         }
-        Ok(tried.map(move |bytes| Wrote { bytes, end: offset + bytes as u64 }))
+        Ok(tried.map(|(bytes, end)| Wrote { bytes, end }))
     }
 
     fn seek(&self, to: SeekFrom, _: u64) -> Result<u64> {

@@ -187,6 +187,26 @@ fn links_sizes_and_unlinked_files() {
     });
 }
 
+#[test]
+fn what_is_removed_through_the_inode_is_not_kept_by_its_name() {
+    with_tree(|vfs| {
+        let root = Caller::kernel();
+        let w = walk(vfs, &root);
+        let top = w.find(b"/", Follow::Yes).expect("found").inode().clone();
+        let mut files = Vec::new();
+        for name in ["used", "unused"] {
+            put(&w, name, "text");
+            let place = w.find(name.as_bytes(), Follow::Yes).expect("found");
+            files.push((std::sync::Arc::downgrade(place.inode()), (name == "used").then_some(place)));
+            // As another kernel does it: past the names that this one has looked up.
+            assert!(top.unlink(&root, name.as_bytes(), false).is_ok());
+        }
+        put(&w, "other", "text");
+        assert!(w.find(b"other", Follow::Yes).is_ok());
+        assert!(files[0].0.upgrade().is_some() && files[1].0.upgrade().is_none());
+    });
+}
+
 /// A cpio entry as `cpio -H newc` writes it.
 fn entry(name: &str, mode: u32, content: &[u8]) -> Vec<u8> {
     let mut out = std::format!(
