@@ -19,6 +19,7 @@ pub mod local;
 mod pid;
 mod sys;
 pub mod system;
+mod sysvipc;
 #[cfg(test)]
 mod tests;
 pub mod view;

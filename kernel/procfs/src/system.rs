@@ -51,6 +51,7 @@ pub fn install(kernel: &Arc<Kernel>, view: Option<Arc<dyn ProcessView>>, command
     let cob = folder.dir("cob");
     fill(&folder, kernel, command_line);
     settings(&folder, kernel);
+    crate::sysvipc::fill(&folder.dir("sysvipc"), kernel);
     let vfs = kernel.vfs();
     let root = Arc::new(Root { folder: folder.clone(), view });
     vfs.add_type(Arc::new(Proc(ProcFs::new(vfs, "proc", 0x9fa0, root))));

@@ -144,6 +144,8 @@ impl Cx {
         let task = self.task();
         // The futexes of the old memory, while it is still there.
         self.release_futexes();
+        // It goes on, and may have others.
+        task.let_go.store(false, Relaxed);
         process.actions(crate::signal::Actions::reset_for_exec);
         process.posix_timers.clear();
         task.set_altstack(AltStack::NONE);

@@ -169,6 +169,11 @@ impl TimerFd {
         anon::open(vfs, caller, ops, "anon_inode:[timerfd]", OpenFlags::READ | OpenFlags::WRITE, status)
     }
 
+    /// The clock that it follows.
+    pub const fn clock(&self) -> TimerClock {
+        self.clock
+    }
+
     /// timerfd_gettime(2).
     pub fn get(&self) -> TimerSetting {
         let mut state = self.state.lock();

@@ -34,6 +34,10 @@ pub fn fcntl(cx: &Cx, [fd, command, arg, ..]: [u64; 6]) -> Result<u64> {
         4 => {
             let wanted = open::status(Abi::from_program(cx.task().isa, arg as u32));
             let kept = file.status() & Status::SYNC;
+            if wanted.contains(Status::ASYNC) {
+                // Nothing sends SIGIO; who asks for it would wait for ever.
+                return Err(invalid("no signal-driven I/O"));
+            }
             settle(cx, file.set_status((wanted - Status::SYNC) | kept)).map(|()| 0)
         }
         5 | 36 => get_lock(cx, file, arg, command == 36),

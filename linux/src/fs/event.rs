@@ -123,6 +123,10 @@ pub fn timerfd_settime(cx: &Cx, [fd, flags, new, old, ..]: [u64; 6]) -> Result<u
     if flags & !(ABSTIME | CANCEL_ON_SET) != 0 {
         return Err(invalid("unknown flags"));
     }
+    if flags & CANCEL_ON_SET != 0 && flags & ABSTIME != 0 && timer(cx, fd, TimerFd::clock)? == TimerClock::Realtime {
+        // Nobody is told when the time of day is set. For other clocks and times the flag means nothing.
+        return Err(invalid("no TFD_TIMER_CANCEL_ON_SET"));
+    }
     let new: Itimerspec = cx.user(|u| u.read_struct(new))?;
     let bad = invalid("bad time");
     let setting =

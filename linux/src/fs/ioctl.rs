@@ -78,8 +78,13 @@ pub fn ioctl(cx: &Cx, [fd, request, arg, ..]: [u64; 6]) -> Result<u64> {
         }
         0x5421 | 0x5452 => {
             let bit = if request == 0x5421 { Status::NONBLOCK } else { Status::ASYNC };
+            let on = int()? != 0;
+            if bit == Status::ASYNC && on {
+                // As Linux for a file that cannot send SIGIO.
+                return Err(Error::new(Errno::ENOTTY, "no signal-driven I/O"));
+            }
             let mut status = file.status();
-            status.set(bit, int()? != 0);
+            status.set(bit, on);
             return settle(cx, file.set_status(status)).map(|()| 0);
         }
         _ => {}

@@ -34,6 +34,9 @@ pub fn mount(cx: &Cx, [source, target, fs_type, flags, data, _]: [u64; 6]) -> Re
     walk(cx, AT_FDCWD as u64, &target, |w| {
         let at = w.find(&target, Follow::Yes)?;
         if flags & MS_REMOUNT != 0 {
+            if !text(cx, data)?.is_empty() {
+                return Err(invalid("the options of a file system cannot be changed"));
+            }
             return w.vfs.remount(w.caller, &at, mount_flags);
         }
         if flags & MS_BIND != 0 {

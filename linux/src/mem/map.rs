@@ -6,7 +6,7 @@ use base::{Errno, Error, Result, Try};
 use linux_abi::flags::{Map, Prot as AbiProt};
 use mm::{FileLabel, Label, MapRequest, Place, Prot, RemapRequest, VmaFlags, What};
 use task::{Cx, Interrupted};
-use vfs::{OpenFile, types::OpenFlags};
+use vfs::{OpenFile, place::MountFlags, types::OpenFlags};
 
 use super::{PAGE, invalid, whole_pages};
 
@@ -48,6 +48,12 @@ fn file_content(
         return Err(denied());
     }
     let mut max = Prot::all();
+    if file.place().is_some_and(|place| place.mount.flags().contains(MountFlags::NOEXEC)) {
+        if want.contains(Prot::EXEC) {
+            return Err(Error::new(Errno::EPERM, "mounted noexec"));
+        }
+        max -= Prot::EXEC;
+    }
     if shared && !mode.contains(OpenFlags::WRITE) {
         if want.contains(Prot::WRITE) {
             return Err(denied());

@@ -42,6 +42,7 @@ pub fn run(words: &[String]) -> ExitCode {
                 std::thread::park();
             }
         }
+        ["pi"] => ExitCode::from(u8::from(crate::cases::pi::alone().is_err())),
         ["rseq", what] => match crate::cases::rseq::alone(what) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,

@@ -58,6 +58,9 @@ fn with_queue(test: impl FnOnce(i32) -> Outcome) -> Outcome {
 cases! {
     fn semaphores_count [semget, semop, semctl] {
         with_set(2, |id| {
+            let shown = std::fs::read_to_string("/proc/sysvipc/sem")?;
+            let of_this = |line: &&str| line.split_whitespace().nth(1) == Some(id.to_string().as_str());
+            same!(shown.lines().find(of_this).and_then(|line| line.split_whitespace().nth(3)), Some("2"));
             semop(id, &[(0, 3, 0), (1, 1, 0)])?;
             same!((semctl(id, 0, GETVAL, 0)?, semctl(id, 1, GETVAL, 0)?), (3, 1));
             // All or nothing.

@@ -16,7 +16,7 @@ mod memory;
 mod misc;
 mod more;
 mod old;
-mod pi;
+pub mod pi;
 mod pidfd;
 mod pipe;
 mod poll;

@@ -21,6 +21,16 @@ fn me() -> u32 {
     sys!(SYS_gettid).unwrap_or(0) as u32
 }
 
+/// What the other program does: takes the word in the file that is its standard input, and gives it when somebody waits.
+pub fn alone() -> Outcome {
+    let at = sys::mmap(0, 4096, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, 0, 0)?;
+    futex(at, LOCK, 0)?;
+    println!("locked");
+    contended(at);
+    futex(at, UNLOCK, 0)?;
+    Ok(())
+}
+
 /// Waits until somebody waits for the word.
 fn contended(at: usize) {
     sys::until(|| word(at).load(SeqCst) & WAITERS != 0);
@@ -154,6 +164,25 @@ cases! {
             good(pid)?;
         }
         same!(word(order).load(SeqCst), 90_705);
+        Ok(())
+    }
+
+    fn pi_of_another_program [futex, execve] {
+        let fd = sys::file("word", &[0; 4096])?;
+        let (reader, writer) = sys::pipe()?;
+        let pid = child(|| {
+            sys!(SYS_dup3, fd, 0, 0)?;
+            sys!(SYS_dup3, writer, 1, 0)?;
+            sys::exec_me(&["pi"])?;
+            Ok(())
+        })?;
+        sys::close(writer)?;
+        let at = sys::mmap(0, 4096, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd, 0)?;
+        same!(sys::get(reader, 8)?, b"locked\n");
+        futex(at, LOCK, 0)?;
+        good(pid)?;
+        futex(at, UNLOCK, 0)?;
+        same!(word(at).load(SeqCst), 0);
         Ok(())
     }
 
