@@ -235,6 +235,12 @@ impl State {
             },
             Event::Happened { peer, token, ready } => self.happened(peer, token, ready, actions),
             Event::Dropped { object } => {
+                // Where the object is, is not known any more when those who subscribed let go: another reference may be on its way here.
+                if let Some(home) = self.imports.home(object) {
+                    for (token, _) in self.armed.iter().filter(|(_, armed)| armed.object == object) {
+                        actions.send(home, Note::Disarm { token: *token });
+                    }
+                }
                 if let Some(back) = self.imports.drop_proxy(object) {
                     actions.send(back.home, Note::Release { object, count: back.count });
                 }
@@ -284,19 +290,17 @@ impl State {
                 actions.send(from, Note::Again { token, generation });
             }
             Note::Release { object, count } => {
-                let given = self.exports.give_back(object, from, count);
-                if self.exports.granted(object, from) == 0 {
-                    self.unwatch_all(from, object, actions);
-                }
-                if given == Ok(Lent::Nobody) {
+                if self.exports.give_back(object, from, count) == Ok(Lent::Nobody) {
                     actions.free(object);
                 }
+                self.unwatch_unheld(from, actions);
             }
             Note::Received { object, via } => self.exports.received(object, via, from),
             Note::Unsent { object, holder } => {
                 if self.exports.unsent(object, from, holder) == Ok(Lent::Nobody) {
                     actions.free(object);
                 }
+                self.unwatch_unheld(holder, actions);
             }
             Note::Question { via } => {
                 if self.exports.is_dead(via) {
@@ -310,14 +314,16 @@ impl State {
                 for object in self.exports.settled(via, from) {
                     actions.free(object);
                 }
+                self.unwatch_unheld(from, actions);
             }
         }
     }
 
-    /// Who has no reference any more watches nothing: his subscriptions end with it, or have ended.
-    fn unwatch_all(&mut self, peer: KernelId, object: ObjectId, actions: &mut impl Actions) {
+    /// Who has no reference to an object watches it no more: his subscriptions have ended, or will.
+    fn unwatch_unheld(&mut self, peer: KernelId, actions: &mut impl Actions) {
         let range = self.watched.range((peer, 0)..=(peer, u64::MAX));
-        let ended: Vec<u64> = range.filter(|(_, w)| w.object == object).map(|((_, token), _)| *token).collect();
+        let unheld = range.filter(|(_, w)| self.exports.granted(w.object, peer) == 0);
+        let ended: Vec<u64> = unheld.map(|((_, token), _)| *token).collect();
         for token in ended {
             self.watched.remove(&(peer, token));
             actions.unwatch(peer, token);

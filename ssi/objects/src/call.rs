@@ -143,7 +143,7 @@ pub fn unless_abandoned<T: 'static>(
             // The result may have come between the two lines.
             pending.wake(Ready::empty());
             let waits = pending.then.lock().is_some();
-            waits.then(|| pending as Arc<dyn Abandon>)
+            waits.then_some(pending as Arc<dyn Abandon>)
         }
         ended => {
             then(settled(ended));

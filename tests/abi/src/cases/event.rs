@@ -79,8 +79,8 @@ cases! {
 
     fn timerfd_again_and_again [timerfd_settime, read] {
         let fd = timerfd(0)?;
-        set_timer(fd, 0, 1_000_000, 2_000_000)?;
         let start = sys::clock(libc::CLOCK_MONOTONIC)?;
+        set_timer(fd, 0, 1_000_000, 2_000_000)?;
         let mut total = 0;
         while total < 10 {
             total += number(fd)?;

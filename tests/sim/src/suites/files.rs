@@ -306,6 +306,12 @@ impl Part {
             }
         };
         context.send(from, Lane::Reply, Say::Answer { request, answer });
+        // Just after somebody looked, before he has armed again: what happens now is easily lost.
+        // (Less often the more look because of that, or it never ends.)
+        let watchers = self.things.get(&object).map_or(0, |thing| thing.watched.len() as u64);
+        if matches!(what, What::Look { .. }) && context.rng.one_in(2 + 2 * watchers) {
+            self.happen(object, context);
+        }
     }
 
     /// An open ends: somebody opened the other end.
