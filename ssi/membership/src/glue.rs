@@ -336,18 +336,19 @@ impl<W: Windows> MembershipService<W> {
             (state.watched(), state.phase() == Phase::Outside)
         };
         let held = (0..self.kernels).filter_map(|i| self.shm.porch_of(i)).any(|porch| porch.is_held());
-        self.step(Event::Hold(held));
+        let mut events = alloc::vec![Event::Hold(held)];
         if let Some(peer) = watched {
             self.look(peer.index);
             if let Some(porch) = self.shm.porch_of(peer.index).filter(|p| p.owner() == Some(to_wire(peer))) {
                 let heard = self.links.peer(to_wire(peer)).map_or(0, |p| p.heard());
-                self.step(Event::Beat { peer, count: porch.beats().wrapping_add(heard) });
+                events.push(Event::Beat { peer, count: porch.beats().wrapping_add(heard) });
             }
         }
         if outside {
-            self.step(Event::Enter { contacts: self.present() });
+            events.push(Event::Enter { contacts: self.present() });
         }
-        self.step(Event::Tick);
+        events.push(Event::Tick);
+        self.steps(events);
     }
 
     /// A request to this kernel is overdue.
@@ -389,12 +390,20 @@ impl<W: Windows> MembershipService<W> {
     }
 
     fn step(&self, event: Event) {
+        self.steps([event]);
+    }
+
+    /// Several events as one: only when to wake after the last of them counts. Before the tick it would be at once, for the tick.
+    fn steps(&self, events: impl IntoIterator<Item = Event>) {
         let now = self.machine.now();
         {
             // The effects of a step are queued before the next step can be made.
             let mut state = self.state.lock();
             let mut effects = VecDeque::new();
-            state.step(now, event, &mut Hands { shm: &self.shm, effects: &mut effects });
+            for event in events {
+                effects.retain(|effect| !matches!(effect, Effect::Wake(_)));
+                state.step(now, event, &mut Hands { shm: &self.shm, effects: &mut effects });
+            }
             self.queue.lock().effects.append(&mut effects);
         }
         self.work();
