@@ -103,6 +103,8 @@ pub enum ChildChange {
     Group(Pid),
     /// It was exec'd: its exit signal is SIGCHLD again.
     Exec,
+    /// It was waited for, by a thread of its parent that did not come along when that moved.
+    Gone,
 }
 
 /// A child as its parent knows it.

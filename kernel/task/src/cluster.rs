@@ -148,6 +148,15 @@ pub enum Placement {
     Kernel(u16),
 }
 
+/// A task that another kernel is ready for. Dropping it leaves the task here.
+pub trait Departure: Send {
+    /// COMMIT: `Done` means that it runs there and this kernel forwards.
+    ///
+    /// # Errors
+    /// `EHOSTDOWN`: that kernel died, and the task with it.
+    fn commit(self: Box<Self>) -> TryResult<()>;
+}
+
 /// What one kernel needs of the others.
 pub trait Cluster: Send + Sync {
     /// A pid that nobody has; `used` says whether this kernel still uses a number.
@@ -212,11 +221,12 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     /// `ENODEV` if no kernel has that index, `EHOSTDOWN` if it is not in the view.
     fn place(&self, placement: Placement) -> Result<Option<KernelId>>;
-    /// Moves a stopped task: PREPARE, then COMMIT. `Done` means that it runs there and this kernel forwards.
+    /// Asks kernel `to` to reserve everything for a task and to load its program: PREPARE. It stays here until the result is committed, or for good if
+    /// that is dropped.
     ///
     /// # Errors
-    /// Any errno of execve(2); then it is still here.
-    fn move_exec(&self, to: KernelId, image: Box<TaskImage>) -> TryResult<()>;
+    /// Any errno of execve(2).
+    fn prepare_exec(&self, to: KernelId, image: Box<TaskImage>) -> TryResult<Box<dyn Departure>>;
 
     /// How files go with a task that moves; `None`: they cannot.
     fn handles(&self) -> Option<Arc<dyn Handles>> {
@@ -337,7 +347,7 @@ impl Cluster for Alone {
         }
     }
 
-    fn move_exec(&self, _: KernelId, _: Box<TaskImage>) -> TryResult<()> {
+    fn prepare_exec(&self, _: KernelId, _: Box<TaskImage>) -> TryResult<Box<dyn Departure>> {
         Err(NO_PEER)
     }
 

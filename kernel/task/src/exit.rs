@@ -156,6 +156,9 @@ impl Process {
             match event.change {
                 ChildChange::Group(pgid) => child.pgid = pgid,
                 ChildChange::Exec => child.exit_signal = Signal::CHLD.number(),
+                ChildChange::Gone => {
+                    shared.children.remove(event.pid);
+                }
                 ChildChange::Status { status, uid, usage } => {
                     child.uid = uid;
                     let exited = matches!(status, Status::Exited(_) | Status::Killed { .. });

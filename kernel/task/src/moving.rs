@@ -14,7 +14,7 @@ use hal::sync::{SpinLock, rank};
 use vfs::{OpenFile, Place};
 
 use crate::{
-    children::{ChildChange, ChildEvent, ChildRecord},
+    children::{ChildChange, ChildEvent, ChildRecord, Status},
     cluster::{Name, ProcessRequest},
     cx::Cx,
     exec::Strings,
@@ -25,7 +25,7 @@ use crate::{
     process::{Process, ProcessParts},
     sched::{Params, Policy},
     session::{Member, Notice, Sender},
-    signal::{Actions, Pending},
+    signal::{Actions, Pending, Signal},
     table::Entry,
     task::{AltStack, Start, Task, TaskParts},
     time::Expire,
@@ -90,24 +90,28 @@ impl Cx {
     ) -> Result<()> {
         let kernel = self.kernel().clone();
         let handles = kernel.cluster().handles().ok_or(NO_HANDLES)?;
-        self.end_other_threads()?;
-        let image = self.export(to, &*handles, program, path, argv, envp)?;
+        // Other threads live until all is ready there: if this fails they go on.
+        let alone = self.process().thread_count() == 1;
+        let image = self.export(to, &*handles, program, path, argv, envp, alone)?;
         let sent = image.clone();
-        match self.settle(kernel.cluster().move_exec(to, Box::new(image)), Interrupted::Killed) {
-            Ok(()) => {
-                self.moved_away(to, &sent);
-                Ok(())
+        let ready = self.settle(kernel.cluster().prepare_exec(to, Box::new(image)), Interrupted::Killed);
+        let ready = ready.and_then(|ready| self.end_other_threads().map(|()| ready)).inspect_err(|_| {
+            self.take_back(&sent);
+            for fd in &sent.files {
+                handles.not_given(&fd.handle, to);
             }
-            Err(e) => {
-                self.take_back(&sent);
-                for fd in &sent.files {
-                    handles.not_given(&fd.handle, to);
-                }
-                Err(e)
-            }
+        })?;
+        if let Err(e) = self.settle(ready.commit(), Interrupted::Nothing) {
+            // It may have run there before that kernel died: there is no way back.
+            log::warn!("process {} died with kernel {to}, where it was about to run: {e}", self.process().pid());
+            self.exit_group(Status::Killed { signal: Signal::KILL, core: false });
+            return Err(e);
         }
+        self.moved_away(to, &sent);
+        Ok(())
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what execve is given, and where it goes")]
     fn export(
         &self,
         to: KernelId,
@@ -116,6 +120,7 @@ impl Cx {
         path: &[u8],
         argv: &Strings,
         envp: &Strings,
+        alone: bool,
     ) -> Result<TaskImage> {
         let (process, task) = (self.process(), self.task());
         let place = |p: &Place| self.settle(handles.give_place(p, to), Interrupted::Restart);
@@ -140,7 +145,11 @@ impl Cx {
         // From here on nothing fails.
         let mut shared = process.shared.lock();
         let mut signals = task.signals.lock();
-        let take = |pending: &mut Pending| core::mem::take(pending).iter().copied().collect::<Vec<_>>();
+        // Another thread may take a signal until it is ended: then they follow after COMMIT.
+        let take = |pending: &mut Pending| match alone {
+            true => core::mem::take(pending).iter().copied().collect(),
+            false => Vec::new(),
+        };
         Ok(TaskImage {
             pid: process.pid(),
             id: process.id(),
@@ -151,7 +160,7 @@ impl Cx {
             session_home,
             children: shared.children.iter().copied().collect(),
             subreaper: process.subreaper.load(Relaxed),
-            exit_signal: crate::signal::Signal::CHLD.number(),
+            exit_signal: Signal::CHLD.number(),
             parent_death_signal: process.parent_death_signal.load(Relaxed),
             creds: (*process.creds()).clone(),
             umask: fs.umask(),
@@ -227,6 +236,10 @@ impl Cx {
         for info in late {
             let request = ProcessRequest::Signal { info: Some(info), from: Sender::KERNEL, thread: None };
             kernel.cluster().tell(pid, request);
+        }
+        // Another thread waited for them meanwhile.
+        for gone in image.children.iter().filter(|c| children.iter().all(|now| now.pid != c.pid)) {
+            kernel.cluster().child_event(pid, ChildEvent { pid: gone.pid, change: ChildChange::Gone });
         }
         for child in children {
             kernel.forward_child(pid, child, image.children.iter().find(|c| c.pid == child.pid));

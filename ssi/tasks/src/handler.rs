@@ -67,6 +67,9 @@ impl Handler for TaskHandler {
             kind if kind == ProcessAsk::SPEC.number => {
                 let (ask, payload) = message.read::<ProcessAsk>()?;
                 let request = decode(payload).map_err(|_| bad(from))?;
+                if self.moved(answer, &*local, Pid(ask.pid)) {
+                    return Ok(());
+                }
                 self.reply(answer, local.process(Pid(ask.pid), request), ProcessAnswer {});
             }
             kind if kind == SignalMembers::SPEC.number => {
@@ -221,7 +224,19 @@ impl TaskHandler {
         });
     }
 
+    /// Answers that a process moved, if it did: whoever asked asks there.
+    fn moved(&self, answer: AnswerTo, local: &dyn Local, pid: Pid) -> bool {
+        let to = local.moved_process(pid);
+        if let Some(to) = to {
+            self.0.links.moved(answer, objects::to_wire(to), 0);
+        }
+        to.is_some()
+    }
+
     fn to_parent(&self, answer: AnswerTo, local: &dyn Local, parent: Pid, parcel: Parcel) {
+        if self.moved(answer, local, parent) {
+            return;
+        }
         if TaskService::hand_over(local, parent, parcel) {
             let _ = self.0.links.answer(answer, &Told {}, &[]);
         } else {

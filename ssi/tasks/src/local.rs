@@ -14,6 +14,7 @@ use task::{
     moving::Arrival,
     session::{LocalSession, Member, Notice, Reply, Request, Sender, Session, State},
     signal::SigInfo,
+    table::Entry,
 };
 
 use crate::{
@@ -32,6 +33,13 @@ impl OwnKernel {
 }
 
 impl Local for OwnKernel {
+    fn moved_process(&self, pid: Pid) -> Option<KernelId> {
+        match self.0.table.get(pid) {
+            Some(Entry::Moved(to)) => Some(to),
+            _ => None,
+        }
+    }
+
     fn process(&self, pid: Pid, request: ProcessRequest) -> TryResult<ProcessReply> {
         self.0.table.process(pid).ok_or(Errno::ESRCH)?.request(request)
     }

@@ -11,7 +11,7 @@ use names::{Kind, Name, NameService, PidBlocks};
 use objects::{call, codec::Body, from_wire, object_to_wire, to_wire, when_done};
 use task::{
     children::{ChildChange, ChildEvent, ChildRecord, Status, Usage},
-    cluster::{Cluster, CpuFact, Placement, ProcessRef, ProcessReply, ProcessRequest, SessionHome},
+    cluster::{Cluster, CpuFact, Departure, Placement, ProcessRef, ProcessReply, ProcessRequest, SessionHome},
     ids::Pid,
     image::TaskImage,
     load::Load,
@@ -49,6 +49,8 @@ pub(crate) const LIST_MAX: usize = 1000;
 
 /// What this service asks of its own kernel when a peer asks. Nothing here sleeps.
 pub trait Local: Send + Sync {
+    /// Where a process went that was here and moved.
+    fn moved_process(&self, pid: Pid) -> Option<KernelId>;
     /// A request to a process that is here. `ESRCH` if it is not.
     fn process(&self, pid: Pid, request: ProcessRequest) -> TryResult<ProcessReply>;
     /// Whether a session is here.
@@ -337,21 +339,27 @@ impl TaskService {
                 }
                 continue;
             }
-            let then: link::Then = Box::new(|_, result| {
-                if let Err(error) = result {
-                    log::debug!("tasks: a parent cannot be told: {error}");
-                }
-            });
             let (to, object) = (to_wire(entry.home), object_to_wire(entry.object));
-            match parcel {
-                Parcel::Event(event) => {
-                    let message = ChildTell { parent: parent.0 };
-                    self.links.request(to, object, &message, &encode(&event), self.soon(), then);
+            let payload = match &parcel {
+                Parcel::Event(event) => encode(event),
+                Parcel::Orphans(children) => encode(children),
+            };
+            let is_event = matches!(parcel, Parcel::Event(_));
+            let service = self.clone();
+            let then: link::Then = Box::new(move |_, result| match result {
+                Ok(_) => {}
+                // It came here meanwhile.
+                Err(error) if error.errno == Errno::EREMCHG => {
+                    if let Ok(local) = service.local() {
+                        Self::hand_over(&*local, parent, parcel);
+                    }
                 }
-                Parcel::Orphans(children) => {
-                    let message = Adopt { parent: parent.0 };
-                    self.links.request(to, object, &message, &encode(&children), self.soon(), then);
-                }
+                Err(error) => log::debug!("tasks: a parent cannot be told: {error}"),
+            });
+            if is_event {
+                self.links.request(to, object, &ChildTell { parent: parent.0 }, &payload, self.soon(), then);
+            } else {
+                self.links.request(to, object, &Adopt { parent: parent.0 }, &payload, self.soon(), then);
             }
         }
     }
@@ -391,7 +399,13 @@ impl ProcessRef for RemoteProcess {
     }
 
     fn request(&self, request: ProcessRequest) -> TryResult<ProcessReply> {
-        self.service.ask(self.home, self.object, &ProcessAsk { pid: self.pid.0 }, &encode(&request))
+        let asked = self.service.ask(self.home, self.object, &ProcessAsk { pid: self.pid.0 }, &encode(&request));
+        let (service, pid) = (self.service.clone(), self.pid);
+        Try::settled(asked).and_then(move |answer| match answer {
+            // It came here meanwhile.
+            Err(error) if error.errno() == Errno::EREMCHG => service.local()?.process(pid, request),
+            answer => done(answer?),
+        })
     }
 }
 
@@ -556,7 +570,7 @@ impl Cluster for Peers {
         member.copied().map(Some).ok_or(Error::new(Errno::EHOSTDOWN, "that kernel is not running"))
     }
 
-    fn move_exec(&self, to: KernelId, image: Box<TaskImage>) -> TryResult<()> {
+    fn prepare_exec(&self, to: KernelId, image: Box<TaskImage>) -> TryResult<Box<dyn Departure>> {
         let service = &self.0;
         let serial = service.moves.lock().next_serial();
         let (pid, id) = (image.pid, image.id);
@@ -566,33 +580,13 @@ impl Cluster for Peers {
             let message = MovePart { serial, offset: (n * 4096) as u32 };
             service.links.send(peer, wire::ObjectId::NONE, &message, part).map_err(objects::error)?;
         }
+        // Whoever gives up waiting drops it, and that aborts.
+        let ready = Leaving { service: service.clone(), to, serial, pid, id, committed: false };
         let (call, completer) = call();
-        let then = {
-            let service = service.clone();
-            Box::new(move |links: &Links, result: link::Result<Incoming<'_>>| match result {
-                Ok(_) => {
-                    // From here on it is there. If that kernel dies now the process dies with it.
-                    service.moves.lock().leaves(pid);
-                    service.names.moved_away(name_of(task::cluster::Name::Process(pid)));
-                    let then_here = service.clone();
-                    let told: link::Then = Box::new(move |_, result| {
-                        then_here.moves.lock().left(pid);
-                        drop(completer.complete(match result {
-                            Ok(_) => done(()),
-                            Err(error) => Err(objects::error(error)),
-                        }));
-                    });
-                    let deadline = links.now().saturating_add(SOON);
-                    let object = object_to_wire(id);
-                    links.request(peer, object, &MoveCommit { serial }, &[], deadline, told);
-                }
-                Err(error) => {
-                    // If it is dead there is nothing to abort.
-                    let _ = links.send(peer, wire::ObjectId::NONE, &MoveAbort { serial }, &[]);
-                    drop(completer.complete(Err(objects::error(error))));
-                }
-            })
-        };
+        let then = Box::new(move |_: &Links, result: link::Result<Incoming<'_>>| {
+            let ready = Box::new(ready) as Box<dyn Departure>;
+            drop(completer.complete(result.map(|_| Try::Done(ready)).map_err(objects::error)));
+        });
         let message = MovePrepare { serial, total: bytes.len() as u32, pid: pid.0 };
         let deadline = service.links.now().saturating_add(LOAD);
         service.links.request(peer, wire::ObjectId::NONE, &message, &[], deadline, then);
@@ -614,6 +608,50 @@ impl Cluster for Peers {
             cpu.online = members.iter().any(|member| member.index == cpu.kernel);
         }
         cpus
+    }
+}
+
+/// A process that another kernel is ready for.
+struct Leaving {
+    service: Arc<TaskService>,
+    to: KernelId,
+    serial: u64,
+    pid: Pid,
+    id: ObjectId,
+    committed: bool,
+}
+
+impl Departure for Leaving {
+    fn commit(mut self: Box<Self>) -> TryResult<()> {
+        self.committed = true;
+        // What the other kernel registers comes behind what this one did.
+        let flushed = self.service.names.flush()?;
+        flushed.and_then(move |()| {
+            // From here on it is there. If that kernel dies now the process dies with it.
+            self.service.moves.lock().leaves(self.pid);
+            self.service.names.moved_away(name_of(task::cluster::Name::Process(self.pid)));
+            let (call, completer) = call();
+            let (service, pid) = (self.service.clone(), self.pid);
+            let told: link::Then = Box::new(move |_, result| {
+                service.moves.lock().left(pid);
+                drop(completer.complete(result.map(|_| Try::Done(())).map_err(objects::error)));
+            });
+            let (peer, object) = (to_wire(self.to), object_to_wire(self.id));
+            let message = MoveCommit { serial: self.serial };
+            // Not a matter of time: it is answered, or that kernel is dead.
+            self.service.links.request(peer, object, &message, &[], u64::MAX, told);
+            call.into_try()
+        })
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if !self.committed {
+            // If it is dead there is nothing to abort.
+            let message = MoveAbort { serial: self.serial };
+            let _ = self.service.links.send(to_wire(self.to), wire::ObjectId::NONE, &message, &[]);
+        }
     }
 }
 

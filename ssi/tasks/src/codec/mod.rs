@@ -411,6 +411,7 @@ coded!(
                 put(&pgid, to);
             }
             ChildChange::Exec => 3_u8.put(to),
+            ChildChange::Gone => 4_u8.put(to),
         }
     },
     |from| {
@@ -420,6 +421,7 @@ coded!(
                 1 => ChildChange::Status { status: get(from)?, uid: Coded::get(from)?, usage: get(from)? },
                 2 => ChildChange::Group(get(from)?),
                 3 => ChildChange::Exec,
+                4 => ChildChange::Gone,
                 _ => return Err(Short),
             },
         }
