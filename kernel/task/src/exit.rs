@@ -127,16 +127,16 @@ impl Process {
             }
         }
         let reaper = kernel.reaper_of(self);
-        if !children.is_empty() {
-            kernel.give_away(self, reaper, children);
-        }
         let mut usage = own;
         usage.add(&children_usage);
         self.shared.lock().zombie = Some((status, usage));
         self.end_waiters.wake(Ready::IN);
         kernel.cluster().process_changed(pid, true);
-        let session = self.session();
-        session.notice(Notice::Exit { pid, reaper });
+        // Before anybody hears of the new parent: a group that is orphaned by this must be seen to have been held.
+        self.session().notice(Notice::Exit { pid, reaper });
+        if !children.is_empty() {
+            kernel.give_away(reaper, children);
+        }
         kernel.child_event(
             self.ppid(),
             ChildEvent { pid, change: ChildChange::Status { status, uid: self.creds().uid, usage } },
@@ -207,6 +207,18 @@ impl Process {
         self.child_waiters.wake(Ready::IN);
     }
 
+    /// The parent exited, and `to` knows this process as its child.
+    pub(crate) fn adopted(&self, to: Pid) {
+        self.reparent(to);
+        let pid = self.pid();
+        self.session().notice(Notice::Reparent { pid, ppid: to });
+        if let Some((status, usage)) = self.zombie() {
+            // It ended between the two: the old parent may not have heard of it any more.
+            let change = ChildChange::Status { status, uid: self.creds().uid, usage };
+            self.kernel().child_event(to, ChildEvent { pid, change });
+        }
+    }
+
     /// The parent exited.
     pub(crate) fn reparent(&self, to: Pid) {
         self.set_ppid(to);
@@ -272,21 +284,10 @@ impl Kernel {
         Pid::INIT
     }
 
-    fn give_away(&self, from: &Process, reaper: Pid, mut children: Vec<ChildRecord>) {
-        let session = from.session().id();
+    fn give_away(&self, reaper: Pid, mut children: Vec<ChildRecord>) {
         for child in &mut children {
             // A new parent gets SIGCHLD whatever the old one wanted.
             child.exit_signal = Signal::CHLD.number();
-            match self.table.process(child.pid) {
-                Some(p) => {
-                    p.reparent(reaper);
-                    let theirs = p.session();
-                    if theirs.id() != session {
-                        theirs.notice(Notice::Reparent { pid: child.pid, ppid: reaper });
-                    }
-                }
-                None => self.cluster().tell(child.pid, ProcessRequest::Reparent(reaper)),
-            }
         }
         self.adopt(reaper, children);
     }
@@ -316,13 +317,23 @@ impl Kernel {
             return self.cluster().adopt(parent, children);
         };
         let mut zombies = Vec::new();
+        let mut adopted = Vec::new();
         {
             let mut shared = process.shared.lock();
             for child in children {
-                if child.zombie.is_some() {
-                    zombies.push(child);
+                match child.zombie {
+                    Some(_) => zombies.push(child),
+                    None => adopted.push(child.pid),
                 }
                 shared.children.insert(child);
+            }
+        }
+        // Only now do they hear of it: what they tell their parent from here on finds somebody who knows them.
+        for child in adopted {
+            match self.table.process(child) {
+                Some(p) if p.ppid() != parent => p.adopted(parent),
+                Some(_) => {}
+                None => self.cluster().tell(child, ProcessRequest::Reparent(parent)),
             }
         }
         for zombie in zombies {

@@ -8,8 +8,8 @@ use alloc::{
 use core::sync::atomic::{AtomicBool, AtomicI16, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use base::{
-    ObjectId, Result,
-    wait::{Op, Try},
+    ObjectId, Ready, Result,
+    wait::{Op, Try, Wake},
 };
 use hal::sync::{RwSpinLock, SpinLock, rank};
 use mm::Space;
@@ -118,6 +118,21 @@ pub struct Process {
     pub(crate) changes: AtomicU64,
     /// membarrier(2) registrations.
     pub membarrier: AtomicU32,
+}
+
+/// Waits for the session's answer about a new process.
+struct Announcement {
+    process: Weak<Process>,
+    /// The group that it was born into as far as this kernel knew.
+    believed: Pid,
+}
+
+impl Wake for Announcement {
+    fn wake(&self, _: Ready) {
+        if let Some(process) = self.process.upgrade() {
+            process.look_at_announcement(self.believed);
+        }
+    }
 }
 
 /// What a new process is made of.
@@ -238,27 +253,48 @@ impl Process {
 
     /// Tells its session of a new process.
     pub(crate) fn announce(&self, fork: Request) {
+        let believed = self.pgid();
         match self.session().request(fork) {
-            Ok(Try::Started(op)) => *self.announced.lock() = Some(op),
-            Ok(_) => {}
+            Ok(Try::Started(mut op)) => {
+                op.notify(Arc::new(Announcement { process: self.me.clone(), believed }));
+                *self.announced.lock() = Some(op);
+                // The answer may have come between the two lines.
+                self.look_at_announcement(believed);
+            }
+            Ok(Try::Done(reply)) => self.learn_group(reply, believed),
+            Ok(Try::WouldBlock) => {}
             Err(e) => log::debug!("session {} does not take {}: {e}", self.session().sid(), self.pid),
+        }
+    }
+
+    fn look_at_announcement(&self, believed: Pid) {
+        let answer = {
+            let mut announced = self.announced.lock();
+            let answer = announced.as_mut().and_then(|op| op.take());
+            // Not dropped under the lock.
+            answer.map(|answer| (answer, announced.take()))
+        };
+        if let Some((Ok(Try::Done(reply)), _)) = answer {
+            self.learn_group(reply, believed);
+        }
+    }
+
+    /// The parent may have been in another group than this kernel knew.
+    fn learn_group(&self, reply: Reply, believed: Pid) {
+        if let Reply::Group(pgid) = reply
+            && pgid != believed
+        {
+            // It may have been put into yet another one meanwhile.
+            let changed = self.pgid.compare_exchange(believed.0, pgid.0, Ordering::Relaxed, Ordering::Relaxed);
+            if changed.is_ok() {
+                self.changed();
+            }
         }
     }
 
     /// Whether its session knows it. If not, nobody else brings it the signals of its group.
     pub(crate) fn is_announced(&self) -> bool {
-        let mut announced = self.announced.lock();
-        let answer = announced.as_mut().map(|op| op.take());
-        match answer {
-            Some(None) => false,
-            Some(Some(_)) => {
-                let ended = announced.take();
-                drop(announced);
-                drop(ended);
-                true
-            }
-            None => true,
-        }
+        self.announced.lock().is_none()
     }
 
     pub(crate) fn set_session(&self, session: Arc<dyn Session>) {

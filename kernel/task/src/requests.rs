@@ -77,9 +77,7 @@ impl ProcessRef for Process {
                 done(ProcessReply::Limit(old))
             }
             ProcessRequest::Reparent(to) => {
-                self.reparent(to);
-                let pid = self.pid();
-                self.session().notice(crate::session::Notice::Reparent { pid, ppid: to });
+                self.adopted(to);
                 done(ProcessReply::Done)
             }
             ProcessRequest::SetGroup(pgid) => {

@@ -59,7 +59,8 @@ pub fn setpgid(cx: &Cx, args: [u64; 6]) -> Result<u64> {
 /// setsid(2).
 pub fn setsid(cx: &Cx, _: [u64; 6]) -> Result<u64> {
     let pid = cx.process().pid();
-    let reply = cx.settle(cx.process().session().request(Request::Depart(pid)), Interrupted::Killed)?;
+    // It has left when the answer comes, so it must lead the new one, whatever happens to it meanwhile.
+    let reply = cx.settle(cx.process().session().request(Request::Depart(pid)), Interrupted::Nothing)?;
     if reply != Reply::Done {
         return Err(Error::new(Errno::EIO, "a session answered something else"));
     }

@@ -5,6 +5,7 @@ mod effects;
 pub mod plan;
 pub mod rng;
 pub mod service;
+pub mod sessions;
 pub mod suites;
 pub mod world;
 

@@ -6,6 +6,7 @@ fn main() -> ExitCode {
     let mut from = 1;
     let mut one = None;
     let mut trace = false;
+    let mut sessions = false;
     let mut kernels = None;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -16,14 +17,18 @@ fn main() -> ExitCode {
             "--seed" => one = number(),
             "--kernels" => kernels = number().map(|n| n.clamp(1, 64) as u16),
             "--trace" => trace = true,
+            "--sessions" => sessions = true,
             _ => {
-                eprintln!("usage: cob-sim [--seeds N] [--from SEED] [--kernels N] | --seed N [--trace]");
+                eprintln!("usage: cob-sim [--sessions] [--seeds N] [--from SEED] [--kernels N] | --seed N [--trace]");
                 return ExitCode::from(2);
             }
         }
     }
     if let Some(seed) = one {
         (from, seeds) = (seed, 1);
+    }
+    if sessions {
+        return interleavings(from, seeds, trace);
     }
     let start = Instant::now();
     let mut total = cob_sim::Report::default();
@@ -58,4 +63,32 @@ fn main() -> ExitCode {
         start.elapsed().as_secs_f64()
     );
     ExitCode::from(u8::from(!failed.is_empty()))
+}
+
+/// Interleavings of job control, against what Linux does.
+fn interleavings(from: u64, seeds: u64, trace: bool) -> ExitCode {
+    let start = Instant::now();
+    let mut total = cob_sim::sessions::Report::default();
+    let mut failed = 0;
+    for seed in from..from + seeds {
+        let result = panic::catch_unwind(|| cob_sim::sessions::run(seed, trace))
+            .unwrap_or_else(|_| Err("a state machine panicked".into()));
+        match result {
+            Ok(report) => {
+                total.calls += report.calls;
+                total.messages += report.messages;
+            }
+            Err(why) => {
+                println!("seed {seed}: {why}\n  replay: cob-sim --sessions --seed {seed} --trace");
+                failed += 1;
+            }
+        }
+    }
+    println!(
+        "{seeds} interleavings, {} calls, {} messages, {failed} failed, {:.1} s",
+        total.calls,
+        total.messages,
+        start.elapsed().as_secs_f64()
+    );
+    ExitCode::from(u8::from(failed > 0))
 }

@@ -367,9 +367,9 @@ impl State {
             Request::Fork { ppid, from, child, place } => {
                 let parent = self.members.get(&from).ok_or(Errno::ESRCH)?;
                 let member = Member { ppid, place, life: Life::Alive, execed: false, ..*parent };
-                // Asked again after the home died, it may be known by now.
-                self.members.entry(child).or_insert(member);
-                Ok(Reply::Done)
+                // Asked again after the home died, it may be known by now. The parent may be in another group than it knew.
+                let pgid = self.members.entry(child).or_insert(member).pgid;
+                Ok(Reply::Group(pgid))
             }
             Request::SetGroup { caller, target, pgid } => self.set_group(caller, target, pgid, effects),
             Request::GroupOf(pid) => self.members.get(&pid).map(|m| Reply::Group(m.pgid)).ok_or(Errno::ESRCH),
@@ -408,7 +408,8 @@ impl State {
                 if self.use_terminal(caller, Access::Write, immune, effects)? == Reply::Stopped {
                     return Ok(Reply::Stopped);
                 }
-                if !self.has_group(pgid) {
+                // As on Linux, the number of any process will do: it may lead a group before long.
+                if !self.has_group(pgid) && !self.members.contains_key(&pgid) {
                     return Err(Errno::EPERM);
                 }
                 self.foreground = pgid;
@@ -533,7 +534,7 @@ impl State {
                     m.life = Life::Alive;
                 }
             }),
-            Notice::Exit { pid, reaper } => self.exit(&[pid], reaper, effects),
+            Notice::Exit { pid, reaper } => self.exit(&[pid], Some(reaper), effects),
             Notice::Reap(pid) => self.remove(pid, effects),
             Notice::Moved { pid, member } => match self.members.get_mut(&pid) {
                 Some(known) => known.place = member.place,
@@ -542,7 +543,8 @@ impl State {
             Notice::Reparent { pid, ppid } => self.change(pid, |m| m.ppid = ppid),
             Notice::Down(kernel) => {
                 let dead: Vec<_> = self.members().filter(|(_, m)| m.place == kernel).map(|(p, _)| p).collect();
-                self.exit(&dead, Pid::INIT, effects);
+                // Whose parents died tell who their parent is now: one may have moved just before its kernel died.
+                self.exit(&dead, None, effects);
                 for pid in dead {
                     self.remove(pid, effects);
                 }
@@ -597,7 +599,7 @@ impl State {
         }
     }
 
-    fn exit(&mut self, dead: &[Pid], reaper: Pid, effects: &mut impl Effects) {
+    fn exit(&mut self, dead: &[Pid], reaper: Option<Pid>, effects: &mut impl Effects) {
         // Only the groups of the dead and of their children can become orphaned by this.
         let touched: BTreeSet<_> = self
             .members()
@@ -611,7 +613,7 @@ impl State {
             self.change(*pid, |m| m.life = Life::Zombie);
         }
         for m in self.members.values_mut() {
-            if dead.contains(&m.ppid) {
+            if let Some(reaper) = reaper.filter(|_| dead.contains(&m.ppid)) {
                 m.ppid = reaper;
             }
         }

@@ -370,10 +370,13 @@ impl<T> Homes<T> {
     }
 
     fn submit(&mut self, key: Key, home: Home, op: T, actions: &mut impl Actions<T>) {
-        let (me, gone) = (self.me, self.is_gone(home.kernel));
+        let me = self.me;
+        let known = self.routes.get(&key).map_or(home, |route| route.home);
+        // It died before this kernel had to do with the session: the view that says so has been here, or comes.
+        let gone = self.is_gone(known.kernel);
+        let new = !self.routes.contains_key(&key);
         let route = self.routes.entry(key).or_insert_with(|| Route { waits: gone, ..Route::new(home) });
-        let handed_over = route.is_handed_over();
-        if route.waits || handed_over || !route.parked.is_empty() {
+        if route.waits || route.is_handed_over() || !route.parked.is_empty() {
             route.parked.push_back(op);
         } else if route.home.kernel == me {
             actions.serve(key, op);
@@ -381,8 +384,7 @@ impl<T> Homes<T> {
             let to = route.home.kernel;
             actions.send(to, key, op);
         }
-        // It died before this kernel had to do with the session: the view that says so has been here.
-        if gone && !self.dead.contains(&home.kernel) {
+        if new && gone && !self.dead.contains(&home.kernel) {
             self.bereave(key, actions);
         }
     }
@@ -557,6 +559,7 @@ impl<T> Homes<T> {
             let was_handed_over = leaving.waiting.is_empty();
             leaving.waiting.remove(&dead);
             if leaving.to == dead && !was_handed_over {
+                actions.refuse(leaving.request, Errno::EHOSTDOWN);
                 self.stays(key, actions);
             } else if !was_handed_over {
                 self.maybe_hand_over(key, actions);
