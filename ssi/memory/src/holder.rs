@@ -210,6 +210,11 @@ impl<P> Holder<P> {
         self.objects.keys().copied()
     }
 
+    /// How many mappings of an object there are, for the simulator's checks.
+    pub fn mapped(&self, object: ObjectId) -> u32 {
+        self.objects.get(&object).map_or(0, |held| held.mapped)
+    }
+
     /// How many pages are held, over all objects.
     pub fn pages(&self) -> usize {
         self.objects.values().map(|held| held.pages.len()).sum()

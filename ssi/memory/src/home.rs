@@ -222,6 +222,18 @@ impl<F> Home<F> {
         self.quarantine.len()
     }
 
+    /// Whether the directory keeps a frame for a holder: granted, or on its way back.
+    pub fn keeps(&self, holder: KernelId, frame: &F) -> bool
+    where
+        F: PartialEq,
+    {
+        let granted = |page: &Page<F>| page.frame == *frame && page.holders.contains_key(&holder);
+        let revoked = |r: &Revocation<F>| {
+            r.waiting.contains(&holder) && r.frames.iter().any(|(f, holders)| f == frame && holders.contains(&holder))
+        };
+        self.objects.values().any(|entry| entry.pages.values().any(granted)) || self.revocations.values().any(revoked)
+    }
+
     /// References of the directory, wherever they are: granted, being revoked, in quarantine.
     pub fn frames(&self) -> impl Iterator<Item = &F> {
         let granted = self.objects.values().flat_map(|entry| entry.pages.values().map(|page| &page.frame));

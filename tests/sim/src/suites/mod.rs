@@ -2,11 +2,17 @@
 
 mod counter;
 mod files;
+mod memory;
 mod resources;
 
 use crate::Suite;
 
 /// Every service.
 pub fn all() -> Vec<Box<dyn Suite>> {
-    vec![Box::new(counter::Counters), Box::new(files::Files), Box::<resources::Resources>::default()]
+    vec![
+        Box::new(counter::Counters),
+        Box::new(files::Files),
+        Box::<memory::Memories>::default(),
+        Box::<resources::Resources>::default(),
+    ]
 }
