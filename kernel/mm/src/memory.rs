@@ -257,7 +257,6 @@ impl Memory {
         if self.reclaim(self.reserve.max(128)) > 0 {
             return true;
         }
-        log::warn!("out of memory: {:?}", self.info());
         self.killer.get().is_some_and(|killer| killer.kill_one())
     }
 

@@ -43,7 +43,7 @@ impl Killer for OomKiller {
         }
         let Some((_, victim)) = worst else { return false };
         let held = pages(&victim).unwrap_or(0);
-        log::warn!("out of memory: process {} is killed ({held} pages of {total})", victim.pid().0);
+        log::warn!("out of memory: process {} is killed ({held} pages); {:?}", victim.pid().0, kernel.memory.info());
         victim.signal(SigInfo::kernel(Signal::KILL)).is_ok()
     }
 }

@@ -213,7 +213,8 @@ impl DevFs {
         let rng = Arc::new(SpinLock::new(rank::EVENT, Rng::new()));
         let driver = Arc::new(MemoryDriver { env: vfs.env().clone(), rng });
         vfs.devices.add(FileKind::Char, 1, None, driver);
-        let root = Tmpfs::new(vfs, 0o755, Limits::NONE);
+        // As devtmpfs, which is a tmpfs like others.
+        let root = Tmpfs::new(vfs, 0o755, Limits::of_memory());
         for (name, major, minor, mode) in NODES {
             root.add(name.as_bytes(), NewNode::Device(FileKind::Char, Device::new(*major, *minor)), *mode)?;
         }

@@ -58,6 +58,14 @@ pub fn run(words: &[String]) -> ExitCode {
             ExitCode::SUCCESS
         }
         ["between", rest @ ..] => crate::between::run(rest),
+        // Takes memory until it is killed.
+        ["hog"] => {
+            const PIECE: usize = 1 << 20;
+            loop {
+                let Ok(at) = crate::sys::anon(PIECE) else { return ExitCode::FAILURE };
+                (at..at + PIECE).step_by(4096).for_each(|page| crate::sys::poke(page, 1));
+            }
+        }
         ["mapped", rest @ ..] => crate::mapped::run(rest),
         _ => ExitCode::from(254),
     }

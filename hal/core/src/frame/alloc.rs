@@ -21,6 +21,11 @@ pub(crate) struct Meta {
     pub tag: AtomicU64,
 }
 
+/// Pieces: one for each range of memory, and what is set aside of the first.
+const PIECES: usize = MAX_RANGES + 1;
+/// The most frames that are set aside.
+const ASIDE_MAX: u64 = 512;
+
 /// A piece of memory with its metadata.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
@@ -35,13 +40,18 @@ const NOTHING: Piece = Piece { first: 0, frames: 0, metas: core::ptr::null() };
 /// The frames of a kernel.
 #[derive(Debug)]
 pub(crate) struct Frames {
-    pieces: [Piece; MAX_RANGES],
+    pieces: [Piece; PIECES],
     count: usize,
-    pool: SpinLock<[Option<Buddy<&'static mut [Link]>>; MAX_RANGES]>,
+    pool: SpinLock<Pool>,
     total: usize,
     /// Frames that programs do not get, so that the kernel can still work when they have taken the rest.
     reserve: usize,
+    /// The piece that only the kernel gets, and only when there is nothing else: a long list needs frames that lie together, and what programs leave
+    /// does not.
+    aside: usize,
 }
+
+type Pool = [Option<Buddy<&'static mut [Link]>>; PIECES];
 
 // SAFETY: `metas` points to memory that is never freed and only holds atomics.
 unsafe impl Sync for Frames {}
@@ -71,10 +81,25 @@ impl Frames {
     /// # Safety
     /// The ranges are owned by this kernel, reachable by the linear map and hold nothing; called once for them.
     pub unsafe fn new(ranges: &[PhysRange]) -> Option<Self> {
-        let mut pieces = [NOTHING; MAX_RANGES];
-        let mut pool = [const { None }; MAX_RANGES];
-        let (mut count, mut total) = (0, 0);
+        let mut pieces = [NOTHING; PIECES];
+        let mut pool: Pool = [const { None }; PIECES];
+        let (mut count, mut total, mut aside) = (0, 0, usize::MAX);
+        let mut parts = [PhysRange::new(0, 0); PIECES];
+        let mut n = 0;
         for range in ranges.iter().take(MAX_RANGES) {
+            parts[n] = *range;
+            n += 1;
+        }
+        // A 64th of the first range, from its end.
+        let first = &mut parts[0];
+        let set_aside = (first.len >> PAGE_SHIFT >> 6).min(ASIDE_MAX) << PAGE_SHIFT;
+        if set_aside > 0 {
+            let end = PhysAddr(first.end().0 & !(PAGE_SIZE as u64 - 1));
+            *first = PhysRange { start: first.start, len: (end.0 - set_aside).saturating_sub(first.start.0) };
+            parts[n] = PhysRange { start: PhysAddr(end.0 - set_aside), len: set_aside };
+            n += 1;
+        }
+        for (at, range) in parts[..n].iter().enumerate() {
             let start = range.start.page_up();
             let frames = (range.end().page().0.saturating_sub(start.0) >> PAGE_SHIFT) as usize;
             let links_at = frames * size_of::<Meta>();
@@ -100,6 +125,9 @@ impl Frames {
             total += buddy.free_units();
             pieces[count] = Piece { first: start.0 >> PAGE_SHIFT, frames: frames as u64, metas };
             pool[count] = Some(buddy);
+            if set_aside > 0 && at == n - 1 {
+                aside = count;
+            }
             count += 1;
         }
         (count > 0).then(|| Self {
@@ -108,6 +136,7 @@ impl Frames {
             pool: SpinLock::new(rank::FRAMES, pool),
             total,
             reserve: (total / 64).clamp(16, 512),
+            aside,
         })
     }
 
@@ -172,11 +201,19 @@ impl Frames {
         let mut n = 0;
         {
             let mut pool = self.pool.lock();
-            if pool.iter().flatten().map(Buddy::free_units).sum::<usize>() <= reserve {
-                return None;
+            let common = |i: &usize| *i != self.aside;
+            let free = pool.iter().enumerate().filter(|(i, _)| common(i)).filter_map(|(_, b)| b.as_ref());
+            if free.map(Buddy::free_units).sum::<usize>() <= reserve {
+                // The kernel gets what is set aside, one by one: nothing of it is kept where programs could get it.
+                let last = pool.get_mut(self.aside).filter(|_| reserve == 0)?.as_mut()?;
+                let number = self.pieces.get(self.aside)?.first + u64::from(last.take(0)?);
+                return Some(PhysAddr(number << PAGE_SHIFT));
             }
-            'all: for (piece, buddy) in self.pieces.iter().zip(pool.iter_mut()) {
+            'all: for (i, (piece, buddy)) in self.pieces.iter().zip(pool.iter_mut()).enumerate() {
                 let Some(buddy) = buddy else { break };
+                if !common(&i) {
+                    continue;
+                }
                 if let Some(at) = buddy.take(LocalFrames::BATCH_ORDER) {
                     for (i, slot) in block.iter_mut().enumerate() {
                         *slot = piece.first as u32 + at + i as u32;
@@ -220,6 +257,9 @@ impl Frames {
     #[inline]
     pub fn give(&self, at: PhysAddr) {
         let number = (at.0 >> PAGE_SHIFT) as u32;
+        if self.is_aside(number) {
+            return self.put_back(&mut self.pool.lock(), number, 0);
+        }
         let full = instance().local_frames(|l| {
             if let Some(slot) = l.frames.get_mut(l.n) {
                 *slot = number;
@@ -232,6 +272,12 @@ impl Frames {
         if full {
             self.spill(number);
         }
+    }
+
+    /// Whether a frame is one of those that are set aside.
+    #[inline]
+    fn is_aside(&self, number: u32) -> bool {
+        self.pieces.get(self.aside).is_some_and(|piece| u64::from(number).wrapping_sub(piece.first) < piece.frames)
     }
 
     #[cold]
@@ -250,7 +296,7 @@ impl Frames {
         }
     }
 
-    fn put_back(&self, pool: &mut [Option<Buddy<&'static mut [Link]>>; MAX_RANGES], number: u32, order: usize) {
+    fn put_back(&self, pool: &mut Pool, number: u32, order: usize) {
         let (piece, index) = self.find(u64::from(number));
         let given = pool[piece].as_mut().map(|b| b.give(index as u32, order));
         assert_eq!(given, Some(Ok(())), "frame {number:#x} was freed twice");

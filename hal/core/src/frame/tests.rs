@@ -130,3 +130,28 @@ proptest! {
         })?;
     }
 }
+
+#[test]
+fn the_kernel_gets_a_run_when_programs_have_taken_everything() {
+    on_kernel(|| {
+        let mut taken = ::alloc::vec::Vec::new();
+        while let Ok(frame) = Frame::alloc(false) {
+            taken.push(frame);
+        }
+        // Every other one comes back: nothing of that lies together.
+        let mut keep = false;
+        taken.retain(|_| {
+            keep = !keep;
+            keep
+        });
+        let before = stats().free;
+        let run = FrameRun::alloc(5).expect("a run that was set aside");
+        drop(run);
+        assert_eq!(stats().free, before);
+        // And programs get nothing of it.
+        while let Ok(frame) = Frame::alloc(false) {
+            taken.push(frame);
+        }
+        assert!(FrameRun::alloc(5).is_ok());
+    });
+}

@@ -34,7 +34,7 @@ impl PageSource for Piece {
 /// # Errors
 /// `EINVAL` if an entry makes no sense.
 pub fn load(vfs: &Arc<Vfs>, archive: &'static [u8]) -> Result<Arc<TmpInode>> {
-    let root = Tmpfs::new(vfs, 0o755, Limits::NONE);
+    let root = Tmpfs::new(vfs, 0o755, Limits::of_memory());
     let mut links: Vec<(u32, Arc<TmpInode>)> = Vec::new();
     for entry in cpio::entries(archive) {
         let path = cpio::trimmed(entry.name);

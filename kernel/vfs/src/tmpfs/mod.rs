@@ -72,6 +72,12 @@ pub struct Limits {
 impl Limits {
     /// None.
     pub const NONE: Self = Self { bytes: None, files: None };
+
+    /// Half of the memory of this kernel, as on Linux, which counts one inode for each of these pages.
+    pub fn of_memory() -> Self {
+        let half = hal::frame::stats().total as u64 / 2;
+        Self { bytes: Some(half * PAGE), files: Some(half) }
+    }
 }
 
 struct Meta {

@@ -18,9 +18,7 @@ impl FsType for TmpfsType {
 
     fn mount(&self, vfs: &Arc<Vfs>, _: &str, options: &str) -> Result<Arc<dyn Inode>> {
         let (mut mode, mut owner) = (0o1777, (0, 0));
-        // Half of the memory, as on Linux, which counts one inode for each of these pages.
-        let half = hal::frame::stats().total as u64 / 2;
-        let mut limits = Limits { bytes: Some(half * PAGE), files: Some(half) };
+        let mut limits = Limits::of_memory();
         // 0 is no limit.
         let limit = |n: u64| (n != 0).then_some(n);
         for option in options.split(',').filter(|o| !o.is_empty()) {
