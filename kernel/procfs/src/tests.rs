@@ -108,7 +108,7 @@ impl World {
                     assert_eq!(n, sink.bytes.len());
                     return Ok(sink.bytes);
                 }
-                Try::Done(ReadOut::Bytes(bytes)) => return Ok(bytes),
+                Try::Done(ReadOut::Bytes(bytes) | ReadOut::Part(bytes)) => return Ok(bytes),
                 Try::WouldBlock => return Err(Errno::EAGAIN),
                 Try::Started(mut op) => tried = op.take().unwrap_or(Err(Errno::EIO.into())),
             }
