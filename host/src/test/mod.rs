@@ -4,6 +4,7 @@ mod abi;
 mod bench;
 mod cases;
 mod command;
+mod console;
 mod stages;
 mod system;
 mod terminal;
@@ -195,6 +196,7 @@ pub fn test(root: &Root, depth: Depth, filter: Option<String>) -> Result<ExitCod
     system::all(root, &mut report, depth, &programs);
     command::all(root, &mut report);
     terminal::all(root, &mut report);
+    console::all(root, &mut report);
     report.stage("bench");
     bench::all(root, &mut report, depth);
     report.end_stage();

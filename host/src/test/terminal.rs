@@ -42,12 +42,18 @@ pub fn all(root: &Root, report: &mut Report) {
     }
 }
 
-fn one(root: &Root, end: &End) -> Result<()> {
+/// A pseudo terminal: the person's end and the program's.
+pub(super) fn open_terminal() -> Result<(OwnedFd, File)> {
     let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).context("a terminal")?;
     grantpt(&near)?;
     unlockpt(&near)?;
     let name = ptsname(&near, Vec::new())?.into_string()?;
     let far = File::options().read(true).write(true).open(name)?;
+    Ok((near, far))
+}
+
+fn one(root: &Root, end: &End) -> Result<()> {
+    let (near, far) = open_terminal()?;
     let before = tcgetattr(&far)?;
     // Stopped at its first instruction, the guest cannot end by itself.
     let child = Command::new(std::env::current_exe()?)
@@ -72,7 +78,7 @@ fn one(root: &Root, end: &End) -> Result<()> {
 }
 
 /// Ends the process with the test.
-struct Reaper(Child);
+pub(super) struct Reaper(pub Child);
 
 impl Drop for Reaper {
     fn drop(&mut self) {

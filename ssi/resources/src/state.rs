@@ -1,7 +1,7 @@
 //! The registry as a state machine without I/O.
 //!
 //! Every kernel has a *record* of each resource: who holds it, since which *term*. Terms grow with every holder; of two records the one with the later
-//! term is true. When a holder dies, the first live kernel in the resource's order *claims* it: it asks every member of its view. Whoever holds the
+//! term is true. When a holder dies and the view is without it, the first kernel in the resource's order *claims* it: it asks every member of its view. Whoever holds the
 //! resource, or claims it and came first, refuses; all others grant, and do not claim it themselves as long as the claimant lives. With the
 //! last grant the claimant takes the resource, and tells everybody when it has it.
 //!
@@ -404,7 +404,12 @@ impl Registry {
             // A claimant may have begun to take what is free; what somebody has it has not got.
             if lost && (held || promised && r.record.standing == Standing::Free) {
                 self.give_up(number, out);
-                self.learn(number, Record { term, standing: Standing::Lost }, out);
+                let record = Record { term, standing: Standing::Lost };
+                self.learn(number, record, out);
+                // Others may think that it could be stopped.
+                for &peer in self.members.iter().filter(|k| **k != self.me) {
+                    out.send(peer, Message::Is { record, set: Set::one(number) });
+                }
             } else if held {
                 self.learn(number, Record { term, standing: Standing::Free }, out);
             }
@@ -535,8 +540,9 @@ impl Registry {
 
     /// Claims what is free, if this kernel is the next one.
     fn claim(&mut self, out: &mut Outbox) {
-        let alive: Vec<KernelId> = self.members.iter().copied().filter(|k| !self.is_dead(*k)).collect();
-        if !alive.contains(&self.me) {
+        let alive = self.members.clone();
+        // As long as the view still has a dead kernel, so have other services: who takes over finds nothing of it any more.
+        if !alive.contains(&self.me) || alive.iter().any(|k| self.is_dead(*k)) {
             return;
         }
         for number in 0..self.resources.len() {

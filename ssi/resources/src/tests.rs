@@ -65,15 +65,15 @@ fn survivor() -> Registry {
 fn the_next_one_asks_all_and_takes() {
     let mut b = survivor();
     let seen = step(&mut b, Event::Down { kernel: A, lost: false });
-    assert_eq!(seen.sent, [(C, Message::Claim { epoch: 3, term: 3, set: ONE })]);
-    assert!(seen.taken.is_empty());
+    assert!(seen.sent.is_empty() && seen.taken.is_empty(), "the view still has A");
     assert_eq!(b.owner(0), None);
-    assert!(view(&mut b, 4, &[B, C]).sent.is_empty(), "it has asked already");
-    let seen = hear(&mut b, C, Message::Grant { term: 3, known: 0, set: ONE });
+    assert_eq!(view(&mut b, 4, &[B, C]).sent, [(C, Message::Claim { epoch: 4, term: 4, set: ONE })]);
+    assert!(view(&mut b, 5, &[B, C]).sent.is_empty(), "it has asked already");
+    let seen = hear(&mut b, C, Message::Grant { term: 4, known: 0, set: ONE });
     assert_eq!(seen.taken, ONE);
     assert_eq!(b.mine(), ONE, "from here on nobody else may have it");
     let seen = step(&mut b, Event::Taken { set: ONE });
-    assert_eq!(seen.sent, [(C, held(B, 3))]);
+    assert_eq!(seen.sent, [(C, held(B, 4))]);
     assert_eq!(b.owner(0), Some(B));
 }
 
@@ -81,7 +81,8 @@ fn the_next_one_asks_all_and_takes() {
 fn the_last_one_takes_at_once() {
     let mut b = registry(B);
     view(&mut b, 2, &[A, B]);
-    assert_eq!(step(&mut b, Event::Down { kernel: A, lost: false }).taken, ONE);
+    step(&mut b, Event::Down { kernel: A, lost: false });
+    assert_eq!(view(&mut b, 3, &[B]).taken, ONE);
 }
 
 #[test]
@@ -101,28 +102,30 @@ fn an_owner_tells_those_who_come_and_refuses() {
     let mut b = survivor();
     step(&mut b, Event::Down { kernel: A, lost: false });
     view(&mut b, 4, &[B, C]);
-    hear(&mut b, C, Message::Grant { term: 3, known: 0, set: ONE });
+    hear(&mut b, C, Message::Grant { term: 4, known: 0, set: ONE });
     step(&mut b, Event::Taken { set: ONE });
     let claim = Message::Claim { epoch: 5, term: 5, set: ONE };
     assert!(hear(&mut b, AGAIN, claim).sent.is_empty(), "under a view that is not here yet");
     let seen = view(&mut b, 5, &[AGAIN, B, C]);
-    assert_eq!(seen.sent, [(AGAIN, held(B, 3))]);
+    assert_eq!(seen.sent, [(AGAIN, held(B, 4))]);
 }
 
 #[test]
 fn the_claim_of_the_earlier_term_goes_on() {
     let mut b = survivor();
     step(&mut b, Event::Down { kernel: A, lost: false });
+    view(&mut b, 4, &[B, C]);
     view(&mut b, 5, &[AGAIN, B, C]);
     let later = Message::Claim { epoch: 5, term: 5, set: ONE };
-    assert_eq!(hear(&mut b, AGAIN, later).sent, [(AGAIN, Message::Busy { term: 3, set: ONE })]);
+    assert_eq!(hear(&mut b, AGAIN, later).sent, [(AGAIN, Message::Busy { term: 4, set: ONE })]);
     let mut again = registry(AGAIN);
     view(&mut again, 5, &[AGAIN, B, C]);
-    let seen = hear(&mut again, B, Message::Claim { epoch: 5, term: 3, set: ONE });
-    assert!(seen.sent.contains(&(B, Message::Grant { term: 3, known: 5, set: ONE })), "{:?}", seen.sent);
+    let seen = hear(&mut again, B, Message::Claim { epoch: 4, term: 4, set: ONE });
+    assert!(seen.sent.contains(&(B, Message::Grant { term: 4, known: 5, set: ONE })), "{:?}", seen.sent);
     assert!(seen.sent.contains(&(C, Message::Yield { set: ONE })), "{:?}", seen.sent);
     // It waits as long as B lives.
-    let seen = step(&mut again, Event::Down { kernel: B, lost: false });
+    step(&mut again, Event::Down { kernel: B, lost: false });
+    let seen = view(&mut again, 6, &[AGAIN, C]);
     assert!(
         seen.sent.iter().any(|(to, m)| *to == C && matches!(m, Message::Claim { term: 6.., .. })),
         "{:?}",
@@ -134,7 +137,8 @@ fn the_claim_of_the_earlier_term_goes_on() {
 fn what_a_lost_kernel_had_is_lost() {
     let mut b = survivor();
     let seen = step(&mut b, Event::Down { kernel: A, lost: true });
-    assert!(seen.sent.is_empty() && seen.taken.is_empty());
+    let told = |(_, message): &(KernelId, Message)| matches!(message, Message::Is { record, .. } if record.standing == Standing::Lost);
+    assert!(seen.sent.iter().all(told) && seen.taken.is_empty());
     assert_eq!(b.record(0).map(|r| r.standing), Some(Standing::Lost));
     let claim = Message::Claim { epoch: 3, term: 7, set: ONE };
     assert!(

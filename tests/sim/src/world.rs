@@ -249,7 +249,10 @@ impl World {
             self.now = at;
             let Some(item) = self.items.remove(&serial) else { continue };
             self.happen(serial, item)?;
-            if self.now < self.plan.busy && self.faults < self.plan.faults && self.report.events >= self.next_fault {
+            // At the latest in time for the others: where few are left little happens.
+            let late = self.plan.busy / u64::from(self.plan.faults + 1) * u64::from(self.faults + 1);
+            let due = self.report.events >= self.next_fault || self.now >= late;
+            if self.now < self.plan.busy && self.faults < self.plan.faults && due {
                 self.fault();
             }
         }
@@ -493,8 +496,17 @@ impl World {
         };
         self.report.faults += 1;
         // Somebody must be left who can let the others in.
-        let last = members(self) <= 1 && self.nodes[at].membership.phase() == Phase::Member;
-        let kind = if last { 3 } else { self.rng.below(8) };
+        // Where nobody can be fenced that is a majority, which a cut must not take from them either.
+        let lossy = self.plan.medium == Medium::Lossy;
+        let all = self.nodes[at].membership.view().members.len();
+        let few = lossy && (members(self).saturating_sub(1) * 2 <= all || !self.cut.is_empty());
+        let whole = members(self) == all;
+        let last = (members(self) <= 1 || few) && self.nodes[at].membership.phase() == Phase::Member;
+        let kind = match self.rng.below(8) {
+            _ if last => 3,
+            6 if lossy && !whole => 3,
+            kind => kind,
+        };
         match kind {
             0 | 1 => self.panic(id),
             2 => {
@@ -512,7 +524,7 @@ impl World {
                 node.paused_until = node.paused_until.max(self.now + pause);
                 node.pause = node.pause.max(node.paused_until - node.paused_from);
             }
-            6 if self.plan.medium == Medium::Lossy => {
+            6 if lossy => {
                 self.cut = self.nodes.iter().map(|n| n.id.index).filter(|_| self.rng.one_in(3)).collect();
                 self.note(|w| format!("{:?} are cut off", w.cut));
                 let heal = self.now + self.rng.between(100, 8000) * MS;

@@ -21,7 +21,17 @@ pub struct Part {
     registry: Registry,
     /// What is taken over just now, and when that is done.
     taking: Vec<(u64, Set)>,
+    /// What others wanted of this kernel although it does not have it.
+    wrong: Option<(KernelId, usize)>,
 }
+
+/// A program uses a device of another kernel.
+#[derive(Debug)]
+struct Use(usize);
+
+/// It did.
+#[derive(Debug)]
+struct Used;
 
 /// What a step wants done, in order.
 #[derive(Default)]
@@ -61,6 +71,11 @@ impl SimService for Part {
     fn message(&mut self, from: KernelId, body: &dyn Body, context: &mut Context<'_>) {
         if let Some(message) = body.as_any().downcast_ref::<Message>() {
             self.step(Event::Received { from, message: *message }, context);
+        } else if let Some(Use(number)) = body.as_any().downcast_ref() {
+            if !self.registry.mine().has(*number) {
+                self.wrong = Some((from, *number));
+            }
+            context.send(from, Lane::Reply, Used);
         }
     }
 
@@ -74,8 +89,15 @@ impl SimService for Part {
         self.step(Event::View { epoch, members }, context);
     }
 
-    fn operate(&mut self, _: &mut Context<'_>) {
-        // Programs do not move devices.
+    fn operate(&mut self, context: &mut Context<'_>) {
+        let me = context.me;
+        let others = |number: &usize| self.registry.owner(*number).is_some_and(|owner| owner != me);
+        let reachable: Vec<usize> = (0..self.registry.len()).filter(others).collect();
+        if let Some(number) = context.rng.pick(&reachable)
+            && let Some(owner) = self.registry.owner(number)
+        {
+            context.send(owner, Lane::Request, Use(number));
+        }
     }
 
     fn timer(&mut self, context: &mut Context<'_>) {
@@ -122,11 +144,14 @@ impl Suite for Resources {
     }
 
     fn start(&self, me: KernelId, kernels: u16) -> Box<dyn SimService> {
-        Box::new(Part { registry: Registry::new(me, plans(kernels)), taking: Vec::new() })
+        Box::new(Part { registry: Registry::new(me, plans(kernels)), taking: Vec::new(), wrong: None })
     }
 
     fn check(&mut self, changed: KernelId, parts: &Parts<'_>) -> Result<(), String> {
         let Some(this) = parts.iter().find(|(k, _)| *k == changed).and_then(|(_, p)| part(*p)) else { return Ok(()) };
+        if let Some((user, number)) = this.wrong {
+            return Err(format!("{user} was told that {changed} has resource {number}"));
+        }
         if this.registry.epoch() > 0 {
             self.entered.insert(changed);
         }
