@@ -106,11 +106,13 @@ impl<P> Holder<P> {
         (held.mapped == 0).then(|| held.release()).flatten()
     }
 
-    /// The last user of the object is gone.
-    pub fn close(&mut self, object: ObjectId) -> Option<Release> {
+    /// Somebody who opened the object `opens` times is gone. Others may have opened it since.
+    pub fn close(&mut self, object: ObjectId, opens: u32) -> Option<Release> {
         let held = self.objects.get_mut(&object)?;
-        let serial = held.release().map_or(0, |release| release.serial);
-        let release = Release { home: held.home, serial, opens: core::mem::take(&mut held.opens) };
+        let opens = opens.min(held.opens);
+        held.opens -= opens;
+        let serial = if held.mapped == 0 { held.release().map_or(0, |release| release.serial) } else { 0 };
+        let release = Release { home: held.home, serial, opens };
         let (dead, home) = (held.dead, held.home);
         self.tidy(object);
         (!dead && release.opens > 0).then_some(Release { home, ..release })
@@ -275,8 +277,18 @@ mod tests {
         assert_eq!(holder.granted(X, HOME, 2, [(3, 30, true)]), None);
         assert_eq!(holder.page(X, 3, true), Have::Here { place: 30, writable: true });
         assert_eq!(holder.detach(X), Some(Release { home: HOME, serial: 2, opens: 0 }));
-        assert_eq!(holder.close(X).map(|release| release.opens), Some(1));
+        assert_eq!(holder.close(X, 1).map(|release| release.opens), Some(1));
         assert_eq!(holder.objects().count(), 0);
+    }
+
+    #[test]
+    fn who_opens_anew_keeps_what_is_mapped() {
+        let mut holder = mapped();
+        holder.opened(X, HOME);
+        assert_eq!(holder.page(X, 3, false), Have::Ask(HOME));
+        assert_eq!(holder.granted(X, HOME, 1, [(3, 30, false)]), None);
+        assert_eq!(holder.close(X, 1), Some(Release { home: HOME, serial: 0, opens: 1 }));
+        assert_eq!(holder.page(X, 3, false), Have::Here { place: 30, writable: false });
     }
 
     #[test]
@@ -306,7 +318,7 @@ mod tests {
         assert_eq!(holder.home_down(HOME), [X]);
         holder.refused(X);
         assert_eq!(holder.page(X, 3, true), Have::Dead);
-        assert_eq!((holder.detach(X), holder.close(X)), (None, None));
+        assert_eq!((holder.detach(X), holder.close(X, 1)), (None, None));
         assert_eq!(holder.objects().count(), 0);
     }
 }

@@ -7,7 +7,7 @@ use alloc::{
 };
 use core::{
     ops::Range,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use base::{
@@ -36,17 +36,31 @@ pub struct Proxy {
     id: ObjectId,
     kind: ObjectKind,
     writable: AtomicBool,
+    /// How often it was opened: what goes back with it.
+    opens: AtomicU32,
     mappers: Lock<Mappers>,
 }
 
 impl Proxy {
     pub(crate) const fn new(service: Weak<MemoryService>, id: ObjectId, kind: ObjectKind) -> Self {
-        Self { service, id, kind, writable: AtomicBool::new(false), mappers: Lock::new(Mappers::new()) }
+        Self {
+            service,
+            id,
+            kind,
+            writable: AtomicBool::new(false),
+            opens: AtomicU32::new(0),
+            mappers: Lock::new(Mappers::new()),
+        }
     }
 
     /// The home has counted this kernel among those who may write it.
     pub(crate) fn allow_writing(&self) {
         self.writable.store(true, Ordering::Relaxed);
+    }
+
+    /// An open was answered.
+    pub(crate) fn count_open(&self) {
+        self.opens.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The spaces that map it.
@@ -200,7 +214,7 @@ impl MemoryObject for Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         if let Ok(service) = self.service() {
-            service.let_go(self.id);
+            service.let_go(self.id, self.opens.load(Ordering::Relaxed));
         }
     }
 }

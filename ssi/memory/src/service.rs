@@ -265,6 +265,8 @@ impl MemoryService {
             proxies.insert(id, Arc::downgrade(&proxy));
             proxy
         });
+        // Under the lock: each open belongs to the proxy that gives it back.
+        proxy.count_open();
         drop(proxies);
         if opened.writable != 0 {
             proxy.allow_writing();
@@ -273,16 +275,15 @@ impl MemoryService {
     }
 
     /// The last user of a proxy is gone.
-    pub(crate) fn let_go(&self, object: ObjectId) {
+    pub(crate) fn let_go(&self, object: ObjectId, opens: u32) {
         {
             let mut proxies = self.proxies.lock();
             // Another one may have been made since.
-            if proxies.get(&object).is_some_and(|proxy| proxy.strong_count() > 0) {
-                return;
+            if proxies.get(&object).is_some_and(|proxy| proxy.strong_count() == 0) {
+                proxies.remove(&object);
             }
-            proxies.remove(&object);
         }
-        let release = self.holder.lock().close(object);
+        let release = self.holder.lock().close(object, opens);
         self.give_back(object, release);
     }
 

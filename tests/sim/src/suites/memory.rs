@@ -302,7 +302,7 @@ impl Part {
         let back = self.holder.detach(object);
         self.give_back(object, back, context);
         if self.spaces.iter().all(|space| !space.contains_key(&object)) {
-            let back = self.holder.close(object);
+            let back = self.holder.close(object, u32::MAX);
             self.give_back(object, back, context);
             self.homes.remove(&object);
         }
