@@ -1,19 +1,19 @@
 //! Kernels with the state machines of sessions and of their homes as they run in the kernel, and processes that are no more than what those look at.
 //! Two lanes between each two kernels, in order, with delays of the seed.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use base::{Errno, KernelId, ObjectId};
 use task::{
     ids,
-    session::{Access, Effects, Life as MemberLife, Member, Notice, Reply, Request, Sender, State, Users},
+    session::{Effects, Life as MemberLife, Member, Notice, Reply, Request, Sender, State, Users},
     signal::{SigInfo, Signal},
 };
 use tasks::homes::state::{Actions, Event, Home, Homes, Key, PeerRequest};
 
 mod calls;
 
-use super::model::{INIT, Life, Model, Op, Outcome, Pid, Proc, Report, Sig};
+use super::model::{INIT, Life, Op, Outcome, Pid, Report, Sig};
 use crate::rng::Rng;
 
 /// What goes on when an answer comes.

@@ -1,6 +1,18 @@
 //! System calls, what comes from other kernels, and what is to be seen when all is quiet.
 
-use super::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+use base::{Errno, KernelId};
+use task::{
+    ids,
+    session::{Access, Member, Notice, Reply, Request, Sender, State},
+};
+use tasks::homes::state::{Event, Home, Key};
+
+use super::{
+    super::model::{INIT, Life, Model, Op, Outcome, Pid, Proc, Report, Sig},
+    Act, ChildNews, Kernel, Machine, Msg, Task, Then, ToProcess, What, Wishes, errno, id, info_of, member, terminal,
+};
 
 impl Machine {
     /// Begins a call; how it ends is `results[number]`.
