@@ -140,8 +140,18 @@ pub struct Report {
     pub deaths: u64,
 }
 
+/// What of a seed is kept: a failing one is made smaller by leaving out what it does not need.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Only {
+    /// These operations, by number; all if there is no list.
+    pub operations: Option<BTreeSet<u32>>,
+    /// These faults, by number; all if there is no list.
+    pub faults: Option<BTreeSet<u32>>,
+}
+
 /// A machine in the middle of a run.
 pub struct World {
+    pub(crate) only: Only,
     pub(crate) now: u64,
     pub(crate) rng: Rng,
     pub(crate) plan: Plan,
@@ -185,6 +195,7 @@ impl World {
             faults: 0,
             next_fault: 0,
             print: trace,
+            only: Only::default(),
         };
         world.note(|w| format!("plan {:?}", w.plan));
         for index in 0..world.plan.kernels {
@@ -472,12 +483,23 @@ impl World {
             }
             return Ok(());
         };
+        let number = self.report.operations as u32;
         self.report.operations += 1;
         if self.suites.is_empty() {
             return Ok(());
         }
         let service = self.rng.below(self.suites.len() as u64) as usize;
-        self.service(at, service, |part, context| part.operate(context))
+        // Its choices are its own: one that is left out does not change those of the next.
+        let own = Rng::new(self.rng.below(u64::MAX));
+        if self.only.operations.as_ref().is_some_and(|list| !list.contains(&number)) {
+            return Ok(());
+        }
+        let name = self.suites[service].name();
+        self.note(|w| format!("operation {number}: {name} on {}", w.nodes[at].id));
+        let rest = std::mem::replace(&mut self.rng, own);
+        let done = self.service(at, service, |part, context| part.operate(context));
+        self.rng = rest;
+        done
     }
 
     // -- faults ----------------------------------------------------------------------------------------------------
@@ -485,6 +507,10 @@ impl World {
     fn fault(&mut self) {
         self.faults += 1;
         self.next_fault = self.report.events + 1 + self.rng.below(200);
+        let number = self.faults - 1;
+        if self.only.faults.as_ref().is_some_and(|list| !list.contains(&number)) {
+            return;
+        }
         let running: Vec<usize> = (0..self.nodes.len()).filter(|at| self.nodes[*at].runs()).collect();
         // Half of the time somebody who is in the middle of something.
         let busy: Vec<usize> = running.iter().copied().filter(|at| self.nodes[*at].membership.is_busy()).collect();
