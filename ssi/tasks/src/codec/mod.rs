@@ -454,8 +454,6 @@ coded!(
 
 #[cfg(test)]
 mod tests {
-
-    use base::{KernelId, ObjectId};
     use task::{
         children::{ChildChange, ChildEvent, Status, Usage},
         cluster::{ProcessReply, ProcessRequest},
@@ -466,8 +464,6 @@ mod tests {
     };
 
     use super::{Body, Tasks, decode, encode};
-
-    const OBJECT: ObjectId = ObjectId { birth: KernelId { index: 3, incarnation: 9 }, serial: 77 };
 
     pub(super) fn same<T: Body<Tasks> + PartialEq + core::fmt::Debug>(value: &T) {
         let bytes = encode(value);
