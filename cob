@@ -20,6 +20,8 @@ missing() {
     have qemu-system-x86_64 || echo qemu-system-x86
     have setpriv || echo util-linux
     have git || echo git
+    # Cargo fetches crates over TLS.
+    ! have apt-get || [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
     if ! kernel_rust; then
         [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ] || echo rustc-web cargo-web
         [ -d /usr/lib/rustlib/src/rust/library/core ] || echo rust-web-src

@@ -32,6 +32,9 @@ pub fn gdb(root: &Root, name: Option<&str>, args: &[String]) -> Result<ExitCode>
         .args(["-ex", "set confirm off", "-ex", "target remote gdb.sock"])
         .args(args)
         .exec();
+    if error.kind() == std::io::ErrorKind::NotFound {
+        bail!("gdb is not there; install it (Debian's package `gdb`)");
+    }
     Err(error).context("starting gdb")
 }
 
