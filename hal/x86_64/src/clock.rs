@@ -18,6 +18,8 @@ const NS: u64 = 1_000_000_000;
 const PIT_HZ: u64 = 1_193_182;
 /// How long calibration takes, in ticks of the PIT: 8 ms.
 const PIT_TICKS: u16 = 9545;
+/// How often it is tried at most.
+const ROUNDS: usize = 20;
 
 /// The counter when this kernel got its first CPU.
 static ENTERED: AtomicU64 = AtomicU64::new(0);
@@ -66,24 +68,40 @@ pub fn set_rates((tsc_hz, timer_scale): (u64, u64)) {
 pub fn calibrate() {
     let (mut gate, mut mode, mut count): (Port<u8>, Port<u8>, Port<u8>) =
         (Port::new(0x61), Port::new(0x43), Port::new(0x42));
-    // SAFETY: the PIT and the speaker gate belong to this kernel; channel 2 interrupts nobody.
-    let (t0, t1, counted) = unsafe {
-        let g = gate.read() & !3;
-        gate.write(g);
-        mode.write(0b1011_0000); // channel 2, low and high byte, mode 0: output rises at the end
-        count.write((PIT_TICKS & 0xff) as u8);
-        count.write((PIT_TICKS >> 8) as u8);
-        apic::set_timer(u32::MAX);
-        let before = apic::timer();
-        gate.write(g | 1);
-        let t0 = tsc();
-        while gate.read() & 0x20 == 0 {}
-        let t1 = tsc();
-        let counted = before.wrapping_sub(apic::timer());
-        apic::set_timer(0);
-        gate.write(g);
-        (t0, t1, counted)
-    };
+    let mut best = (u64::MAX, 0, 0, 0);
+    // An emulated CPU may lose its host's CPU between two instructions: then the counters ran longer, or shorter, than the PIT. The reads around both
+    // ends tell how far they may be off; a measurement in which that is a thousandth is good, and the best of a few must do.
+    for _ in 0..ROUNDS {
+        // SAFETY: the PIT and the speaker gate belong to this kernel; channel 2 interrupts nobody.
+        let measured = unsafe {
+            let g = gate.read() & !3;
+            gate.write(g);
+            mode.write(0b1011_0000); // channel 2, low and high byte, mode 0: output rises at the end
+            count.write((PIT_TICKS & 0xff) as u8);
+            count.write((PIT_TICKS >> 8) as u8);
+            apic::set_timer(u32::MAX);
+            let early = tsc();
+            gate.write(g | 1);
+            let before = apic::timer();
+            let t0 = tsc();
+            let mut last = t0;
+            while gate.read() & 0x20 == 0 {
+                last = tsc();
+            }
+            let after = apic::timer();
+            let t1 = tsc();
+            apic::set_timer(0);
+            gate.write(g);
+            ((t0 - early) + (t1 - last), t0, t1, before.wrapping_sub(after))
+        };
+        if measured.0 < best.0 {
+            best = measured;
+        }
+        if best.0 < (best.2 - best.1) / 1000 {
+            break;
+        }
+    }
+    let (_, t0, t1, counted) = best;
     let ns = u64::from(PIT_TICKS) * NS / PIT_HZ;
     let tsc_hz = (u128::from(t1 - t0) * u128::from(NS) / u128::from(ns)) as u64;
     let timer_scale = ((u128::from(counted) << 32) / u128::from(ns)) as u64;
