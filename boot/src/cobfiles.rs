@@ -31,6 +31,8 @@ struct Machine {
     peers: Arc<Peers>,
     owners: Arc<ResourceService>,
     life: Arc<LifeService>,
+    /// When the first instruction of this kernel ran.
+    entered: u64,
 }
 
 /// Numbers as `0-3,8`.
@@ -126,6 +128,22 @@ impl Machine {
         }
     }
 
+    /// When kernels came up, in ns of the machine's clock.
+    fn boots(&self) -> String {
+        let mut text = String::from("id incarnation entered_ns member_ns\n");
+        let shown = |at: Option<u64>| at.filter(|at| *at != 0).map_or_else(|| "-".to_string(), |at| at.to_string());
+        for member in self.peers.view().members {
+            // What only the kernel itself knows.
+            let here = member == self.me;
+            let (entered, console) =
+                if here { (Some(self.entered), self.devices.console_output()) } else { (None, None) };
+            let since = shown(self.peers.since(member));
+            let (index, incarnation) = (member.index, member.incarnation);
+            let _ = writeln!(text, "{index} {incarnation} {} {since}", shown(entered));
+        }
+        text
+    }
+
     /// The deaths that this kernel saw, and how long it took until its last service was told.
     fn deaths(&self) -> String {
         let mut text = String::from("id incarnation orderly outcome ended_ns told_ns took_ns\n");
@@ -159,8 +177,8 @@ impl Machine {
         let lost: u64 = peers.iter().map(|peer| peer.counters.strangers.load(Ordering::Relaxed)).sum();
         let waiting: u64 = peers.iter().flat_map(|peer| Lane::ALL.map(|lane| peer.report(lane).waiting)).sum();
         format!(
-            "frames_total frames_free heap_pages heap_bytes windows links requests waiting lost tasks\n\
-             {} {} {} {} {} {} {} {waiting} {lost} {}\n",
+            "frames_total frames_free heap_pages heap_bytes windows links requests waiting lost tasks wakeups\n\
+             {} {} {} {} {} {} {} {waiting} {lost} {} {}\n",
             frames.total,
             frames.free,
             hal::heap::pages(),
@@ -169,6 +187,7 @@ impl Machine {
             peers.len(),
             links.under_way(),
             self.kernel.table.count(),
+            self.kernel.sched.wakeups(),
         )
     }
 
@@ -230,7 +249,7 @@ fn idle(kernel: &task::Kernel) -> String {
 }
 
 /// Fills `/proc/cob`.
-pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster, trees: &procfs::Trees) {
+pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster, entered: u64, trees: &procfs::Trees) {
     let me = KernelId { index: facts.info.index, incarnation: facts.info.incarnation };
     let machine = Arc::new(Machine {
         plan: facts.plan.clone(),
@@ -239,6 +258,7 @@ pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster
         peers: cluster.peers.clone(),
         owners: cluster.resources.clone(),
         life: cluster.life.clone(),
+        entered,
     });
     let text = facts.text.clone();
     let show = |name: &str, what: fn(&Machine) -> String| {
@@ -248,6 +268,7 @@ pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster
     show("kernels", Machine::kernels);
     show("links", Machine::links);
     show("resources", Machine::resources);
+    show("boots", Machine::boots);
     show("deaths", Machine::deaths);
     show("usage", Machine::usage);
     let files = cluster.files.clone();

@@ -13,6 +13,9 @@ pub const IMAGE: &str = "boot/cob-x86_64";
 /// Names for the addresses in it.
 pub const SYMBOLS: &str = "boot/cob-x86_64.sym";
 
+/// From the begin of a kernel's memory to the end of what its starter leaves there: porch, boot block, first page tables (ARCHITECTURE.md C5).
+const HAND_OVER_END: u64 = 0x3_0000;
+
 /// All that is known before hardware is touched.
 #[derive(Debug)]
 pub struct Facts {
@@ -75,6 +78,11 @@ fn facts(
         info.n_owned = i + 1;
     }
     info.n_free = info.n_owned;
+    // Between what the starter left in front of the image and the image. The last of the pieces, for it is small.
+    if let Some(slot) = info.free.get_mut(info.n_free) {
+        *slot = PhysRange::new(kernel.base() + HAND_OVER_END, plan::IMAGE_OFFSET - HAND_OVER_END);
+        info.n_free += 1;
+    }
     for (i, c) in kernel.cpus.iter().take(info.cpus.len()).enumerate() {
         info.cpus[i] = CpuDesc { global: c.global, hardware: c.hardware };
         info.n_cpus = i + 1;

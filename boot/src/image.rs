@@ -19,6 +19,7 @@ hal_x86_64::entry!(start);
 
 /// The first safe code of a kernel, on its first CPU, with interrupts off.
 fn start(raw: &'static RawBoot) -> ! {
+    let entered = hal_x86_64::clock::tsc();
     hal::console::start_log(log::LevelFilter::Info);
     hal::console::set_death(death);
     hal::console::set_announcer(member::announce_death);
@@ -75,7 +76,8 @@ fn start(raw: &'static RawBoot) -> ! {
         Err(why) => panic!("the file tree: {why:?}"),
     };
     if let Ok(cluster) = joined {
-        crate::cobfiles::install(&facts, &kernel, &cluster, &own.trees);
+        let entered = hal_x86_64::clock::time_of(entered);
+        crate::cobfiles::install(&facts, &kernel, &cluster, entered, &own.trees);
         if facts.starter.is_some() {
             kernel.hold_doors();
         }

@@ -108,6 +108,8 @@ enum Command {
 
 #[derive(Subcommand)]
 enum BenchWhat {
+    /// How long kernels take to come up again and to be missed; what they cost when nothing runs.
+    Life,
     /// Single operations: system calls, faults, processes.
     Micro {
         /// Wall clock, interleaved pairs of runs (7 if no number is given), instead of counted instructions.
@@ -196,6 +198,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             };
             test::test(&root, depth, filter)
         }
+        Command::Bench { what: BenchWhat::Life } => bench::life::life(&root),
         Command::Bench { what: BenchWhat::Micro { wall, rows } } => bench::micro::micro(&root, wall, &rows),
         Command::Bench { what: BenchWhat::Boot { pairs } } => bench::boot::boot(&root, pairs.max(1)),
         Command::Bench { what: BenchWhat::Link { runs } } => bench::link::link(&root, runs.max(1)),

@@ -108,6 +108,11 @@ pub fn calibrate() {
     set_rates((tsc_hz, timer_scale));
 }
 
+/// The time at which the counter showed this, once its rate is known.
+pub fn time_of(tsc: u64) -> u64 {
+    ((u128::from(tsc) * u128::from(SCALE.load(Ordering::Relaxed))) >> 32) as u64
+}
+
 /// Nanoseconds since the counter was zero, i.e. since the machine was switched on.
 #[inline]
 pub fn now() -> u64 {

@@ -2,6 +2,7 @@
 //! `docs/bench.md` says what each row is.
 
 pub mod boot;
+pub mod life;
 pub mod link;
 mod linux;
 pub mod micro;

@@ -78,12 +78,15 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
-    fn agrees_with_a_vector(source in any::<bool>(), steps in proptest::collection::vec(step(), 1..40)) {
+    fn agrees_with_a_vector(source in any::<bool>(), plain in any::<bool>(), steps in proptest::collection::vec(step(), 1..40)) {
         on_kernel(|| {
             let memory = memory();
             let before = hal::frame::stats().free;
             let (cache, mut model) = if source {
-                (PageCache::of_source(&memory, Arc::new(Pattern(SIZE)), SIZE as u64), (0..SIZE).map(Pattern::byte).collect())
+                let bytes: Vec<u8> = (0..SIZE).map(Pattern::byte).collect();
+                let from: Arc<dyn PageSource> =
+                    if plain { Arc::new(Plain(bytes.clone())) } else { Arc::new(Pattern(SIZE)) };
+                (PageCache::of_source(&memory, from, SIZE as u64), bytes)
             } else {
                 (PageCache::new(&memory, SIZE as u64), vec![0; SIZE])
             };
@@ -206,5 +209,47 @@ fn a_page_that_takes_its_time_is_started_and_then_there() {
         let mut first = [1; 8];
         frame.read(0, &mut first);
         assert_eq!(first, [0; 8]);
+    });
+}
+
+/// A source whose bytes lie in memory as they are.
+struct Plain(Vec<u8>);
+
+impl PageSource for Plain {
+    fn page(&self, index: u64) -> TryResult<SourcePage> {
+        done(Pattern(self.0.len()).page(index))
+    }
+
+    fn bytes(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        let start = usize::try_from(offset).ok()?;
+        self.0.get(start..start.checked_add(len)?)
+    }
+}
+
+#[test]
+fn bytes_that_lie_in_memory_are_read_without_a_page() {
+    on_kernel(|| {
+        let memory = memory();
+        let plain = Plain((0..SIZE).map(Pattern::byte).collect());
+        let all = plain.0.clone();
+        let cache = PageCache::of_source(&memory, Arc::new(plain), SIZE as u64);
+        let pages = |cache: &PageCache| {
+            let mut count = 0;
+            cache.resident(0..100, &mut |_, _| {
+                count += 1;
+                true
+            });
+            count
+        };
+        assert_eq!(read(&cache, 0, SIZE + 100), all);
+        assert_eq!(read(&cache, 4000, 5000), all[4000..9000]);
+        assert_eq!(pages(&cache), 0);
+        // What is changed is read from the page that it made, the rest as before.
+        assert!(matches!(cache.write(5000, &mut &b"new"[..]), Ok(Try::Done(3))));
+        assert_eq!(pages(&cache), 1);
+        let mut changed = all;
+        changed[5000..5003].copy_from_slice(b"new");
+        assert_eq!(read(&cache, 0, SIZE), changed);
+        assert_eq!(pages(&cache), 1);
     });
 }

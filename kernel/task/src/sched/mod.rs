@@ -131,6 +131,11 @@ impl Sched {
         }
     }
 
+    /// How often CPUs were woken from idling since boot.
+    pub fn wakeups(&self) -> u64 {
+        self.cpus.iter().map(|cpu| cpu.wakes.load(Ordering::Relaxed)).sum()
+    }
+
     /// CPUs that take tasks, by slot.
     pub fn online(&self) -> u64 {
         self.online.load(Ordering::Relaxed)

@@ -27,6 +27,11 @@ impl PageSource for Piece {
         frame.write(0, bytes);
         done(SourcePage::Filled(frame))
     }
+
+    fn bytes(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        let start = usize::try_from(offset).ok()?;
+        self.0.get(start..start.checked_add(len)?)
+    }
 }
 
 /// A tree with what is in the archive. The bytes stay where they are; pages are copied when they are first used.

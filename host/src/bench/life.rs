@@ -1,0 +1,158 @@
+//! `cob bench life`: how long kernels take to come up again and to be missed, what they cost when nothing runs. All times are the system's own, from
+//! `/proc/cob/{boots,deaths,usage}` (`docs/proc-cob.md`).
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::Boot;
+use crate::exec::with_mode;
+use crate::machine::{Command, Ended, Input, Machine, Output, Session, Vm};
+use crate::root::Root;
+
+/// How long one question to a machine may take.
+const TIME: Duration = Duration::from_secs(180);
+/// How often a secondary is started for the median.
+const STARTS: usize = 9;
+
+/// What was measured, in the unit of its bar.
+struct Row {
+    what: &'static str,
+    value: f64,
+    bar: f64,
+    unit: &'static str,
+}
+
+/// A machine that answers questions.
+struct Asked(Session);
+
+impl Asked {
+    fn boot(root: &Root, name: &str) -> Result<Self> {
+        let boot = with_mode(&Boot { machine: Some(name.to_owned()), ..Boot::default() });
+        let mut session = Session::new(Vm::start(root, &Machine::prepare(root, &boot)?)?)?;
+        session.wait_ready(TIME)?;
+        Ok(Self(session))
+    }
+
+    /// The output of a command that must succeed.
+    fn ask(&mut self, line: &str) -> Result<String> {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let ended = self.0.run(Command {
+            line,
+            input: Input::Memory(&[]),
+            stdout: Output::Memory(&mut stdout),
+            stderr: Output::Memory(&mut stderr),
+            deadline: Some(Instant::now() + TIME),
+        })?;
+        ensure!(ended == Ended::Status(0), "{line}: {ended:?}: {}", String::from_utf8_lossy(&stderr));
+        Ok(String::from_utf8_lossy(&stdout).into_owned())
+    }
+
+    /// A column of a table, by its name, in all rows; `-` is left out.
+    fn column(&mut self, kernel: usize, file: &str, column: &str) -> Result<Vec<f64>> {
+        let text = self.ask(&format!("kctl run -k {kernel} cat /proc/cob/{file}"))?;
+        numbers(&text, column).with_context(|| format!("/proc/cob/{file} has no column {column}"))
+    }
+}
+
+fn numbers(table: &str, column: &str) -> Option<Vec<f64>> {
+    let mut lines = table.lines();
+    let at = lines.next()?.split_whitespace().position(|name| name == column)?;
+    Some(lines.filter_map(|line| line.split_whitespace().nth(at)?.parse().ok()).collect())
+}
+
+fn largest(values: &[f64]) -> Option<f64> {
+    values.iter().copied().max_by(f64::total_cmp)
+}
+
+/// Milliseconds from the moment at which a stopped kernel is known to be off, when `kctl boot` starts, to its next membership: the median.
+fn started(machine: &mut Asked) -> Result<f64> {
+    let mut times = Vec::new();
+    for _ in 0..STARTS {
+        machine.ask("kctl stop 1 && kctl boot 1")?;
+        let off = largest(&machine.column(0, "deaths", "told_ns")?).context("nobody stopped")?;
+        let up = largest(&machine.column(0, "boots", "member_ns")?).context("nobody started")?;
+        times.push((up - off) / 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    times.get(STARTS / 2).copied().context("no times")
+}
+
+/// MiB that each kernel of a machine has taken of its memory before a program runs; the most.
+fn memory(machine: &mut Asked, kernels: usize) -> Result<f64> {
+    let mut most = 0.0;
+    for kernel in 1..kernels {
+        let all =
+            machine.ask(&format!("kctl kernels --json | grep memory_bytes | sed -n {}p | tr -dc 0-9", kernel + 1))?;
+        let all: f64 = all.trim().parse().context("memory of a kernel")?;
+        let free = machine.column(kernel, "usage", "frames_free")?.first().copied().context("no free frames")?;
+        most = f64::max(most, (all - free * 4096.0) / f64::from(1 << 20));
+    }
+    Ok(most)
+}
+
+/// Wake-ups per second and kernel of a machine in which nothing runs; the most. What looking costs is in both spans, and taken off.
+fn wakeups(machine: &mut Asked, kernels: usize) -> Result<f64> {
+    const LONG: f64 = 20.0;
+    let look = |machine: &mut Asked| -> Result<Vec<f64>> {
+        (0..kernels).map(|k| machine.column(k, "usage", "wakeups")?.first().copied().context("no wake-ups")).collect()
+    };
+    let first = look(machine)?;
+    let second = look(machine)?;
+    machine.ask(&format!("sleep {LONG}"))?;
+    let third = look(machine)?;
+    let rate = |k: usize| Some((third.get(k)? - 2.0 * second.get(k)? + first.get(k)?) / LONG);
+    largest(&(0..kernels).filter_map(rate).collect::<Vec<_>>()).context("no kernels")
+}
+
+/// Milliseconds from the end of a kernel to the moment when the last service of the last survivor had been told.
+fn missed(machine: &mut Asked, kernels: usize, how: &str, victim: usize) -> Result<f64> {
+    machine.ask(&format!(
+        "kctl {how} {victim} --yes; until kctl kernels | grep -q '^ *{victim} .* dead '; do sleep 0.05; done"
+    ))?;
+    let mut most = 0.0;
+    for survivor in (0..kernels).filter(|k| *k != victim) {
+        let took = machine.column(survivor, "deaths", "took_ns")?;
+        most = f64::max(most, took.last().copied().context("a survivor did not notice")? / 1e6);
+    }
+    machine.ask(&format!("kctl boot {victim}"))?;
+    Ok(most)
+}
+
+/// Measures, prints a table, fails if a bar is missed.
+pub fn life(root: &Root) -> Result<ExitCode> {
+    let mut rows = Vec::new();
+    let mut row = |what, value, bar, unit| rows.push(Row { what, value, bar, unit });
+    let mut duo = Asked::boot(root, "duo")?;
+    row("secondary up after kctl boot", started(&mut duo)?, 100.0, "ms");
+    row("idle wake-ups per second and kernel", wakeups(&mut duo, 2)?, 1.0, "/s");
+    row("kctl crash to the last service told, duo", missed(&mut duo, 2, "crash", 1)?, 20.0, "ms");
+    row("silent hang to the last service told, duo", missed(&mut duo, 2, "hang", 1)?, 3000.0, "ms");
+    drop(duo);
+    let mut octo = Asked::boot(root, "octo")?;
+    octo.ask("until [ \"$(kctl kernels --json | grep -c '\"state\": \"up\"')\" = 8 ]; do sleep 0.1; done")?;
+    row("memory of a kernel before programs, octo", memory(&mut octo, 8)?, 8.0, "MiB");
+    row("kctl crash to the last service told, octo", missed(&mut octo, 8, "crash", 5)?, 20.0, "ms");
+    let mut good = true;
+    println!("{:<44} {:>10} {:>10}", "", "measured", "bar");
+    for Row { what, value, bar, unit } in rows {
+        let mark = if value > bar { "  missed" } else { "" };
+        good &= value <= bar;
+        let bar = if bar.is_finite() { format!("{bar:.0} {unit}") } else { String::from("-") };
+        println!("{what:<44} {:>10} {bar:>10}{mark}", format!("{value:.2} {unit}"));
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbers;
+
+    #[test]
+    fn columns_are_found_and_dashes_left_out() {
+        let table = "id took_ns x\n1 20 a\n2 - b\n3 7 c\n";
+        assert_eq!(numbers(table, "took_ns"), Some(vec![20.0, 7.0]));
+        assert_eq!(numbers(table, "none"), None);
+    }
+}
