@@ -135,8 +135,7 @@ impl Machine {
         for member in self.peers.view().members {
             // What only the kernel itself knows.
             let here = member == self.me;
-            let (entered, console) =
-                if here { (Some(self.entered), self.devices.console_output()) } else { (None, None) };
+            let entered = Some(self.entered).filter(|_| here);
             let since = shown(self.peers.since(member));
             let (index, incarnation) = (member.index, member.incarnation);
             let _ = writeln!(text, "{index} {incarnation} {} {since}", shown(entered));

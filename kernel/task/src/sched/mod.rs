@@ -133,7 +133,7 @@ impl Sched {
 
     /// How often CPUs were woken from idling since boot.
     pub fn wakeups(&self) -> u64 {
-        self.cpus.iter().map(|cpu| cpu.wakes.load(Ordering::Relaxed)).sum()
+        self.cpus.iter().map(|cpu| cpu.wakeups.load(Ordering::Relaxed)).sum()
     }
 
     /// CPUs that take tasks, by slot.
