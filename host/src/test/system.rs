@@ -36,8 +36,8 @@ pub fn all(root: &Root, report: &mut Report, depth: Depth, programs: &[Program])
         let jobs = jobs_of(root, suite, depth, report);
         run(root, report, suite, jobs);
     }
-    // The other placements take three times as long: they are for long runs, and for whoever names them.
-    let all = depth == Depth::Long || report.is_filtered();
+    // The other placements take three times as long: quick runs leave them out, unless somebody names them.
+    let all = depth != Depth::Quick || report.is_filtered();
     let jobs = programs.iter().flat_map(|program| {
         Placement::ALL.into_iter().filter(move |placement| all || *placement == Placement::Local).map(|placement| Job {
             name: format!("{}@{}", program.name, placement.name()),
