@@ -279,6 +279,8 @@ fn on_linux(root: &Root, case: &Case) -> Result<(Vec<u8>, u8)> {
 fn applets(root: &Root, busybox: &Path) -> Result<PathBuf> {
     let bin = root.target().join("debian/applets");
     if !bin.join("sh").exists() {
+        // Links of a checkout that was moved lead nowhere.
+        let _ = std::fs::remove_dir_all(&bin);
         std::fs::create_dir_all(&bin)?;
         let status = Process::new(busybox).args(["--install", "-s"]).arg(&bin).status()?;
         anyhow::ensure!(status.success(), "busybox --install failed");
