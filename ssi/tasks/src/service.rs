@@ -196,17 +196,22 @@ impl TaskService {
         self.look_again();
         self.orphans(&local);
         for (parent, child) in local.absent_children() {
-            let local = local.clone();
-            let name = Name { kind: Kind::Process, key: u64::from(child.0) };
-            when_done(self.names.lookup(name), move |found| {
-                if found.is_err_and(|error| error.errno() == Errno::ESRCH) {
-                    log::info!("process {child} was killed: its kernel is down");
-                    let status = Status::Killed { signal: Signal::KILL, core: false };
-                    let change = ChildChange::Status { status, uid: 0, usage: Usage::default() };
-                    local.child_event(parent, ChildEvent { pid: child, change });
-                }
-            });
+            self.perhaps_killed(&local, parent, child);
         }
+    }
+
+    /// A child of a process here may have been on a kernel that is gone. If it has no name any more its parent learns that it was killed.
+    fn perhaps_killed(&self, local: &Arc<dyn Local>, parent: Pid, child: Pid) {
+        let local = local.clone();
+        let name = Name { kind: Kind::Process, key: u64::from(child.0) };
+        when_done(self.names.lookup(name), move |found| {
+            if found.is_err_and(|error| error.errno() == Errno::ESRCH) {
+                log::info!("process {child} was killed: its kernel is down");
+                let status = Status::Killed { signal: Signal::KILL, core: false };
+                let change = ChildChange::Status { status, uid: 0, usage: Usage::default() };
+                local.child_event(parent, ChildEvent { pid: child, change });
+            }
+        });
     }
 
     /// Processes here whose parents were on a kernel that is gone are pid 1's. If pid 1 is gone too they wait for the next one: see
@@ -534,14 +539,29 @@ impl Cluster for Peers {
     }
 
     fn tell(&self, child: Pid, request: ProcessRequest) {
+        let service = self.0.clone();
+        // When its kernel died, whom did it have as a parent? The old one may have heard of the death as it gave the child away, the new one before it
+        // had it: who adopts looks for itself.
+        let adopted_by = match &request {
+            ProcessRequest::Reparent(parent) => Some(*parent),
+            _ => None,
+        };
+        let untold = move || {
+            if let Some(parent) = adopted_by
+                && let Ok(local) = service.local()
+            {
+                service.perhaps_killed(&local, parent, child);
+            }
+        };
         when_done(self.find_process(child), move |found| {
             let Ok(process) = found else {
                 // It is gone: nobody is left to tell.
-                return;
+                return untold();
             };
             when_done(process.request(request), move |told| {
                 if let Err(error) = told {
                     log::debug!("tasks: process {child} cannot be told: {error}");
+                    untold();
                 }
             });
         });

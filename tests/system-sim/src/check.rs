@@ -94,7 +94,8 @@ pub fn logs(simulated: &Simulated, env: &Env) -> Result<(), String> {
     for index in 0..env.kernels {
         for line in simulated.machine.log(index.into()).lines() {
             let complains = line.contains(" ERROR ") || line.contains(" WARN ");
-            let of_death = ["is stopped:", "is dead", "panicked:"].iter().any(|w| line.contains(w));
+            let of_death = ["is stopped:", "is dead", "panicked:"].iter().any(|w| line.contains(w))
+                || line.contains("died with kernel") && line.contains("EHOSTDOWN");
             if complains && !(of_death && env.has_trouble()) {
                 return Err(format!("the log of kernel {index} says: {line}"));
             }
