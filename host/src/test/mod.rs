@@ -5,6 +5,8 @@ mod bench;
 mod cases;
 mod command;
 mod console;
+mod jobs;
+mod person;
 mod stages;
 mod system;
 mod terminal;
@@ -197,6 +199,7 @@ pub fn test(root: &Root, depth: Depth, filter: Option<String>) -> Result<ExitCod
     command::all(root, &mut report);
     terminal::all(root, &mut report);
     console::all(root, &mut report);
+    jobs::all(root, &mut report);
     report.stage("bench");
     bench::all(root, &mut report, depth);
     report.end_stage();

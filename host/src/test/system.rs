@@ -276,7 +276,7 @@ fn on_linux(root: &Root, case: &Case) -> Result<(Vec<u8>, u8)> {
 }
 
 /// A folder with a link per applet.
-fn applets(root: &Root, busybox: &Path) -> Result<PathBuf> {
+pub(super) fn applets(root: &Root, busybox: &Path) -> Result<PathBuf> {
     let bin = root.target().join("debian/applets");
     if !bin.join("sh").exists() {
         // Links of a checkout that was moved lead nowhere.
