@@ -103,21 +103,23 @@ fn passed_in(line: &str) -> Option<usize> {
     line.strip_prefix("test result: ok. ")?.split_once(" passed")?.0.parse().ok()
 }
 
-/// The simulators: every package `tests/*sim*` has a program that takes `--seeds N`.
+/// The simulators: every package `tests/*sim*` has a program that takes `--seeds N`; that of the protocols also runs interleavings of job control.
 pub fn simulators(root: &Root, report: &mut Report, depth: Depth) {
     let seeds = match depth {
-        Depth::Quick => ["200", "20"],
-        Depth::Normal => ["1000", "500"],
-        Depth::Long => ["200000", "20000"],
+        Depth::Quick => ["200", "1000", "20"],
+        Depth::Normal => ["1000", "10000", "500"],
+        Depth::Long => ["200000", "50000", "20000"],
     };
-    for (name, seeds) in ["sim", "system-sim"].into_iter().zip(seeds) {
-        let manifest = root.join("tests").join(name).join("Cargo.toml");
+    let runs: [(&str, &str, &[&str]); 3] =
+        [("sim", "sim", &[]), ("sessions", "sim", &["--sessions"]), ("system-sim", "system-sim", &[])];
+    for ((name, package, options), seeds) in runs.into_iter().zip(seeds) {
+        let manifest = root.join("tests").join(package).join("Cargo.toml");
         if !manifest.is_file() {
             continue;
         }
         report.run(name, || {
             let mut cargo = cargo(root, &["run", "-q", "--locked", "--profile", "sim", "--manifest-path"]);
-            run(cargo.arg(manifest).args(["--", "--seeds", seeds])).map(drop)
+            run(cargo.arg(manifest).arg("--").args(options).args(["--seeds", seeds])).map(drop)
         });
     }
 }

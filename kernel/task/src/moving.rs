@@ -24,7 +24,7 @@ use crate::{
     kernel::Kernel,
     process::{Process, ProcessParts},
     sched::{Params, Policy},
-    session::{Member, Notice, Sender},
+    session::{Member, Notice, Reply, Request, Sender},
     signal::{Actions, Pending, Signal},
     table::Entry,
     task::{AltStack, Start, Task, TaskParts},
@@ -396,9 +396,22 @@ impl Arrival {
         kernel.table.insert(pid, Entry::Process(process.clone()));
         let entered = kernel.cluster().register_moved(Name::Process(pid), process.id());
         let member = Member { execed: true, ..process.as_member() };
-        process.session().notice(Notice::Moved { pid, member });
+        let session = process.session();
+        session.notice(Notice::Moved { pid, member });
         process.note_exec();
-        entered
+        // Until the session has heard of it the kernel it comes from answers for it: else it would be a member for ever if this kernel died now. What
+        // was told to it while it was on its way, its group, may have missed it.
+        let heard = session.request(Request::GroupOf(pid));
+        let process = process.clone();
+        entered?.and_then(move |()| match heard {
+            Ok(heard) => heard.and_then(move |reply| {
+                if let Reply::Group(pgid) = reply {
+                    process.set_pgid(pgid);
+                }
+                base::wait::done(())
+            }),
+            Err(e) => Err(e),
+        })
     }
 
     /// It runs.

@@ -184,11 +184,6 @@ impl TaskService {
             now.clone_from(&members);
             gone
         };
-        if let Ok(local) = self.local() {
-            for dead in &gone {
-                local.kernel_died(*dead);
-            }
-        }
         self.sessions_view(epoch, members);
         let Some(local) = self.local().ok().filter(|_| !gone.is_empty()) else {
             return;

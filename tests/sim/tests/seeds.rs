@@ -6,15 +6,28 @@ fn run(seed: u64) {
     }
 }
 
+fn interleaving(seed: u64) {
+    if let Err(why) = cob_sim::sessions::run(seed, false) {
+        panic!("seed {seed}: {why}\nreplay: cargo run -p cob-sim --release -- --sessions --seed {seed} --trace");
+    }
+}
+
 #[test]
 fn seeds_that_once_failed() {
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
     let mut ran = 0;
     for entry in std::fs::read_dir(dir).expect("there are seeds") {
-        let text = std::fs::read_to_string(entry.expect("readable").path()).expect("readable");
+        let path = entry.expect("readable").path();
+        let sessions = path.file_stem().is_some_and(|name| name == "sessions");
+        let text = std::fs::read_to_string(path).expect("readable");
         for line in text.lines().filter(|l| !l.starts_with('#')) {
             let seed = line.split_whitespace().next().and_then(|n| n.parse().ok());
-            run(seed.unwrap_or_else(|| panic!("no seed in {line:?}")));
+            let seed = seed.unwrap_or_else(|| panic!("no seed in {line:?}"));
+            if sessions {
+                interleaving(seed)
+            } else {
+                run(seed)
+            }
             ran += 1;
         }
     }

@@ -540,7 +540,7 @@ impl State {
                 Some(known) => known.place = member.place,
                 None => self.add(pid, member, effects),
             },
-            Notice::Reparent { pid, ppid } => self.change(pid, |m| m.ppid = ppid),
+            Notice::Reparent { pid, ppid } => self.reparent(pid, ppid, effects),
             Notice::Down(kernel) => {
                 let dead: Vec<_> = self.members().filter(|(_, m)| m.place == kernel).map(|(p, _)| p).collect();
                 // Whose parents died tell who their parent is now: one may have moved just before its kernel died.
@@ -606,7 +606,11 @@ impl State {
             .filter(|(pid, m)| dead.contains(pid) || dead.contains(&m.ppid))
             .map(|(_, m)| m.pgid)
             .collect();
-        let held: Vec<_> = touched.into_iter().filter(|g| !self.is_orphaned(*g)).collect();
+        let lets_go = |pgid| {
+            self.group(pgid)
+                .any(|(pid, m)| m.life == Life::Zombie && dead.contains(&m.ppid) && self.is_held_by_parent(pid))
+        };
+        let held: Vec<_> = touched.into_iter().filter(|g| !self.is_orphaned(*g) || lets_go(*g)).collect();
         let mut leader_died = false;
         for pid in dead {
             leader_died |= *pid == self.sid && self.members.get(pid).is_some_and(|m| m.life != Life::Zombie);
@@ -623,10 +627,32 @@ impl State {
             effects.terminal_lost(terminal);
         }
         for pgid in held {
-            if self.is_orphaned(pgid) && self.has_stopped(pgid) {
-                self.send_kernel(pgid, Signal::HUP, effects);
-                self.send_kernel(pgid, Signal::CONT, effects);
-            }
+            self.hang_up_orphaned(pgid, effects);
+        }
+    }
+
+    /// The new parent may tell this before the old one's exit gets here: they are on different kernels. The group is orphaned by whichever comes first.
+    fn reparent(&mut self, pid: Pid, ppid: Pid, effects: &mut impl Effects) {
+        let held = self.is_held_by_parent(pid);
+        let Some(member) = self.members.get_mut(&pid).filter(|m| m.ppid != ppid) else { return };
+        member.ppid = ppid;
+        let pgid = member.pgid;
+        if held {
+            self.hang_up_orphaned(pgid, effects);
+        }
+    }
+
+    /// Whether the parent of a member is of another group of the session. As on Linux the member may be a zombie: it keeps no group from being orphaned,
+    /// but when it loses that parent its group is looked at.
+    fn is_held_by_parent(&self, pid: Pid) -> bool {
+        let Some(m) = self.members.get(&pid).filter(|m| m.ppid != Pid::INIT) else { return false };
+        self.members.get(&m.ppid).is_some_and(|parent| parent.pgid != m.pgid)
+    }
+
+    fn hang_up_orphaned(&self, pgid: Pid, effects: &mut impl Effects) {
+        if self.is_orphaned(pgid) && self.has_stopped(pgid) {
+            self.send_kernel(pgid, Signal::HUP, effects);
+            self.send_kernel(pgid, Signal::CONT, effects);
         }
     }
 

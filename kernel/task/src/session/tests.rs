@@ -125,6 +125,34 @@ fn stopped_jobs_are_hung_up_when_the_shell_exits() {
 }
 
 #[test]
+fn a_new_parent_that_is_faster_than_the_exit_of_the_old_one_hides_no_orphans() {
+    let mut s = shell();
+    job(&mut s, 20);
+    s.notice(Notice::Stop(Pid(20)), &mut Log::default());
+    let mut log = Log::default();
+    s.notice(Notice::Reparent { pid: Pid(20), ppid: Pid(1) }, &mut log);
+    assert_eq!(log.signals, [(0, Pid(20), Signal::HUP), (0, Pid(20), Signal::CONT)]);
+    // Not again; only the foreground group is told that the leader is gone.
+    let mut log = Log::default();
+    s.notice(Notice::Exit { pid: Pid(10), reaper: Pid(1) }, &mut log);
+    assert!(!log.signals.iter().any(|(_, _, signal)| *signal == Signal::CONT), "{log:?}");
+}
+
+#[test]
+fn a_zombie_that_loses_its_parent_has_its_group_looked_at() {
+    let mut s = shell();
+    job(&mut s, 20);
+    fork(&mut s, 20, 21);
+    // 21 is of the group of the shell, and a zombie; the shell is stopped, and pid 1 does not hold it.
+    s.request(Request::SetGroup { caller: Pid(21), target: Pid(21), pgid: Pid(10) }, &mut Log::default()).unwrap();
+    s.notice(Notice::Exit { pid: Pid(21), reaper: Pid(1) }, &mut Log::default());
+    s.notice(Notice::Stop(Pid(10)), &mut Log::default());
+    let mut log = Log::default();
+    s.notice(Notice::Exit { pid: Pid(20), reaper: Pid(1) }, &mut log);
+    assert_eq!(log.signals, [(0, Pid(10), Signal::HUP), (0, Pid(10), Signal::CONT)]);
+}
+
+#[test]
 fn groups_live_as_long_as_their_zombies() {
     let mut s = shell();
     job(&mut s, 20);

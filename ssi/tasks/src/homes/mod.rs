@@ -68,6 +68,7 @@ enum Action {
     Settled(KernelId, u32),
     Rebuild(Key, Vec<(Pid, Member)>),
     Merge(Key, Vec<(Pid, Member)>),
+    Bury(KernelId),
     /// Behind all that was decided before.
     Call(Box<dyn FnOnce() + Send>),
 }
@@ -113,6 +114,9 @@ impl Actions<Op> for Queue<'_> {
     }
     fn rebuild(&mut self, key: Key, members: Vec<(Pid, Member)>) {
         self.0.push_back(Action::Rebuild(key, members));
+    }
+    fn bury(&mut self, dead: KernelId) {
+        self.0.push_back(Action::Bury(dead));
     }
     fn merge(&mut self, key: Key, members: Vec<(Pid, Member)>) {
         self.0.push_back(Action::Merge(key, members));
@@ -290,6 +294,11 @@ impl TaskService {
             Action::Merge(key, members) => {
                 if let Ok(local) = self.local() {
                     local.merge_session(key, members);
+                }
+            }
+            Action::Bury(dead) => {
+                if let Ok(local) = self.local() {
+                    local.kernel_died(dead);
                 }
             }
             Action::Call(then) => then(),
@@ -476,17 +485,19 @@ impl TaskService {
     /// The whole state is here.
     fn session_came(self: &Arc<Self>, key: Key, from: KernelId, given: SessionGiven, completer: Completer<()>) {
         let bytes = self.homes.0.lock().coming.remove(&(from, key.object)).unwrap_or_default();
-        let state = if bytes.len() == given.total as usize { decode(&bytes).ok() } else { None };
+        let state: Option<task::session::State> =
+            if bytes.len() == given.total as usize { decode(&bytes).ok() } else { None };
         let (Some(state), Ok(local)) = (state, self.local()) else {
             // A kernel that breaks the protocol: its session is as lost as if it had died.
             log::error!("kernel {from} sent session {} in a form that nobody understands", key.sid);
             drop(completer.complete(Err(Error::new(Errno::EBADMSG, "the session does not decode"))));
             return;
         };
+        let places = state.members().map(|(_, member)| member.place).collect();
         local.import_session(key, state);
         self.homes_do(move |inner| {
             let Inner { homes, queue, .. } = inner;
-            homes.step(Event::Came { key, moves: given.moves }, &mut Queue(queue));
+            homes.step(Event::Came { key, moves: given.moves, places }, &mut Queue(queue));
             // Whoever waited comes behind those whose operations were parked.
             queue.push_back(Action::Call(Box::new(move || drop(completer.complete(done(()))))));
         });

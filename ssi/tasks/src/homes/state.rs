@@ -9,6 +9,8 @@
 //! * If a home dies, everybody tells the kernel that the registrar of the session's number would be what members it has (a census), and then that
 //!   it has told everything (as the names do). From this that kernel makes the session anew, without a terminal: that was with the dead.
 //!
+//! * If a kernel dies, its members are missed only when all have told everything: one may have moved away just before, and who has it says so first.
+//!
 //! # Invariants
 //! * At most one kernel that runs serves a session.
 //! * What one kernel has for a session is served in the order in which it was submitted, each at most once, and none is lost while no kernel dies.
@@ -116,6 +118,8 @@ pub enum Event<T> {
         key: Key,
         /// How often the home moved.
         moves: u32,
+        /// Where its members run, as far as the old home knew.
+        places: BTreeSet<KernelId>,
     },
     /// A peer says that it is the home.
     HomeIs {
@@ -202,6 +206,8 @@ pub trait Actions<T> {
     fn settled(&mut self, to: KernelId, epoch: u32);
     /// Make the session anew, here.
     fn rebuild(&mut self, key: Key, members: Vec<(Pid, Member)>);
+    /// What the sessions here have for members on a kernel is gone with it.
+    fn bury(&mut self, dead: KernelId);
     /// Members of another kernel that the session here may not know.
     fn merge(&mut self, key: Key, members: Vec<(Pid, Member)>);
 }
@@ -259,6 +265,10 @@ pub struct Homes<T> {
     members: Vec<KernelId>,
     /// Kernels whose links are closed and that are in the view.
     dead: BTreeSet<KernelId>,
+    /// The newest incarnations that were in a view, by index.
+    seen: BTreeMap<u16, u32>,
+    /// Kernels that left the view and whose members are not missed yet.
+    unburied: BTreeSet<KernelId>,
     /// Sessions that are here and never had to do with another kernel have no route.
     routes: BTreeMap<Key, Route<T>>,
     /// Members that have not told all under this view.
@@ -276,6 +286,8 @@ impl<T> Homes<T> {
             epoch: 0,
             members: alloc::vec![me],
             dead: BTreeSet::new(),
+            seen: [(me.index, me.incarnation)].into(),
+            unburied: BTreeSet::new(),
             routes: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             early: BTreeMap::new(),
@@ -319,8 +331,14 @@ impl<T> Homes<T> {
             }
             Event::Left { key } => self.left(key, actions),
             Event::Stays { key } => self.stays(key, actions),
-            Event::Came { key, moves } => {
+            Event::Came { key, moves, places } => {
                 let me = self.me;
+                // Who was buried here while the state was on its way.
+                for place in places {
+                    if self.has_left(place) && !self.unburied.contains(&place) {
+                        actions.bury(place);
+                    }
+                }
                 let route = self.routes.entry(key).or_insert(Route::new(Home { moves, kernel: me }));
                 route.home = Home { moves, kernel: me };
                 route.gathering = None;
@@ -360,6 +378,12 @@ impl<T> Homes<T> {
 
     fn is_gone(&self, kernel: KernelId) -> bool {
         kernel != self.me && (self.dead.contains(&kernel) || !self.members.contains(&kernel))
+    }
+
+    /// Whether a kernel was in a view and is in none any more; one that nobody here has heard of is new.
+    fn has_left(&self, kernel: KernelId) -> bool {
+        let seen = self.seen.get(&kernel.index).is_some_and(|newest| kernel.incarnation <= *newest);
+        seen && !self.members.contains(&kernel)
     }
 
     /// The kernel that makes a session anew whose home died: what the names would have as the registrar of its number.
@@ -572,6 +596,11 @@ impl<T> Homes<T> {
             return;
         }
         members.sort_unstable();
+        self.unburied.extend(self.members.iter().filter(|k| !members.contains(k)));
+        for kernel in &members {
+            let newest = self.seen.entry(kernel.index).or_insert(kernel.incarnation);
+            *newest = kernel.incarnation.max(*newest);
+        }
         self.members = members;
         self.epoch = epoch;
         let now = &self.members;
@@ -656,10 +685,13 @@ impl<T> Homes<T> {
         self.finish(actions);
     }
 
-    /// Makes the sessions anew whose members all kernels have told.
+    /// All have told all: who is still on a kernel that died is gone, and the sessions are made anew whose members were told.
     fn finish(&mut self, actions: &mut impl Actions<T>) {
         if !self.unsettled.is_empty() {
             return;
+        }
+        while let Some(dead) = self.unburied.pop_first() {
+            actions.bury(dead);
         }
         let ready = |r: &Route<T>| r.gathering.as_ref().is_some_and(|g| g.epoch <= self.epoch && !g.own);
         let keys: Vec<Key> = self.routes.iter().filter(|(_, r)| ready(r)).map(|(key, _)| *key).collect();

@@ -25,6 +25,8 @@ enum Then {
     StopUnlessOrphaned(Pid, u32),
     /// Signals of the group reach the new process by its session.
     Announced(Pid, Pid),
+    /// A process that moved here is known to its session and may run.
+    Entered(usize, Pid, KernelId),
 }
 
 /// An operation on a session.
@@ -51,9 +53,11 @@ enum Msg {
     Fetch(Key, u64, Pid),
     Given(u64, Key, u32, Box<State>),
     Refused(u64),
-    /// For a process, wherever it is.
-    To(Pid, ToProcess),
+    /// For a process, wherever it is; who has it for it finds it again if a kernel on the way dies.
+    To(Pid, ToProcess, KernelId),
     Move(Pid, Box<Task>, usize),
+    /// It runs there, and its session knows.
+    MoveDone(Pid),
     Tty(KernelId, u64, Key, Pid, Op),
     TtyDone(u64, Outcome),
 }
@@ -87,6 +91,8 @@ struct Task {
     busy: bool,
     pending: Vec<Sig>,
     doomed: bool,
+    /// It died with the kernel where it was about to run; its zombie is here.
+    lost: bool,
     /// Counts SIGCONT.
     conts: u32,
     children: BTreeMap<Pid, Option<Report>>,
@@ -130,6 +136,7 @@ enum Act {
     Census(KernelId, Key, u32),
     Rebuild(Key, Vec<(ids::Pid, Member)>),
     Merge(Key, Vec<(ids::Pid, Member)>),
+    Bury(KernelId),
 }
 
 #[derive(Default)]
@@ -175,6 +182,9 @@ impl Actions<What> for Acts {
     fn rebuild(&mut self, key: Key, members: Vec<(ids::Pid, Member)>) {
         self.0.push_back(Act::Rebuild(key, members));
     }
+    fn bury(&mut self, dead: KernelId) {
+        self.0.push_back(Act::Bury(dead));
+    }
     fn merge(&mut self, key: Key, members: Vec<(ids::Pid, Member)>) {
         self.0.push_back(Act::Merge(key, members));
     }
@@ -187,6 +197,8 @@ struct Kernel {
     states: BTreeMap<Key, State>,
     tasks: BTreeMap<Pid, Task>,
     moved: BTreeMap<Pid, KernelId>,
+    /// What was told to run elsewhere, until that is confirmed.
+    leaving: BTreeMap<Pid, (KernelId, Box<Task>)>,
     /// The session that has this kernel's terminal.
     tty: Option<Key>,
     /// Leaders whose session is on its way to the terminal, and their calls.
@@ -269,6 +281,7 @@ impl Machine {
             states: BTreeMap::new(),
             tasks: BTreeMap::new(),
             moved: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             tty: None,
             taking: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -328,6 +341,7 @@ impl Machine {
             busy: false,
             pending: Vec::new(),
             doomed: false,
+            lost: false,
             conts: 0,
             children: BTreeMap::new(),
         };
@@ -460,6 +474,16 @@ impl Machine {
             Act::Rebuild(key, members) => {
                 self.me().states.insert(key, State::import(key.sid, members));
             }
+            Act::Bury(dead) => {
+                let keys: Vec<Key> = self.kernels[self.at].states.keys().copied().collect();
+                for key in keys {
+                    let mut wishes = Wishes::default();
+                    if let Some(state) = self.me().states.get_mut(&key) {
+                        state.notice(Notice::Down(dead), &mut wishes);
+                    }
+                    self.wish(key, wishes);
+                }
+            }
             Act::Merge(key, members) => {
                 let mut wishes = Wishes::default();
                 if let Some(state) = self.me().states.get_mut(&key) {
@@ -553,13 +577,17 @@ impl Machine {
     // -- processes -------------------------------------------------------------------------------------------------
 
     fn tell(&mut self, pid: Pid, what: ToProcess) {
+        self.pass_on(pid, what, id(self.at));
+    }
+
+    fn pass_on(&mut self, pid: Pid, what: ToProcess, origin: KernelId) {
         let kernel = &self.kernels[self.at];
         if kernel.tasks.contains_key(&pid) {
             return self.heard(pid, what);
         }
         let to = kernel.moved.get(&pid).or_else(|| self.birth.get(&pid)).copied();
         if let Some(to) = to.filter(|to| usize::from(to.index) != self.at) {
-            self.post(to, 0, Msg::To(pid, what));
+            self.post(to, 0, Msg::To(pid, what, origin));
         }
     }
 
@@ -612,6 +640,11 @@ impl Machine {
             }
             ToProcess::Reap => {
                 let Some(task) = self.me().tasks.remove(&pid) else { return };
+                // Its name is gone.
+                self.birth.remove(&pid);
+                for kernel in &mut self.kernels {
+                    kernel.moved.remove(&pid);
+                }
                 let notice = Notice::Reap(ids::Pid(pid));
                 self.submit_to(task.key, task.home, What::Tell(notice));
             }
@@ -708,6 +741,13 @@ impl Machine {
                         t.pgid = pgid.0;
                     }
                 }
+            }
+            Then::Entered(number, pid, from) => {
+                if let (Some(t), Ok(Reply::Group(pgid))) = (self.me().tasks.get_mut(&pid), reply) {
+                    t.pgid = pgid.0;
+                }
+                self.post(from, 1, Msg::MoveDone(pid));
+                self.end(number, pid, Outcome::Ok(0));
             }
             Then::StopUnlessOrphaned(pid, conts) => {
                 let still = self.kernels[self.at].tasks.get(&pid).is_some_and(|t| t.conts == conts);

@@ -11,7 +11,7 @@ use tasks::homes::state::{Event, Home, Key};
 
 use super::{
     super::model::{INIT, Life, Model, Op, Outcome, Pid, Proc, Report, Sig},
-    Act, ChildNews, Kernel, Machine, Msg, Task, Then, ToProcess, What, Wishes, errno, id, info_of, member, terminal,
+    Act, ChildNews, Kernel, Machine, Msg, Task, Then, ToProcess, What, errno, id, info_of, member, terminal,
 };
 
 impl Machine {
@@ -129,6 +129,7 @@ impl Machine {
                 task.home = known.unwrap_or(if is_here { here } else { task.home });
                 task.busy = true;
                 self.me().moved.insert(pid, id(to));
+                self.me().leaving.insert(pid, (id(to), Box::new(task.clone())));
                 self.post(id(to), 0, Msg::Move(pid, Box::new(task), number));
                 None
             }
@@ -265,8 +266,9 @@ impl Machine {
                 self.step(Event::Fetch { from, key, here: true, request });
             }
             Msg::Given(number, key, moves, state) => {
+                let places = state.members().map(|(_, member)| member.place).collect();
                 self.me().states.insert(key, *state);
-                self.step(Event::Came { key, moves });
+                self.step(Event::Came { key, moves, places });
                 if let Some((key, pid, to, call)) = self.me().taking.remove(&number) {
                     self.take_terminal(to, call, key, pid);
                 }
@@ -276,7 +278,8 @@ impl Machine {
                     self.terminal_done(to, call, Outcome::Ok(0));
                 }
             }
-            Msg::To(pid, what) => self.tell(pid, what),
+            Msg::To(pid, what, origin) => self.pass_on(pid, what, origin),
+            Msg::MoveDone(pid) => drop(self.me().leaving.remove(&pid)),
             Msg::Move(pid, mut task, number) => {
                 task.execed = true;
                 let member = member(&task, id(self.at));
@@ -284,7 +287,8 @@ impl Machine {
                 self.me().tasks.insert(pid, *task);
                 self.submit(pid, What::Tell(Notice::Moved { pid: ids::Pid(pid), member }));
                 self.submit(pid, What::Tell(Notice::Exec(ids::Pid(pid))));
-                self.end(number, pid, Outcome::Ok(0));
+                let heard = Request::GroupOf(ids::Pid(pid));
+                self.submit(pid, What::Ask(heard, Then::Entered(number, pid, from)));
             }
             Msg::Tty(from, call, key, pid, op) => self.terminal(from, call, key, pid, op),
             Msg::TtyDone(call, outcome) => self.called(call, outcome),
@@ -308,8 +312,8 @@ impl Machine {
         self.kernels[gone].alive = false;
         let mut strays = Vec::new();
         for ((from, to, _), lane) in &mut self.lanes {
-            if *to == gone && *from != gone {
-                strays.extend(lane.drain(..).map(|(_, msg)| (*from, msg)));
+            if *to == gone || *from == gone {
+                strays.extend(lane.drain(..).map(|(_, msg)| msg));
             }
         }
         self.lanes.retain(|(from, to, _), _| *from != gone && *to != gone);
@@ -346,31 +350,32 @@ impl Machine {
                 self.deliver_one();
             }
         }
-        for (from, msg) in strays {
+        // Who was about to run there ends.
+        for from in (0..self.kernels.len()).filter(|from| *from != gone) {
             self.at = from;
-            match msg {
-                // Who was about to run there ends.
-                Msg::Move(pid, task, _) => {
+            let lost: Vec<Pid> =
+                self.me().leaving.iter().filter(|(_, (to, _))| *to == dead).map(|(pid, _)| *pid).collect();
+            for pid in lost {
+                if let Some((_, task)) = self.me().leaving.remove(&pid) {
                     self.birth.insert(pid, id(from));
-                    self.me().tasks.insert(pid, Task { busy: false, ..*task });
+                    self.me().tasks.insert(pid, Task { busy: false, lost: true, ..*task });
                     self.exit(pid);
                 }
-                Msg::To(pid, what) => self.tell(pid, what),
-                _ => {}
+            }
+        }
+        // Who asks for a process whose kernel does not answer looks for it again.
+        for msg in strays {
+            if let Msg::To(pid, what, origin) = msg
+                && origin != dead
+            {
+                self.at = usize::from(origin.index);
+                self.tell(pid, what);
             }
         }
         for at in 0..self.kernels.len() {
             if self.kernels[at].alive {
                 self.at = at;
                 self.kernels[at].epoch = epoch;
-                let keys: Vec<Key> = self.kernels[at].states.keys().copied().collect();
-                for key in keys {
-                    let mut wishes = Wishes::default();
-                    if let Some(state) = self.me().states.get_mut(&key) {
-                        state.notice(Notice::Down(dead), &mut wishes);
-                    }
-                    self.wish(key, wishes);
-                }
                 let members = members.clone();
                 self.step(Event::View { epoch, members });
                 for _ in 0..self.rng.below(4) {
@@ -441,6 +446,11 @@ impl Machine {
         let mut members: BTreeSet<(Key, Pid)> = BTreeSet::new();
         for kernel in &running {
             for (pid, t) in &kernel.tasks {
+                // The session may have missed it with that kernel, as all members there.
+                let known = states.get(&t.key).and_then(|(state, _)| state.member(ids::Pid(*pid)));
+                if t.lost && t.life == Life::Zombie && known.is_none() {
+                    continue;
+                }
                 let Some((state, _)) = states.get(&t.key) else {
                     return Err(format!("process {pid} is of {:?}, which is nowhere", t.key));
                 };
