@@ -49,9 +49,16 @@ fn on_linux(root: &Root) -> Result<()> {
         std::fs::write(place.join(name), text)?;
         std::fs::set_permissions(place.join(name), std::fs::Permissions::from_mode(0o755))?;
     }
-    // The terminal is to be the shell's own.
-    let mut shell = Command::new(&busybox);
-    shell.args(["setsid", "-c"]).arg(&busybox).args(["sh", "-i"]).env_clear().current_dir(&place);
+    // The terminal is to be the shell's own, and whoever starts the tests in the background may have had these signals ignored.
+    let mut shell = Command::new("/usr/bin/env");
+    shell
+        .arg("--default-signal=INT,QUIT")
+        .arg(&busybox)
+        .args(["setsid", "-c"])
+        .arg(&busybox)
+        .args(["sh", "-i"])
+        .env_clear()
+        .current_dir(&place);
     shell.env("HOME", &place).env("PATH", format!("{}:{}", place.display(), bin.display()));
     let mut person = Person::with(&mut shell)?;
     person.see("built-in shell")?;
