@@ -208,6 +208,9 @@ pub trait Cluster: Send + Sync {
     fn child_event(&self, parent: Pid, event: ChildEvent);
     /// Children (with zombies) whose parent exited become those of `parent`, which is not here.
     fn adopt(&self, parent: Pid, children: Vec<ChildRecord>);
+    /// `child` runs on kernel `to` from now on, and its number stands for nobody here any more. If that kernel died before this was known here,
+    /// `parent` learns that the child was killed.
+    fn runs_elsewhere(&self, parent: Pid, child: Pid, to: KernelId);
     /// A child that is not here has a new parent, or its parent asks it to die with it.
     fn tell(&self, child: Pid, request: ProcessRequest);
 
@@ -331,6 +334,7 @@ impl Cluster for Alone {
     fn signal_members(&self, _: KernelId, _: Pid, _: &[Pid], _: SigInfo, _: Sender) {}
     fn child_event(&self, _: Pid, _: ChildEvent) {}
     fn adopt(&self, _: Pid, _: Vec<ChildRecord>) {}
+    fn runs_elsewhere(&self, _: Pid, _: Pid, _: KernelId) {}
 
     fn watch_process(&self, _: Pid, _: Arc<dyn Wake>) -> Subscription {
         Subscription::never()

@@ -244,6 +244,7 @@ impl Cx {
         for child in children {
             kernel.forward_child(pid, child, image.children.iter().find(|c| c.pid == child.pid));
         }
+        kernel.cluster().runs_elsewhere(process.ppid(), pid, to);
         drop(task.set_files(kernel.no_files()));
         drop(task.set_fs(kernel.no_fs()));
         drop(process.set_space(None));

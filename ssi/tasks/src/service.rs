@@ -533,6 +533,14 @@ impl Cluster for Peers {
         }
     }
 
+    fn runs_elsewhere(&self, parent: Pid, child: Pid, to: KernelId) {
+        // Members change before children are looked through: either they are without it now, or the child is seen not to be here then.
+        let lives = self.0.members.lock().contains(&to);
+        if !lives && let Ok(local) = self.0.local() {
+            self.0.perhaps_killed(&local, parent, child);
+        }
+    }
+
     fn tell(&self, child: Pid, request: ProcessRequest) {
         let service = self.0.clone();
         // When its kernel died, whom did it have as a parent? The old one may have heard of the death as it gave the child away, the new one before it

@@ -75,9 +75,10 @@ impl Env {
 
     /// Whether a kernel died so far; it may have been started again.
     pub fn has_died(&self, kernel: u16) -> bool {
-        let boots = self.board.boots.lock().unwrap_or_else(PoisonError::into_inner).get(&kernel).copied();
-        // A kernel that has not come up yet is not dead.
-        boots.is_some_and(|n| n > 1 || !self.machine.upgrade().is_none_or(|m| m.runs(kernel.into())))
+        let Some(machine) = self.machine.upgrade() else { return true };
+        // A kernel that has not come up yet is not dead; one that was started again is, from its start on.
+        let came_up = self.board.boots.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&kernel);
+        machine.boot_info(kernel.into()).incarnation > 1 || came_up && !machine.runs(kernel.into())
     }
 
     /// The hardware.
