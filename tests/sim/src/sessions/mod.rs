@@ -93,7 +93,50 @@ fn explained(before: &Model, calls: &[Op], ended: &[Outcome], seen: &Model) -> b
                 && search(&next, calls, ended, left & !(1 << n), seen)
         })
     }
-    search(before, calls, ended, (1 << calls.len()) - 1, seen)
+    search(before, calls, ended, (1 << calls.len()) - 1, seen) || taken_late(before, calls, ended, seen)
+}
+
+/// The same, where a signal is generated with its call and each process takes it later.
+fn taken_late(before: &Model, calls: &[Op], ended: &[Outcome], seen: &Model) -> bool {
+    let Some(sender) = calls.iter().position(|op| matches!(op, Op::Key { .. } | Op::KillGroup { .. })) else {
+        return false;
+    };
+    let mut known = BTreeSet::new();
+    let mut open = vec![(before.clone(), (1_u32 << calls.len()) - 1, None::<Vec<Pid>>)];
+    let mut signal = Sig::Term;
+    while let Some((at, left, waits)) = open.pop() {
+        if !known.insert((at.clone(), left, waits.clone())) {
+            continue;
+        }
+        if left == 0 && waits.as_ref().is_none_or(Vec::is_empty) && same(&at, seen) {
+            return true;
+        }
+        for n in (0..calls.len()).filter(|n| left & 1 << n != 0) {
+            let left = left & !(1 << n);
+            if n == sender {
+                if let Some((whom, sig)) = at.aim(calls[n]).filter(|_| ended[n] == Outcome::Ok(0)) {
+                    signal = sig;
+                    open.push((at.clone(), left, Some(whom)));
+                }
+                continue;
+            }
+            let secret = calls[n].caller().is_some_and(|p| seen.procs.get(&p).is_none_or(|q| q.life == Life::Zombie));
+            if ended[n] == Outcome::NotRun {
+                open.push((at.clone(), left, waits.clone()));
+            }
+            let mut next = at.clone();
+            if next.step(calls[n]) == ended[n] || secret {
+                open.push((next, left, waits.clone()));
+            }
+        }
+        for pid in waits.iter().flatten() {
+            let mut next = at.clone();
+            next.take(*pid, signal);
+            let rest = waits.iter().flatten().copied().filter(|p| p != pid).collect();
+            open.push((next, left, Some(rest)));
+        }
+    }
+    false
 }
 
 /// What pid 1 did not ask about nobody can see.

@@ -283,6 +283,26 @@ impl Model {
         self.sweep();
     }
 
+    /// Whom a call would send which signal, if that signal waits until each takes it: to be generated and to be taken are two things (signal(7)), and
+    /// a call that is under way goes on to its end between them. SIGCONT acts at once.
+    pub fn aim(&self, op: Op) -> Option<(Vec<Pid>, Sig)> {
+        let (pgid, sig) = match op {
+            Op::Key { tty, sig } => (self.sessions[&self.owner(tty)?].1, sig),
+            Op::KillGroup { p, pgid, sig } => {
+                let caller = self.procs.get(&p).filter(|q| q.life == Life::Alive)?;
+                let there = self.procs.values().any(|q| q.pgid == pgid && q.sid == caller.sid);
+                (there.then_some(pgid)?, sig)
+            }
+            _ => return None,
+        };
+        (sig != Sig::Cont).then(|| (self.group(pgid), sig))
+    }
+
+    /// A process takes a signal that waited.
+    pub fn take(&mut self, pid: Pid, sig: Sig) {
+        self.send(pid, sig);
+    }
+
     /// Sessions end with their last process.
     fn sweep(&mut self) {
         let procs = &self.procs;
