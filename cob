@@ -27,7 +27,7 @@ missing() {
         [ -d /usr/lib/rustlib/src/rust/library/core ] || echo rust-web-src
     fi
     # What `cob test` checks the sources with; where Debian's Rust builds the kernel, its clippy checks it.
-    have cargo-fmt || echo rustfmt
+    have cargo-fmt || echo rustfmt-web
     [ ! -d /usr/lib/rustlib/src/rust/library/core ] && kernel_rust || [ -x /usr/bin/cargo-clippy ] || echo rust-web-clippy
 }
 
