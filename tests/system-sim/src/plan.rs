@@ -52,7 +52,7 @@ impl Case {
             let victim = rng.between(1, n as u64 - 1) as usize;
             let when = rng.between(1, 15_000);
             faults.push((when, if rng.one_in(4) { Fault::Hang(victim) } else { Fault::Panic(victim) }));
-            // Sessions whose members die with a kernel are not simulated: see `seeds/known.txt`.
+            // Sessions whose members die with a kernel are not scripted here yet; `cob-sim --sessions` has them as state machines.
             for job in jobs.iter_mut().filter(|job| ALL.get(job.program).is_some_and(|(name, _)| *name == "sessions")) {
                 job.program = 0;
             }
