@@ -105,6 +105,11 @@ impl Detector {
         }
     }
 
+    /// Forgets the incarnations before this one.
+    pub fn forget_before(&mut self, member: KernelId) {
+        self.suspects.retain(|k, _| k.index != member.index || k.incarnation >= member.incarnation);
+    }
+
     /// Time passed.
     pub fn tick(&mut self, now: u64) -> Vec<Finding> {
         let passed = now.saturating_sub(core::mem::replace(&mut self.last_tick, now));

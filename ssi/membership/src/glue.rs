@@ -56,6 +56,7 @@ enum Effect {
     Send(KernelId, Message),
     Fence(KernelId),
     Down(KernelId),
+    Outlived(KernelId),
     Prepare(View, Vec<(KernelId, Outcome)>),
     Install(View, Vec<(KernelId, Outcome)>),
     Park(&'static str),
@@ -91,6 +92,9 @@ impl<W: Windows> Actions for Hands<'_, W> {
     }
     fn down(&mut self, victim: KernelId) {
         self.effects.push_back(Effect::Down(victim));
+    }
+    fn outlived(&mut self, member: KernelId) {
+        self.effects.push_back(Effect::Outlived(member));
     }
     fn prepare(&mut self, view: &View, excluded: &[(KernelId, Outcome)]) {
         self.effects.push_back(Effect::Prepare(view.clone(), excluded.to_vec()));
@@ -471,6 +475,13 @@ impl<W: Windows> MembershipService<W> {
                     deaths.pop_front();
                 }
                 deaths.push_back(death);
+            }
+            Effect::Outlived(member) => {
+                let old = |k: KernelId| k.index == member.index && k.incarnation < member.incarnation;
+                for peer in self.links.peers().iter().filter(|peer| old(from_wire(peer.id))) {
+                    self.links.peer_down(peer.id);
+                }
+                self.peers.lock().retain(|peer, _| !old(*peer));
             }
             Effect::Prepare(view, excluded) => {
                 self.machine.let_go(&excluded);

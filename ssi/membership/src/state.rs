@@ -383,6 +383,7 @@ impl Membership {
 
     fn accept(&mut self, now: u64, by: KernelId, view: View, actions: &mut impl Actions) {
         self.promised = view.epoch;
+        self.outlive(&view, actions);
         let excluded = self.excluded_by(&view);
         actions.prepare(&view, &excluded);
         self.accepted = view.clone();
@@ -445,7 +446,24 @@ impl Membership {
         }
     }
 
+    /// An incarnation starts when the ones before it are stopped, so who learns of it knows that: nobody tells a kernel of a death that was
+    /// agreed on before it came in, and it may have asked the dead one to be let in.
+    fn outlive(&mut self, view: &View, actions: &mut impl Actions) {
+        for &member in &view.members {
+            let last = KernelId { incarnation: member.incarnation.saturating_sub(1), ..member };
+            let told = self.view.members.iter().any(|k| k.index == member.index && k.incarnation <= last.incarnation);
+            if last.incarnation == 0 || told || self.is_dead(last) {
+                continue;
+            }
+            self.dead.insert(last.index, (last.incarnation, Outcome::Fenced));
+            self.detector.forget_before(member);
+            self.joining.retain(|k| k.index != member.index || k.incarnation >= member.incarnation);
+            actions.outlived(member);
+        }
+    }
+
     fn enter(&mut self, view: View, actions: &mut impl Actions) {
+        self.outlive(&view, actions);
         let excluded = self.excluded_by(&view);
         self.accepting.take_if(|a| a.view.epoch <= view.epoch);
         self.joining.retain(|k| !view.contains(*k));

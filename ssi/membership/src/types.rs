@@ -184,6 +184,8 @@ pub trait Actions {
     fn fence(&mut self, victim: KernelId);
     /// The kernel is dead and stopped: close its link, so that every request to it is answered.
     fn down(&mut self, victim: KernelId);
+    /// A member of a view had earlier incarnations that were never in a view with this kernel: close links to them.
+    fn outlived(&mut self, member: KernelId);
     /// A view is proposed: unmap what belongs to the excluded, let services make ready. Ends with [`Event::Prepared`].
     fn prepare(&mut self, view: &View, excluded: &[(KernelId, Outcome)]);
     /// The view is in force. Every survivor has let go of the excluded: what they had may be used again unless they are lost. Then

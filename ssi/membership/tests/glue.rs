@@ -167,6 +167,35 @@ fn a_panic_is_known_at_once_also_that_of_the_first_kernel() {
 }
 
 #[test]
+fn who_came_in_after_a_death_speaks_with_the_next_incarnation() {
+    let board = Arc::new(Board { hardware: common::Machine::new(3), stopped: Mutex::default() });
+    let kernels: Vec<Kernel> = (0..3).map(|i| boot(&board, k(i, 1), 3)).collect();
+    kernels[0].service.found();
+    kernels[1].service.enter(0);
+    run(&board, &[&kernels[0], &kernels[1]], SECOND / 2);
+    // The third asks the second one to be let in, which dies before anything comes of it.
+    kernels[2].service.links().connect(link_id(k(1, 1))).unwrap();
+    kernels[1].service.dying("for the test", SECOND / 2);
+    board.stopped.lock().unwrap().push(k(1, 1));
+    run(&board, &[&kernels[0]], SECOND);
+    kernels[2].service.enter(0);
+    run(&board, &[&kernels[0], &kernels[2]], 2 * SECOND);
+    assert_eq!(kernels[2].service.view().members, [k(0, 1), k(2, 1)]);
+    board.hardware.kernels[1].bell.store(false, Ordering::SeqCst);
+    let again = boot(&board, k(1, 2), 3);
+    link::porch::Porch(board.hardware.kernels[1].memory.clone()).clear_fence();
+    again.service.enter(0);
+    run(&board, &[&kernels[0], &again, &kernels[2]], 3 * SECOND);
+    assert_eq!(kernels[2].service.view().members, [k(0, 1), k(1, 2), k(2, 1)]);
+    again.service.links().connect(link_id(k(2, 1))).unwrap();
+    kernels[2].service.links().connect(link_id(k(1, 2))).unwrap();
+    run(&board, &[&kernels[0], &again, &kernels[2]], 4 * SECOND);
+    assert!(again.service.facts_of(k(2, 1)).is_some(), "the third said hello to the new one");
+    assert!(kernels[2].service.facts_of(k(1, 2)).is_some(), "and the new one to it");
+    assert!(kernels[2].cpu.downs.lock().unwrap().is_empty(), "its services never knew the first one");
+}
+
+#[test]
 fn a_silent_hang_is_noticed_within_three_seconds() {
     let (board, kernels) = machine(4);
     let rest: Vec<&Kernel> = kernels.iter().filter(|kernel| kernel.id.index != 2).collect();

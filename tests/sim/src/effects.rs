@@ -17,6 +17,7 @@ pub(crate) enum Effect {
     Send(KernelId, Message),
     Fence(KernelId),
     Down(KernelId),
+    Outlived(KernelId),
     Prepare(View, Vec<(KernelId, Outcome)>),
     Install(View, Vec<(KernelId, Outcome)>),
     Park(&'static str),
@@ -48,6 +49,9 @@ impl Actions for Hands {
     fn down(&mut self, victim: KernelId) {
         self.effects.push(Effect::Down(victim));
     }
+    fn outlived(&mut self, member: KernelId) {
+        self.effects.push(Effect::Outlived(member));
+    }
     fn prepare(&mut self, view: &View, excluded: &[(KernelId, Outcome)]) {
         self.effects.push(Effect::Prepare(view.clone(), excluded.to_vec()));
     }
@@ -75,6 +79,13 @@ impl World {
             }
             Effect::Fence(victim) => self.fence(me, victim),
             Effect::Down(victim) => self.down(me, victim),
+            Effect::Outlived(member) => {
+                self.note(|_| format!("{me} knows that {member} is not the first"));
+                if let Some(at) = self.find(me) {
+                    self.nodes[at].close_before(member);
+                }
+                Ok(())
+            }
             Effect::Prepare(view, excluded) => {
                 self.note(|_| format!("{me} prepares for view {} without {excluded:?}", view.epoch));
                 if let Some(at) = self.find(me) {
@@ -139,6 +150,7 @@ impl World {
         }
         let Some(at) = self.find(me) else { return Ok(()) };
         self.nodes[at].closed.insert(victim);
+        self.nodes[at].close_before(KernelId { incarnation: victim.incarnation + 1, ..victim });
         for service in 0..self.suites.len() {
             self.service(at, service, |part, context| part.down(victim, context))?;
         }
@@ -175,6 +187,10 @@ impl World {
             }
         }
         let node = &mut self.nodes[at];
+        if let Some(member) = view.members.iter().find(|k| node.open.get(&k.index).is_some_and(|i| *i < k.incarnation))
+        {
+            return Err(format!("{me} is in a view with {member}, but its link is still that of an earlier one"));
+        }
         node.mapped.extend(view.members.iter().filter(|k| **k != me && !node.closed.contains(k)));
         for service in 0..self.suites.len() {
             self.service(at, service, |part, context| part.view(context))?;

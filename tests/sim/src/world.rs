@@ -104,6 +104,8 @@ pub(crate) struct Node {
     pub mapped: BTreeSet<KernelId>,
     /// Whose links it closed.
     pub closed: BTreeSet<KernelId>,
+    /// Its open links: by index, to which incarnation. There is no other to that index before it is closed.
+    pub open: BTreeMap<u16, u32>,
     pub fencing: BTreeSet<KernelId>,
     /// The epoch it is in.
     pub entered: u32,
@@ -115,6 +117,18 @@ impl Node {
     /// Whether its CPUs may still do something.
     pub const fn is_live(&self) -> bool {
         !self.stopped && !self.parked
+    }
+
+    /// Closes its link to an incarnation before this one.
+    pub fn close_before(&mut self, member: KernelId) {
+        self.open.retain(|index, incarnation| *index != member.index || *incarnation >= member.incarnation);
+    }
+
+    /// A message goes to a kernel or came from it: the link is open from then on.
+    fn talk(&mut self, to: KernelId) {
+        if !self.membership.is_dead(to) {
+            self.open.entry(to.index).or_insert(to.incarnation);
+        }
     }
 
     /// Whether it works.
@@ -222,6 +236,7 @@ impl World {
             fence_word: 0,
             mapped: BTreeSet::new(),
             closed: BTreeSet::new(),
+            open: BTreeMap::new(),
             fencing: BTreeSet::new(),
             turn: 0,
             entered: 0,
@@ -337,6 +352,7 @@ impl World {
 
     fn deliver(&mut self, from: KernelId, to: KernelId, payload: Payload) -> Result<(), String> {
         let Some(at) = self.find(to) else { return Ok(()) };
+        self.nodes[at].talk(from);
         self.report.messages += 1;
         match payload {
             Payload::Membership(message) => {
@@ -446,6 +462,9 @@ impl World {
 
     /// Sends a message: chooses when it arrives, and whether.
     pub(crate) fn post(&mut self, from: KernelId, to: KernelId, lane: Lane, payload: Payload) {
+        if let Some(at) = self.find(from) {
+            self.nodes[at].talk(to);
+        }
         let lossy = self.plan.medium == Medium::Lossy;
         let cut = self.cut.contains(&from.index) != self.cut.contains(&to.index);
         let unreliable = lossy && matches!(payload, Payload::Membership(_));
