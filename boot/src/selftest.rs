@@ -31,7 +31,7 @@ enum Test {
     Dies(fn(&Facts)),
 }
 
-const TESTS: [(&str, Test); 16] = [
+const TESTS: [(&str, Test); 17] = [
     ("features", Test::Checks(features)),
     ("pages", Test::Checks(pages)),
     ("user-copies", Test::Checks(user_copies)),
@@ -43,6 +43,7 @@ const TESTS: [(&str, Test); 16] = [
     ("stack-guard", Test::Dies(|_| log::info!("{}", probe::exhaust_stack()))),
     ("write-code", Test::Dies(|_| probe::write(probe::code()))),
     ("run-data", Test::Dies(|_| run_data())),
+    ("run-image", Test::Dies(|_| probe::call(RETURN.as_ptr() as u64))),
     ("run-user", Test::Dies(|_| with_user_page(|| probe::call(PAGE.0)))),
     ("read-user", Test::Dies(|_| with_user_page(|| read(PAGE.0)))),
     ("null", Test::Dies(|_| read(0))),
@@ -54,6 +55,8 @@ const TESTS: [(&str, Test); 16] = [
 const PAGE: UserAddr = UserAddr(0x40_0000);
 const DATA: UserAddr = UserAddr(0x50_0000);
 const SIZE: u64 = 0x1000;
+/// A return, as data of the image.
+static RETURN: [u8; 1] = [0xc3];
 
 /// `/proc/cob/selftest`.
 pub struct SelfTest {
@@ -262,10 +265,14 @@ fn with_user_page(act: impl FnOnce()) {
 }
 
 fn run_data() {
-    // A return, on the heap.
-    let code = vec![0xc3u8; 16];
-    probe::call(code.as_ptr() as u64);
-    drop(core::hint::black_box(code));
+    // Not from the heap: some of that lies in the image.
+    match Frame::alloc(true) {
+        Ok(frame) => {
+            frame.write(0, &RETURN);
+            probe::call(probe::linear(frame.phys().0));
+        }
+        Err(why) => log::error!("{why:?}"),
+    }
 }
 
 /// Two locks in the wrong order: the checks find it.

@@ -291,7 +291,7 @@ impl Session {
         }
         self.vm.read_logs();
         // The others go on when one dies; if it has the agent, another one gets that and says so.
-        if self.panicked.is_none() && self.vm.panics.get(self.agent_at).is_some_and(Option::is_some) {
+        if self.panicked.is_none() && self.vm.panics.get(self.agent_at).is_some_and(|panics| !panics.is_empty()) {
             self.panicked = Some(Instant::now());
         }
         if self.vm.all_dead() || self.panicked.is_some_and(|since| since.elapsed() > RESCUE) {

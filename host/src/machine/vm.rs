@@ -16,7 +16,9 @@ use super::{Died, Machine, qemu};
 use crate::build::cpio::Archive;
 use crate::root::Root;
 
-/// How many runs are kept.
+/// Marks a run that a failure names.
+const NAMED: &str = "failed";
+/// How many runs are kept, and as many that failures name.
 const KEPT: usize = 20;
 /// How long QEMU may take to connect its sockets: it does so before anything else.
 const CONNECT_TIME: Duration = Duration::from_secs(30);
@@ -35,8 +37,8 @@ pub struct Vm {
     pub agent: UnixStream,
     logs: Logs,
     kernels: usize,
-    /// Per kernel the line of its panic.
-    pub panics: Vec<Option<String>>,
+    /// Per kernel the lines of its panics: it may be booted again and die again.
+    pub panics: Vec<Vec<String>>,
     /// Lines of all kernels that are warnings.
     pub warnings: Vec<String>,
     /// All lines that were read and that nobody has taken yet.
@@ -80,7 +82,7 @@ impl Vm {
             console,
             agent,
             kernels,
-            panics: vec![None; kernels],
+            panics: vec![Vec::new(); kernels],
             warnings: Vec::new(),
             said: Vec::new(),
         })
@@ -112,8 +114,8 @@ impl Vm {
                 Severity::Plain => {}
                 Severity::Warning => self.warnings.push(line),
                 Severity::Panic => {
-                    if let Some(panic) = self.panics.get_mut(kernel) {
-                        panic.get_or_insert(line);
+                    if let Some(panics) = self.panics.get_mut(kernel) {
+                        panics.push(line);
                     }
                 }
             }
@@ -122,7 +124,7 @@ impl Vm {
 
     /// Whether every kernel has panicked.
     pub fn all_dead(&self) -> bool {
-        self.panics.iter().filter(|panic| panic.is_some()).count() == self.kernels
+        self.panics.iter().filter(|panics| !panics.is_empty()).count() == self.kernels
     }
 
     /// The death of the system as an error; a panic says more than `reason`.
@@ -153,6 +155,12 @@ impl Vm {
         }
     }
 
+    /// Somebody is told to look here: the run is kept while newer ones go.
+    pub fn keep(&self) {
+        // If that cannot be written it is kept as long as any other.
+        let _ = fs::write(self.folder.join(NAMED), "");
+    }
+
     /// Ends the emulator now.
     pub fn kill(&mut self) {
         if self.exit.is_none() {
@@ -178,7 +186,7 @@ impl Vm {
             console,
             agent,
             kernels: 1,
-            panics: vec![None],
+            panics: vec![Vec::new()],
             warnings: Vec::new(),
             said: Vec::new(),
         }
@@ -202,11 +210,15 @@ impl Drop for Vm {
 
 /// `target/runs/TIME-MACHINE-PID`, known as `latest`; the oldest runs go.
 fn new_folder(root: &Root, machine: &str) -> Result<PathBuf> {
-    let kept = root.kept_runs();
-    for old in kept.iter().take((kept.len() + 1).saturating_sub(KEPT)) {
-        // One that runs still has its sockets.
-        if !old.join("qmp.sock").exists() {
-            let _ = fs::remove_dir_all(old);
+    // A run that a failure names stays longer than those that came after it.
+    let (named, others): (Vec<PathBuf>, Vec<PathBuf>) =
+        root.kept_runs().into_iter().partition(|old| old.join(NAMED).exists());
+    for kept in [named, others] {
+        for old in kept.iter().take((kept.len() + 1).saturating_sub(KEPT)) {
+            // One that runs still has its sockets.
+            if !old.join("qmp.sock").exists() {
+                let _ = fs::remove_dir_all(old);
+            }
         }
     }
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -17,6 +17,9 @@ use crate::root::Root;
 /// How long a killed command may take to be gone.
 const KILL_TIME: Duration = Duration::from_secs(3);
 
+/// What a kernel says that `kctl crash` kills.
+const ORDERED: &str = "PANIC ordered to crash by /proc/cob/control";
+
 /// One thing to run in a machine.
 struct Job {
     name: String,
@@ -126,7 +129,7 @@ fn run(root: &Root, report: &mut Report, suite: &Suite, jobs: Vec<Job>) {
     if let Some(mut session) = session {
         report.run(&format!("{}/power-off", suite.name), || {
             session.power_off(OFF_TIME).map_err(|error| format!("{error:#}"))?;
-            clean(&mut session, &[], &[])
+            clean(&mut session, &[])
         });
     }
 }
@@ -189,7 +192,11 @@ fn one(session: &mut Session, job: &Job) -> (Verdict, bool) {
     for text in case.logs.iter().filter(|text| !said.iter().any(|line| line.contains(text.as_str()))) {
         wrong.push(format!("no kernel logged {text:?}"));
     }
-    if let Err(why) = clean(session, &case.kills, &case.warnings) {
+    let died: Vec<(usize, String)> = case.kills.iter().flat_map(|kernel| panics(session, *kernel)).collect();
+    wrong.extend(died.iter().filter(|(_, line)| !is_meant(line, &case.logs)).map(|(kernel, line)| {
+        format!("kernel {kernel} died of something that the case does not name in `logs`: {line}")
+    }));
+    if let Err(why) = clean(session, &case.warnings) {
         wrong.push(why);
     }
     if wrong.is_empty() {
@@ -201,6 +208,14 @@ fn one(session: &mut Session, job: &Job) -> (Verdict, bool) {
     if !stderr.is_empty() {
         wrong.push(format!("stderr: {}", String::from_utf8_lossy(&stderr)));
     }
+    for kernel in &case.kills {
+        let lines: Vec<&str> = died.iter().filter(|(of, _)| of == kernel).map(|(_, line)| line.as_str()).collect();
+        wrong.push(format!(
+            "kernel {kernel} panicked: {}",
+            if lines.is_empty() { String::from("no") } else { lines.join("; ") }
+        ));
+    }
+    session.vm.keep();
     wrong.push(format!("logs: {logs}"));
     (Err(wrong.join("\n")), again)
 }
@@ -230,16 +245,23 @@ fn judge(job: &Job, stdout: &[u8], stderr: &[u8], status: u8) -> Vec<String> {
     wrong
 }
 
+/// What a kernel that is killed on purpose panicked with. Forgets it.
+fn panics(session: &mut Session, kernel: usize) -> Vec<(usize, String)> {
+    let lines = session.vm.panics.get_mut(kernel).map(std::mem::take).unwrap_or_default();
+    lines.into_iter().map(|line| (kernel, line)).collect()
+}
+
+/// Whether a case meant its kernel to die with these words: it names them, or has it killed by `kctl crash`.
+fn is_meant(panic: &str, named: &[String]) -> bool {
+    panic.contains(ORDERED) || named.iter().any(|text| panic.contains(text.as_str()))
+}
+
 /// Whether the kernels have logged nothing that they should not. Forgets what it has seen.
-fn clean(session: &mut Session, kills: &[usize], allowed: &[String]) -> Verdict {
+fn clean(session: &mut Session, allowed: &[String]) -> Verdict {
     session.vm.read_logs();
     let mut wrong: Vec<String> = std::mem::take(&mut session.vm.warnings);
     wrong.retain(|line| !allowed.iter().any(|part| line.contains(part.as_str())));
-    for (kernel, panic) in session.vm.panics.iter_mut().enumerate() {
-        if let Some(line) = panic.take().filter(|_| !kills.contains(&kernel)) {
-            wrong.push(line);
-        }
-    }
+    wrong.extend(session.vm.panics.iter_mut().flat_map(std::mem::take));
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
