@@ -80,14 +80,14 @@ impl BootLoan {
         Ok(Self { window })
     }
 
-    /// Copies bytes to `off` in the range; breathes, so no lock may be held. `false` if they do not fit (an image is not to be trusted).
+    /// Copies bytes to `off` in the range, as [`SharedWindow::update`](crate::window::SharedWindow::update) does; breathes, so no lock may be held. `false` if they do not fit (an image is not to be trusted).
     #[must_use]
     pub fn write(&self, off: u64, bytes: &[u8]) -> bool {
         let fits =
             usize::try_from(off).ok().filter(|&o| o <= self.window.len() && bytes.len() <= self.window.len() - o);
         if let Some(off) = fits {
             for (i, piece) in bytes.chunks(Self::PIECE).enumerate() {
-                self.window.write(off + i * Self::PIECE, piece);
+                self.window.update(off + i * Self::PIECE, piece);
                 crate::cpu::breathe();
             }
         }

@@ -259,6 +259,14 @@ fn windows_are_shared_memory() {
     machine.enter(0, 0, || {
         let window = SharedWindow::open(WindowToken::new(range).unwrap()).unwrap();
         window.write(100, b"hello");
+        let long: Vec<u8> = (0..3000u32).map(|i| i as u8).collect();
+        window.write(1000, &long);
+        let mut other = long.clone();
+        other[2500] ^= 1;
+        window.update(1000, &other);
+        let mut there = alloc::vec![0; 3000];
+        window.read(1000, &mut there);
+        assert!(there == other, "it is what was to be copied in, wherever that differs");
         window.publish(100, 5);
         window.atomic_u32(0).store(1, SeqCst);
         assert!(!window.is_own());

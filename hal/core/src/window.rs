@@ -171,6 +171,20 @@ impl SharedWindow {
         unsafe { crate::frame::copy(to, bytes.as_ptr(), bytes.len()) };
     }
 
+    /// Copies bytes in, but leaves alone what is there already: whoever watches stores into code (an emulator that has translated it, a
+    /// processor that has it in its caches) keeps what it made of it.
+    pub fn update(&self, off: usize, bytes: &[u8]) {
+        let mut there = [0; 1024];
+        for (i, piece) in bytes.chunks(there.len()).enumerate() {
+            let at = off + i * there.len();
+            let there = &mut there[..piece.len()];
+            self.read(at, there);
+            if there != piece {
+                self.write(at, piece);
+            }
+        }
+    }
+
     /// Copies bytes out. A peer may change them meanwhile: check the copy, not the window.
     #[inline]
     pub fn read(&self, off: usize, buf: &mut [u8]) {
