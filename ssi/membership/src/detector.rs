@@ -87,6 +87,15 @@ impl Detector {
 
     /// Begins to probe a kernel.
     pub fn suspect(&mut self, kernel: KernelId, now: u64) {
+        self.suspect_from(kernel, now);
+    }
+
+    /// Begins to probe a kernel if there is no sign of life of it soon.
+    pub fn expect(&mut self, kernel: KernelId, now: u64) {
+        self.suspect_from(kernel, now + self.config.probe_gap);
+    }
+
+    fn suspect_from(&mut self, kernel: KernelId, next_probe: u64) {
         if self.held {
             return;
         }
@@ -94,7 +103,7 @@ impl Detector {
             Some((watched, _, silent)) if watched == kernel => silent,
             _ => 0,
         };
-        self.suspects.entry(kernel).or_insert(Suspect { silent, probes: 0, next_probe: now });
+        self.suspects.entry(kernel).or_insert(Suspect { silent, probes: 0, next_probe });
     }
 
     /// Forgets a kernel: it is dead or no member.

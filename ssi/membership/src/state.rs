@@ -585,8 +585,11 @@ impl Membership {
                     let fencer = fencer_of(word);
                     self.fencers.insert(victim, fencer);
                     if !self.breaks_tie(victim, fencer) || expected == word {
-                        // Whoever took it on may itself be silent.
-                        return self.suspect(now, fencer);
+                        // Whoever took it on may itself be silent, but most likely it is at work: asking at once would only keep it from that.
+                        if fencer != self.me && !self.is_dead(fencer) && self.phase != Phase::Outside {
+                            self.detector.expect(fencer, now);
+                        }
+                        return;
                     }
                     self.taken_from.insert(victim, fencer);
                     expected = word;
@@ -667,10 +670,10 @@ impl Membership {
 
     fn declare_dead(&mut self, now: u64, victim: KernelId, outcome: Outcome, actions: &mut impl Actions) {
         self.broadcast(&Message::Dead { kernel: victim, outcome }, actions);
-        self.died(now, victim, outcome, actions);
+        self.died(now, self.me, victim, outcome, actions);
     }
 
-    fn died(&mut self, now: u64, victim: KernelId, outcome: Outcome, actions: &mut impl Actions) {
+    fn died(&mut self, now: u64, by: KernelId, victim: KernelId, outcome: Outcome, actions: &mut impl Actions) {
         if self.is_dead(victim) {
             return;
         }
@@ -685,8 +688,8 @@ impl Membership {
         self.votes.remove(&victim);
         self.watch();
         actions.down(victim);
-        // Who may propose must know.
-        if let Some(coordinator) = self.coordinator().filter(|k| *k != self.me) {
+        // Who may propose must know, unless it said so.
+        if let Some(coordinator) = self.coordinator().filter(|k| *k != self.me && *k != by) {
             actions.send(coordinator, Message::Dead { kernel: victim, outcome });
         }
         if self.proposal.as_ref().is_some_and(|p| p.view.contains(victim)) {
@@ -754,7 +757,7 @@ impl Membership {
                 if kernel == self.me {
                     self.park("declared dead", actions);
                 } else {
-                    self.died(now, kernel, outcome, actions);
+                    self.died(now, from, kernel, outcome, actions);
                 }
             }
             Message::Propose { epoch, base, members } => {
