@@ -18,6 +18,10 @@ missing() {
     have strip || echo binutils
     have ld.lld || echo lld
     have qemu-system-x86_64 || echo qemu-system-x86
+    have qemu-system-aarch64 || echo qemu-system-arm
+    have qemu-system-riscv64 || echo qemu-system-misc
+    have aarch64-linux-gnu-gcc || echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+    have riscv64-linux-gnu-gcc || echo gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
     have setpriv || echo util-linux
     have git || echo git
     # Cargo fetches crates over TLS.

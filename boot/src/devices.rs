@@ -9,18 +9,18 @@ use base::wait::{Try, done};
 use base::{Errno, Ready, Subscription, TryResult, Wake};
 use cluster::Hardware;
 use cluster::tree::{Devices as _, Node};
-use hal::io::{IrqLine, Ports};
+use hal::boot::{PciHost, SerialPort};
+use hal::io::{IrqLine, Mmio, Ports, Refused};
 use hal::sync::{Once, SpinLock, rank};
 use hal_virtio::pci::Ecam;
 use ns16550::{Registers, Uart};
+use pl011::Pl011;
 use vfs::device::Driver;
 use vfs::local::{FileOps, Wrote};
 use vfs::tty::{Port, Tty};
 use vfs::{Caller, Device, FileKind, LocalFile, OpenFile, OpenFlags, Place, Status, Vfs, Waiters};
 use virtio_console::{Console, DEVICES, VENDOR};
 
-/// First port and interrupt line of COM1.
-const COM1: (u16, u32) = (0x3f8, 4);
 /// Buses behind the host bridge that are looked at: emulated machines have one.
 const BUSES: u16 = 1;
 /// `/dev/vport0p1`. The major number is one that Linux leaves to dynamic allocation.
@@ -28,8 +28,15 @@ const AGENT: Device = Device::new(247, 1);
 /// How `/dev` shows it.
 const AGENT_NODE: Node = ("vport0p1", FileKind::Char, AGENT, 0o600);
 
-/// The registers of COM1.
-pub struct Com(Ports);
+/// A UART of whatever kind.
+trait Line: Send {
+    fn write(&mut self, bytes: &[u8]) -> usize;
+    fn drained(&self) -> bool;
+    fn interrupt(&mut self, received: &mut dyn FnMut(u8)) -> bool;
+}
+
+/// The registers of a 16550 behind ports.
+struct Com(Ports);
 
 impl Registers for Com {
     fn read(&mut self, offset: u8) -> u8 {
@@ -40,9 +47,68 @@ impl Registers for Com {
     }
 }
 
+/// The same in memory.
+struct Memory(Mmio);
+
+impl Registers for Memory {
+    fn read(&mut self, offset: u8) -> u8 {
+        self.0.read8(usize::from(offset))
+    }
+    fn write(&mut self, offset: u8, value: u8) {
+        self.0.write8(usize::from(offset), value);
+    }
+}
+
+impl<R: Registers> Line for Uart<R> {
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        Self::write(self, bytes)
+    }
+    fn drained(&self) -> bool {
+        Self::drained(self)
+    }
+    fn interrupt(&mut self, received: &mut dyn FnMut(u8)) -> bool {
+        Self::interrupt(self, received)
+    }
+}
+
+/// The registers of a PL011.
+struct Arm(Mmio);
+
+impl pl011::Registers for Arm {
+    fn read(&mut self, offset: usize) -> u32 {
+        self.0.read32(offset)
+    }
+    fn write(&mut self, offset: usize, value: u32) {
+        self.0.write32(offset, value);
+    }
+}
+
+impl<R: pl011::Registers> Line for Pl011<R> {
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        Self::write(self, bytes)
+    }
+    fn drained(&self) -> bool {
+        Self::drained(self)
+    }
+    fn interrupt(&mut self, received: &mut dyn FnMut(u8)) -> bool {
+        Self::interrupt(self, received)
+    }
+}
+
+/// Takes over the UART of the console.
+fn uart(port: SerialPort) -> Result<(alloc::boxed::Box<dyn Line>, u32), Refused> {
+    Ok(match port {
+        SerialPort::Ports16550 { base, line } => (alloc::boxed::Box::new(Uart::new(Com(Ports::new(base, 8)?))), line),
+        SerialPort::Memory16550 { registers, line } => {
+            (alloc::boxed::Box::new(Uart::new(Memory(Mmio::map(registers)?))), line)
+        }
+        SerialPort::Pl011 { registers, line } => (alloc::boxed::Box::new(Pl011::new(Arm(Mmio::map(registers)?))), line),
+    })
+}
+
 /// The serial port.
 pub struct Serial {
-    uart: SpinLock<Uart<Com>>,
+    uart: SpinLock<alloc::boxed::Box<dyn Line>>,
     line: IrqLine,
     /// The terminal on it.
     tty: Once<Arc<Tty>>,
@@ -58,7 +124,7 @@ impl Serial {
     fn interrupt(&self) {
         // The line may bring more while its FIFO is read.
         let mut got = Vec::new();
-        let room = self.uart.lock().interrupt(|byte| got.push(byte));
+        let room = self.uart.lock().interrupt(&mut |byte| got.push(byte));
         let Some(tty) = self.tty.get() else { return };
         if !got.is_empty() {
             tty.receive(&got);
@@ -188,25 +254,25 @@ pub struct Devices {
     serial: Once<Arc<Serial>>,
     /// The agent's channel.
     agent: Once<Arc<Agent>>,
-    /// Where PCI configuration space is.
-    ecam: Option<u64>,
+    /// The PCI host bridge.
+    pci: Option<PciHost>,
     /// For the first program that it starts.
     command_line: String,
 }
 
 impl Devices {
     /// None so far.
-    pub fn new(ecam: Option<u64>, command_line: &str) -> Self {
-        Self { ecam, command_line: command_line.into(), ..Self::default() }
+    pub fn new(pci: Option<PciHost>, command_line: &str) -> Self {
+        Self { pci, command_line: command_line.into(), ..Self::default() }
     }
 
     /// Begins to use devices that are this kernel's, in whatever state they are. What does not work is said in the log and left out.
     pub fn find(&self, devices: &[plan::Device]) {
         if devices.contains(&plan::Device::Com1) {
-            let ports = Ports::new(COM1.0, 8);
-            match ports.and_then(|p| Ok((p, IrqLine::enable(COM1.1)?))) {
-                Ok((ports, line)) => {
-                    let uart = SpinLock::new(rank::DRIVER, Uart::new(Com(ports)));
+            let found = machine::board::serial().ok_or(Refused("there is none")).and_then(uart);
+            match found.and_then(|(uart, line)| Ok((uart, IrqLine::enable(line)?))) {
+                Ok((uart, line)) => {
+                    let uart = SpinLock::new(rank::DRIVER, uart);
                     // A device is found once in the life of a kernel: it never gives it back.
                     let _ = self.serial.set(Arc::new(Serial { uart, line, tty: Once::new() }));
                 }
@@ -214,7 +280,7 @@ impl Devices {
             }
         }
         if devices.contains(&plan::Device::Agent)
-            && let Some(agent) = self.ecam.and_then(agent)
+            && let Some(agent) = self.pci.and_then(agent)
         {
             let _ = self.agent.set(agent);
         }
@@ -259,7 +325,7 @@ impl Hardware for Devices {
         if !devices.contains(&plan::Device::Pci) {
             return;
         }
-        let Some(Ok(ecam)) = self.ecam.map(|base| Ecam::new(base, BUSES)) else { return };
+        let Some(Ok(ecam)) = self.pci.map(|pci| Ecam::new(pci.ecam.0, BUSES)) else { return };
         for (function, ..) in ecam.functions() {
             hal_virtio::pci::bus_master_off(&ecam, function);
         }
@@ -276,8 +342,11 @@ impl Hardware for Devices {
     }
 }
 
-fn agent(base: u64) -> Option<Arc<Agent>> {
-    let ecam = Ecam::new(base, BUSES).map_err(|why| log::error!("pci: {}", why.0)).ok()?;
+fn agent(pci: PciHost) -> Option<Arc<Agent>> {
+    let ecam = Ecam::new(pci.ecam.0, BUSES).map_err(|why| log::error!("pci: {}", why.0)).ok()?;
+    if let Some((narrow, wide)) = pci.unassigned {
+        hal_virtio::pci::assign_bars(&ecam, narrow, wide);
+    }
     let (at, ..) = ecam.functions().into_iter().find(|(_, v, d)| *v == VENDOR && DEVICES.contains(d))?;
     match Console::new(&ecam, at, 0) {
         Ok(console) => {

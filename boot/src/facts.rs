@@ -4,14 +4,36 @@ use alloc::string::{String, ToString};
 
 use bootblock::BootBlock;
 use hal::boot::{BootInfo, CpuDesc, MAX_RANGES, PhysRange, RawBoot};
+use linux_abi::Isa;
 use plan::Plan;
 
 /// The plan in the archive.
 pub const PLAN: &str = "boot/machine.toml";
-/// The image that starts peers.
-pub const IMAGE: &str = "boot/cob-x86_64";
+/// The instruction set of this kernel.
+pub const ISA: Isa = match hal::cpu::ELF_MACHINE {
+    62 => Isa::X86_64,
+    183 => Isa::Aarch64,
+    _ => Isa::Riscv64,
+};
+const _: () = assert!(ISA.elf_machine() == hal::cpu::ELF_MACHINE);
+
+/// The image that starts peers of an ISA.
+pub const fn image(isa: Isa) -> &'static str {
+    match isa {
+        Isa::X86_64 => "boot/cob-x86_64",
+        Isa::Aarch64 => "boot/cob-aarch64",
+        Isa::Riscv64 => "boot/cob-riscv64",
+    }
+}
+
 /// Names for the addresses in it.
-pub const SYMBOLS: &str = "boot/cob-x86_64.sym";
+pub const fn symbols(isa: Isa) -> &'static str {
+    match isa {
+        Isa::X86_64 => "boot/cob-x86_64.sym",
+        Isa::Aarch64 => "boot/cob-aarch64.sym",
+        Isa::Riscv64 => "boot/cob-riscv64.sym",
+    }
+}
 
 /// From the begin of a kernel's memory to the end of what its starter leaves there: porch, boot block, first page tables (ARCHITECTURE.md C5).
 const HAND_OVER_END: u64 = 0x3_0000;

@@ -1,4 +1,4 @@
-//! The assembler for x86-64.
+//! The assembler. `machine` is the ISA that this is compiled for.
 
 use alloc::sync::Arc;
 use core::panic::PanicInfo;
@@ -15,15 +15,15 @@ use crate::{facts, member, peers};
 /// The first program.
 const INIT: &str = "/sbin/init";
 
-hal_x86_64::entry!(start);
+machine::entry!(start);
 
 /// The first safe code of a kernel, on its first CPU, with interrupts off.
 fn start(raw: &'static RawBoot) -> ! {
-    let entered = hal_x86_64::clock::tsc();
+    let entered = machine::clock::ticks();
     hal::console::start_log(log::LevelFilter::Info);
     hal::console::set_death(death);
     hal::console::set_announcer(member::announce_death);
-    let facts = match facts::read(raw, hal_x86_64::boot::early_bytes) {
+    let facts = match facts::read(raw, machine::boot::early_bytes) {
         Ok(facts) => Arc::new(facts),
         Err(why) => panic!("{why}"),
     };
@@ -32,17 +32,17 @@ fn start(raw: &'static RawBoot) -> ! {
     }
     for kernel in facts.plan.kernels.iter().filter(|k| k.index != facts.info.index) {
         for r in &kernel.memory {
-            hal_x86_64::paging::know_peer(kernel.index, PhysRange::new(r.start, r.size));
+            machine::paging::know_peer(kernel.index, PhysRange::new(r.start, r.size));
         }
     }
     HAS_PEERS.store(facts.plan.kernels.len() > 1, Ordering::Relaxed);
     let archive = hal::window::archive().unwrap_or_default();
-    if let Some(table) = facts::file(archive, facts::SYMBOLS) {
-        hal_x86_64::panic::set_symbols(table);
-        hal::console::set_symbols(hal_x86_64::panic::symbol);
+    if let Some(table) = facts::file(archive, facts::symbols(facts::ISA)) {
+        machine::panic::set_symbols(table);
+        hal::console::set_symbols(machine::panic::symbol);
     }
     let epoch =
-        facts.epoch.unwrap_or_else(|| hal_x86_64::clock::wall_clock().saturating_sub(hal::time::now() / 1_000_000_000));
+        facts.epoch.unwrap_or_else(|| machine::clock::wall_clock().saturating_sub(hal::time::now() / 1_000_000_000));
     log::info!(
         "{}: kernel {} at {:#x}, {} CPUs, {} MiB, entered at {} us",
         facts.plan.name,
@@ -50,11 +50,11 @@ fn start(raw: &'static RawBoot) -> ! {
         raw.image.start,
         facts.info.n_cpus,
         facts.info.owned().iter().map(|r| r.len).sum::<u64>() >> 20,
-        hal_x86_64::clock::entered() / 1000,
+        machine::clock::entered() / 1000,
     );
     // What it had in a former life is others' now.
     let is_first = facts.info.incarnation == 1;
-    let devices = Arc::new(Devices::new(hal_x86_64::acpi::ecam(), &facts.command_line));
+    let devices = Arc::new(Devices::new(machine::board::pci(), &facts.command_line));
     if let Some(kernel) = facts.plan.kernel(facts.info.index).filter(|_| is_first) {
         devices.find(&kernel.devices);
     }
@@ -76,7 +76,7 @@ fn start(raw: &'static RawBoot) -> ! {
         Err(why) => panic!("the file tree: {why:?}"),
     };
     if let Ok(cluster) = joined {
-        let entered = hal_x86_64::clock::time_of(entered);
+        let entered = machine::clock::time_of(entered);
         crate::cobfiles::install(&facts, &kernel, &cluster, entered, &own.trees);
         if facts.starter.is_some() {
             kernel.hold_doors();
@@ -110,14 +110,14 @@ static HAS_PEERS: AtomicBool = AtomicBool::new(false);
 /// After the last words: the only kernel of a machine takes the machine with it.
 fn death() -> ! {
     if HAS_PEERS.load(Ordering::Relaxed) {
-        hal_x86_64::exit::halt()
+        machine::exit::halt()
     }
     hal::cpu::power_off(false)
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    let frame = hal_x86_64::panic::frame_pointer();
+    let frame = machine::panic::frame_pointer();
     // On one line, which is what people see of a log first.
     match info.location() {
         Some(place) => hal::console::last_words(format_args!("{} ({place})", info.message()), frame),

@@ -7,7 +7,6 @@ use alloc::sync::Arc;
 use base::KernelId;
 use base::id::ObjectIds;
 use hal::sync::Once;
-use linux_abi::Isa;
 use mm::Memory;
 use mm::vdso::Vdso;
 use task::kernel::{Hooks, Power};
@@ -86,7 +85,7 @@ pub fn make(facts: &Facts, epoch: u64, devices: Arc<Devices>, abi: &'static dyn 
     }
     let about = task::Facts {
         id,
-        isa: Isa::X86_64,
+        isa: crate::facts::ISA,
         name: facts.plan.name.clone(),
         kernels: facts.plan.kernels.len() as u16,
         version: String::from(VERSION),

@@ -4,6 +4,12 @@
 #[cfg(target_os = "none")]
 extern crate alloc;
 
+// The ISA that this image is for; all of them offer the same to `boot`.
+#[cfg(all(target_os = "none", target_arch = "aarch64"))]
+extern crate hal_aarch64 as machine;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+extern crate hal_x86_64 as machine;
+
 #[cfg(target_os = "none")]
 mod cobfiles;
 #[cfg(target_os = "none")]
@@ -23,6 +29,6 @@ mod selftest;
 
 #[cfg(not(target_os = "none"))]
 fn main() {
-    eprintln!("this is the image of a kernel: build it with --target x86_64-unknown-none");
+    eprintln!("this is the image of a kernel: build it with --target and a bare-metal target");
     std::process::exit(2);
 }

@@ -12,7 +12,7 @@ use hal::cpuref::{BootLoan, BootToken, CpuRef, FenceToken, Fenced, Refused};
 use base::KernelId;
 use cluster::Starter;
 
-use crate::facts::{Facts, IMAGE};
+use crate::facts::{self, Facts};
 
 /// Starts peers of this kernel's ISA.
 pub struct Images {
@@ -25,7 +25,7 @@ pub struct Images {
 impl Starter for Images {
     fn image(&self, index: u16) -> Option<&'static str> {
         let isa = |index| self.facts.plan.kernel(index).map(|kernel| kernel.isa);
-        isa(index).filter(|of| isa(self.facts.info.index) == Some(*of)).map(|_| IMAGE)
+        isa(index).filter(|of| isa(self.facts.info.index) == Some(*of)).map(facts::image)
     }
 
     fn start(&self, kernel: KernelId, image: &[u8]) -> Result<(), String> {
@@ -59,7 +59,8 @@ fn stop(facts: &Facts, index: u16) -> Fenced {
 fn start(facts: &Facts, index: u16, incarnation: u32, epoch: u64, image: &[u8]) -> Result<(), String> {
     let kernel = facts.plan.kernel(index).ok_or("the plan knows no such kernel")?;
     let cpu = kernel.boot_cpu().ok_or("it has no CPU")?;
-    let page = kernel.low_page.ok_or("it has no low page")?;
+    // Where CPUs need no page below 1 MiB to start, they start at the image.
+    let page = kernel.low_page.unwrap_or(kernel.image_base());
     let first = kernel.memory.first().ok_or("it has no memory")?;
     let archive = facts.info.archive;
     let block = BootBlock {

@@ -13,7 +13,7 @@ use hal::frame::{Frame, FrameRun, MapFrame};
 use hal::space::{AddressSpace, Prot};
 use hal::user::{CopyResult, StrResult};
 use hal::usermode::{Access, Exit, Fault, FaultKind, UserContext};
-use hal_x86_64::probe;
+use machine::probe;
 use procfs::entry::Entry;
 use task::Kernel;
 use vfs::Caller;
@@ -43,7 +43,7 @@ const TESTS: [(&str, Test); 17] = [
     ("stack-guard", Test::Dies(|_| log::info!("{}", probe::exhaust_stack()))),
     ("write-code", Test::Dies(|_| probe::write(probe::code()))),
     ("run-data", Test::Dies(|_| run_data())),
-    ("run-image", Test::Dies(|_| probe::call(RETURN.as_ptr() as u64))),
+    ("run-image", Test::Dies(|_| probe::call(probe::RETURN.as_ptr() as u64))),
     ("run-user", Test::Dies(|_| with_user_page(|| probe::call(PAGE.0)))),
     ("read-user", Test::Dies(|_| with_user_page(|| read(PAGE.0)))),
     ("null", Test::Dies(|_| read(0))),
@@ -55,8 +55,6 @@ const TESTS: [(&str, Test); 17] = [
 const PAGE: UserAddr = UserAddr(0x40_0000);
 const DATA: UserAddr = UserAddr(0x50_0000);
 const SIZE: u64 = 0x1000;
-/// A return, as data of the image.
-static RETURN: [u8; 1] = [0xc3];
 
 /// `/proc/cob/selftest`.
 pub struct SelfTest {
@@ -185,7 +183,7 @@ fn add_data(space: &AddressSpace) -> Verdict {
 /// Copies stop where the page ends, and say where; nothing faults the kernel.
 fn user_copies() -> Verdict {
     use hal::user;
-    let space = program(&[0xc3])?;
+    let space = program(probe::RETURN)?;
     add_data(&space)?;
     let end = DATA + SIZE;
     let part = |done: usize, fault: UserAddr| CopyResult { done, fault: Some(fault) };
@@ -229,15 +227,14 @@ fn fault(exit: Exit) -> Result<Fault, String> {
 
 /// What programs do wrong comes to the kernel as what it is.
 fn user_faults() -> Verdict {
-    // syscall; mov [0x500000], rsp; ud2
-    let space = program(&[0x0f, 0x05, 0x48, 0x89, 0x24, 0x25, 0, 0, 0x50, 0, 0x0f, 0x0b])?;
+    let space = program(probe::FAULTS)?;
     let mut context = UserContext::new(PAGE, DATA + 0x800);
     equal("a system call", run(&mut context), Exit::Syscall)?;
     let page = fault(run(&mut context))?;
     equal("a store to nothing", (page.kind, page.addr), (FaultKind::Page(Access::Write), DATA))?;
     add_data(&space)?;
     let illegal = fault(run(&mut context))?;
-    equal("an undefined instruction", (illegal.kind, illegal.addr), (FaultKind::Illegal, PAGE + 10))?;
+    equal("an undefined instruction", (illegal.kind, illegal.addr), (FaultKind::Illegal, PAGE + probe::UNDEFINED_AT))?;
     equal("its stack pointer", hal::user::read_u64(DATA), Ok(DATA.0 + 0x800))?;
     context.set_ip(DATA);
     let data = fault(run(&mut context))?;
@@ -249,16 +246,16 @@ fn user_faults() -> Verdict {
 
 /// A program does not learn where the kernel's tables are.
 fn umip() -> Verdict {
-    // sidt [rsp]
-    let space = program(&[0x0f, 0x01, 0x0c, 0x24])?;
+    let (code, wanted) = probe::SECRET;
+    let space = program(code)?;
     add_data(&space)?;
     let mut context = UserContext::new(PAGE, DATA + 0x800);
-    let sidt = fault(run(&mut context))?;
-    equal("sidt", sidt.kind, FaultKind::Protection)
+    let asked = fault(run(&mut context))?;
+    equal("the question", asked.kind, wanted)
 }
 
 fn with_user_page(act: impl FnOnce()) {
-    match program(&[0xc3]) {
+    match program(probe::RETURN) {
         Ok(_space) => act(),
         Err(why) => log::error!("{why}"),
     }
@@ -268,7 +265,7 @@ fn run_data() {
     // Not from the heap: some of that lies in the image.
     match Frame::alloc(true) {
         Ok(frame) => {
-            frame.write(0, &RETURN);
+            frame.write(0, probe::RETURN);
             probe::call(probe::linear(frame.phys().0));
         }
         Err(why) => log::error!("{why:?}"),

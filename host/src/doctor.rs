@@ -10,8 +10,12 @@ use crate::machine::{Accel, Machine};
 use crate::root::Root;
 
 /// A program, the arguments that make it say its version, and the Debian package that has it.
-const PROGRAMS: [(&str, &[&str], &str); 7] = [
+const PROGRAMS: [(&str, &[&str], &str); 11] = [
     ("qemu-system-x86_64", &["--version"], "qemu-system-x86"),
+    ("qemu-system-aarch64", &["--version"], "qemu-system-arm"),
+    ("qemu-system-riscv64", &["--version"], "qemu-system-misc"),
+    ("aarch64-linux-gnu-gcc", &["--version"], "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"),
+    ("riscv64-linux-gnu-gcc", &["--version"], "gcc-riscv64-linux-gnu libc6-dev-riscv64-cross"),
     ("ld.lld", &["--version"], "lld"),
     ("cc", &["--version"], "gcc libc6-dev"),
     ("strip", &["--version"], "binutils"),
@@ -25,7 +29,7 @@ pub fn doctor(root: &Root) -> Result<ExitCode> {
     let mut missing = 0;
     let cargo = host_cargo();
     show("cargo", version(&cargo.to_string_lossy(), &["--version"]), "cargo");
-    match Toolchain::find() {
+    match Toolchain::find(plan::Isa::X86_64) {
         Some(Toolchain::Debian) => show("kernel Rust", version("/usr/bin/rustc", &["--version"]), ""),
         Some(Toolchain::Rustup) => show("kernel Rust", version("rustc", &["--version"]), ""),
         None => {

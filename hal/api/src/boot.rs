@@ -89,3 +89,38 @@ impl BootInfo {
         &self.cpus[..self.n_cpus]
     }
 }
+
+/// The serial port that is the console `ttyS0`: how its registers are reached, and the interrupt line that it uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SerialPort {
+    /// A 16550 behind I/O ports.
+    Ports16550 {
+        /// The first port.
+        base: u16,
+        /// Its line.
+        line: u32,
+    },
+    /// A 16550 in memory, a byte per register.
+    Memory16550 {
+        /// Its registers.
+        registers: PhysRange,
+        /// Its line.
+        line: u32,
+    },
+    /// Arm's PL011.
+    Pl011 {
+        /// Its registers.
+        registers: PhysRange,
+        /// Its line.
+        line: u32,
+    },
+}
+
+/// The host bridge of PCI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PciHost {
+    /// Where configuration space is (1 MiB per bus).
+    pub ecam: PhysAddr,
+    /// Where BARs go, 32-bit ones and 64-bit ones, if no firmware has assigned them.
+    pub unassigned: Option<(PhysRange, PhysRange)>,
+}

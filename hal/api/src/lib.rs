@@ -11,7 +11,7 @@ mod platform;
 mod user;
 
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, PhysRange, UserAddr};
-pub use boot::{BootInfo, CpuDesc, MAX_CPUS, MAX_RANGES, RawBoot};
+pub use boot::{BootInfo, CpuDesc, MAX_CPUS, MAX_RANGES, PciHost, RawBoot, SerialPort};
 pub use page::{Aarch64, Leaf, LeafKind, PageFormat, Prot, Sv39, Sv48, X86_64};
 pub use platform::{Fenced, Ipi, NotMapped, Platform, Refused, Upcalls, WindowAttr};
 pub use user::{Access, Exit, Fault, FaultKind, SignalFrame, UserRegs};

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 
 use hal_api::{Ipi, PhysAddr, Platform, Upcalls};
 
-pub use hal_api::{BootInfo, CpuDesc, MAX_RANGES, PhysRange, RawBoot};
+pub use hal_api::{BootInfo, CpuDesc, MAX_RANGES, PciHost, PhysRange, RawBoot, SerialPort};
 
 use crate::P;
 use crate::frame::Frames;

@@ -1,6 +1,6 @@
 //! The safe hardware layer that the rest of Cob uses.
 //!
-//! What runs below is chosen at compile time: `hal/x86_64` on bare metal, `hal/host` (a kernel as a value inside a process) elsewhere.
+//! What runs below is chosen at compile time: the crate of the ISA on bare metal, `hal/host` (a kernel as a value inside a process) elsewhere.
 //! Free functions find their kernel and CPU themselves; see `ARCHITECTURE.md`, contracts C1 to C3.
 #![no_std]
 
@@ -8,6 +8,8 @@ extern crate alloc;
 #[cfg(any(test, not(target_os = "none")))]
 extern crate std;
 
+#[cfg(all(target_os = "none", target_arch = "aarch64"))]
+pub(crate) use hal_aarch64::Machine as P;
 #[cfg(not(target_os = "none"))]
 pub(crate) use hal_host::Host as P;
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]

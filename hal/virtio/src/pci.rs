@@ -9,7 +9,7 @@ use hal::{
     io::{Mmio, Refused},
 };
 pub use virtio_drivers::transport::pci::bus::DeviceFunction;
-use virtio_drivers::transport::pci::bus::{BarInfo, Command, ConfigurationAccess, PciRoot};
+use virtio_drivers::transport::pci::bus::{BarInfo, Command, ConfigurationAccess, MemoryBarType, PciRoot};
 
 /// Bytes of configuration space of one bus: 32 devices of 8 functions of 4 KiB.
 const BUS_SPAN: u64 = 32 * 8 * 4096;
@@ -122,6 +122,35 @@ impl Msix {
             self.table.write32(usize::from(entry) * 16 + i * 4, word);
         }
         Ok(())
+    }
+}
+
+/// Gives the memory BARs of all functions places, where no firmware has: 32-bit ones in `narrow`, 64-bit ones in `wide`. The same
+/// functions get the same places each time, whichever kernel does it.
+pub fn assign_bars(ecam: &Ecam, narrow: PhysRange, wide: PhysRange) {
+    let mut root = PciRoot::new(ecam.clone());
+    let (mut next32, mut next64) = (narrow.start.0, wide.start.0);
+    for (function, ..) in ecam.functions() {
+        let mut bar = 0;
+        while bar < 6 {
+            let info = root.bar_info(function, bar);
+            let Ok(Some(BarInfo::Memory { address_type, size, .. })) = info else {
+                bar += 1;
+                continue;
+            };
+            let is_wide = address_type == MemoryBarType::Width64;
+            let (next, room) = if is_wide { (&mut next64, wide) } else { (&mut next32, narrow) };
+            let at = next.next_multiple_of(size.max(1));
+            if size > 0 && at + size <= room.end().0 {
+                if is_wide {
+                    root.set_bar_64(function, bar, at);
+                } else {
+                    root.set_bar_32(function, bar, at as u32);
+                }
+                *next = at + size;
+            }
+            bar += if is_wide { 2 } else { 1 };
+        }
     }
 }
 

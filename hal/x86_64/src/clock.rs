@@ -41,6 +41,12 @@ pub fn tsc() -> u64 {
     unsafe { _rdtsc() }
 }
 
+/// The counter that [`time_of`] understands.
+#[inline]
+pub fn ticks() -> u64 {
+    tsc()
+}
+
 /// Its frequency in Hz.
 pub fn tsc_hz() -> u64 {
     TSC_HZ.load(Ordering::Relaxed)

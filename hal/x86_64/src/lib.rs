@@ -8,6 +8,7 @@ extern crate alloc;
 
 pub mod acpi;
 mod apic;
+pub mod board;
 pub mod boot;
 pub mod clock;
 pub mod console;

@@ -3,9 +3,20 @@
 
 use core::arch::asm;
 
+use hal_api::FaultKind;
+
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 
 use crate::{entry, paging};
+
+/// A program that returns at once.
+pub const RETURN: &[u8] = &[0xc3];
+/// A system call; a store of the stack pointer to 0x50_0000; an undefined instruction.
+pub const FAULTS: &[u8] = &[0x0f, 0x05, 0x48, 0x89, 0x24, 0x25, 0, 0, 0x50, 0, 0x0f, 0x0b];
+/// Where in it the last one is.
+pub const UNDEFINED_AT: u64 = 10;
+/// Asks where the interrupt table is (`sidt [rsp]`), and what comes of it.
+pub const SECRET: (&[u8], FaultKind) = (&[0x0f, 0x01, 0x0c, 0x24], FaultKind::Protection);
 
 /// Reads a byte.
 pub fn read(at: u64) -> u8 {

@@ -6,14 +6,37 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use plan::Isa;
 use serde_json::Value;
 
 use crate::root::Root;
 
-/// The bare-metal target of kernels.
-pub const KERNEL_TARGET: &str = "x86_64-unknown-none";
+/// The bare-metal target of kernels. None of them uses vector registers: those hold a program's values while the kernel runs.
+pub const fn kernel_target(isa: Isa) -> &'static str {
+    match isa {
+        Isa::X86_64 => "x86_64-unknown-none",
+        Isa::Aarch64 => "aarch64-unknown-none-softfloat",
+        Isa::Riscv64 => "riscv64gc-unknown-none-elf",
+    }
+}
+
 /// The target of programs for the guest.
-const PROGRAM_TARGET: &str = "x86_64-unknown-linux-gnu";
+const fn program_target(isa: Isa) -> &'static str {
+    match isa {
+        Isa::X86_64 => "x86_64-unknown-linux-gnu",
+        Isa::Aarch64 => "aarch64-unknown-linux-gnu",
+        Isa::Riscv64 => "riscv64gc-unknown-linux-gnu",
+    }
+}
+
+/// Who links programs for the guest.
+const fn linker(isa: Isa) -> &'static str {
+    match isa {
+        Isa::X86_64 => "cc",
+        Isa::Aarch64 => "aarch64-linux-gnu-gcc",
+        Isa::Riscv64 => "riscv64-linux-gnu-gcc",
+    }
+}
 
 /// Who builds for the bare-metal target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,18 +49,16 @@ pub enum Toolchain {
 
 impl Toolchain {
     /// What this host has; Debian's first, for it has the same version everywhere.
-    pub fn find() -> Option<Self> {
+    pub fn find(isa: Isa) -> Option<Self> {
         let debian = ["/usr/bin/cargo", "/usr/bin/rustc", "/usr/lib/rustlib/src/rust/library/core/Cargo.toml"];
         if debian.iter().all(|path| Path::new(path).exists()) {
             return Some(Self::Debian);
         }
-        let output = Command::new("rustc").args(["--print", "target-libdir", "--target", KERNEL_TARGET]).output();
-        let folder = output.ok().and_then(|output| String::from_utf8(output.stdout).ok())?;
-        Path::new(folder.trim()).is_dir().then_some(Self::Rustup)
+        rustup_has(kernel_target(isa)).then_some(Self::Rustup)
     }
 
     /// `cargo COMMAND` for the bare-metal target, output below `target`.
-    pub fn cargo(self, root: &Root, command: &str, target: &Path) -> Command {
+    pub fn cargo(self, root: &Root, isa: Isa, command: &str, target: &Path) -> Command {
         let mut cargo = match self {
             Self::Debian => {
                 let mut cargo = Command::new("/usr/bin/cargo");
@@ -56,9 +77,27 @@ impl Toolchain {
         };
         // A cargo that runs this command leaves its own settings behind.
         cargo.env_remove("CARGO").env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("RUSTDOC");
-        cargo.current_dir(root.path()).args(["--locked", "--target", KERNEL_TARGET]).arg("--target-dir").arg(target);
+        cargo
+            .current_dir(root.path())
+            .args(["--locked", "--target", kernel_target(isa)])
+            .arg("--target-dir")
+            .arg(target);
         cargo
     }
+}
+
+/// Whether the Rust on the path can build for a target; one of rustup's that is missing is added.
+fn rustup_has(target: &str) -> bool {
+    let there = || {
+        let output = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
+        let folder = output.ok().and_then(|output| String::from_utf8(output.stdout).ok());
+        folder.is_some_and(|folder| Path::new(folder.trim()).is_dir())
+    };
+    if there() {
+        return true;
+    }
+    let rustup = Command::new("rustup").args(["target", "add", target]).stdin(Stdio::null()).output();
+    rustup.is_ok() && there()
 }
 
 /// The cargo for host programs: the first on the path.
@@ -68,11 +107,11 @@ pub fn host_cargo() -> PathBuf {
 }
 
 /// The kernel image, with symbols.
-pub fn kernel(root: &Root, profile: &str) -> Result<PathBuf> {
-    let Some(toolchain) = Toolchain::find() else {
-        bail!("no Rust that can build for {KERNEL_TARGET}; `./cob doctor` says what to install");
+pub fn kernel(root: &Root, isa: Isa, profile: &str) -> Result<PathBuf> {
+    let Some(toolchain) = Toolchain::find(isa) else {
+        bail!("no Rust that can build for {}; `./cob doctor` says what to install", kernel_target(isa));
     };
-    let mut cargo = toolchain.cargo(root, "build", &root.target().join("kernel"));
+    let mut cargo = toolchain.cargo(root, isa, "build", &root.target().join("kernel"));
     cargo.args(["-p", "boot", "--bin", "cob", "--profile", profile]);
     let mut found = executables(cargo).context("building the kernel")?;
     found.pop().map(|program| program.path).context("cargo built no kernel")
@@ -89,15 +128,18 @@ pub struct Program {
 }
 
 /// The static programs for the guest: everything in `user/` and `bench/`, and what in `tests/` says that it is for the guest.
-pub fn programs(root: &Root) -> Result<Vec<Program>> {
+pub fn programs(root: &Root, isa: Isa) -> Result<Vec<Program>> {
+    let target = program_target(isa);
+    ensure!(rustup_has(target), "no Rust that can build for {target}; `./cob doctor` says what to install");
     let mut cargo = Command::new(host_cargo());
     cargo.env_remove("CARGO").env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").current_dir(root.path());
     // Static at a fixed address: the guest needs no C library in its tree.
-    cargo.env(
-        "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
-        "-Ctarget-feature=+crt-static -Crelocation-model=static",
-    );
-    cargo.args(["build", "--locked", "--bins", "--profile", "user", "--target", PROGRAM_TARGET, "--target-dir"]);
+    let variable = format!("CARGO_TARGET_{}", target.to_uppercase().replace('-', "_"));
+    cargo.env(format!("{variable}_RUSTFLAGS"), "-Ctarget-feature=+crt-static -Crelocation-model=static");
+    if isa != Isa::X86_64 {
+        cargo.env(format!("{variable}_LINKER"), linker(isa));
+    }
+    cargo.args(["build", "--locked", "--bins", "--profile", "user", "--target", target, "--target-dir"]);
     cargo.arg(root.target().join("programs"));
     let mut some = false;
     for folder in ["user", "bench", "tests"] {

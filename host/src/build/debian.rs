@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use plan::Isa;
 
 use crate::machine::Put;
 use crate::root::Root;
 
 /// busybox-static's program.
-pub fn busybox(root: &Root) -> Result<PathBuf> {
-    let folder = unpacked(root, "busybox-static")?;
-    let program = folder.join("bin/busybox");
-    ensure!(program.is_file(), "no busybox in {}", folder.display());
-    Ok(program)
+pub fn busybox(root: &Root, isa: Isa) -> Result<PathBuf> {
+    let folder = unpacked(root, isa, "busybox-static")?;
+    // Newer releases have everything below `usr`.
+    let program = ["bin/busybox", "usr/bin/busybox"].map(|place| folder.join(place)).into_iter().find(|p| p.is_file());
+    program.with_context(|| format!("no busybox in {}", folder.display()))
 }
 
 /// The kernel image of Debian's Linux for clouds.
@@ -29,7 +30,7 @@ pub fn linux(root: &Root) -> Result<PathBuf> {
         .split_whitespace()
         .find(|word| word.starts_with("linux-image-") && word.ends_with("-cloud-amd64") && word.contains('.'))
         .context("apt knows no linux-image-cloud-amd64 (try `apt-get update`)")?;
-    let folder = unpacked(root, package)?;
+    let folder = unpacked(root, Isa::X86_64, package)?;
     let boot = folder.join("boot");
     let entries = fs::read_dir(&boot).with_context(|| format!("reading {}", boot.display()))?;
     let images = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
@@ -51,7 +52,7 @@ pub fn programs(root: &Root, packages: &[String]) -> Result<Vec<Put>> {
     ];
     let mut put = Vec::new();
     for package in packages {
-        let folder = unpacked(root, package)?;
+        let folder = unpacked(root, Isa::X86_64, package)?;
         for (from, to) in PLACES {
             let from = folder.join(from);
             if from.is_dir() {
@@ -63,8 +64,11 @@ pub fn programs(root: &Root, packages: &[String]) -> Result<Vec<Put>> {
 }
 
 /// The folder with a package's files, fetched once.
-fn unpacked(root: &Root, package: &str) -> Result<PathBuf> {
-    let all = root.target().join("debian");
+fn unpacked(root: &Root, isa: Isa, package: &str) -> Result<PathBuf> {
+    let all = match isa {
+        Isa::X86_64 => root.target().join("debian"),
+        isa => root.target().join(format!("debian-{}", isa.name())),
+    };
     let folder = all.join(package);
     if folder.is_dir() {
         return Ok(folder);
@@ -72,7 +76,7 @@ fn unpacked(root: &Root, package: &str) -> Result<PathBuf> {
     let fetch = all.join("fetch");
     fs::create_dir_all(&fetch)?;
     eprintln!("cob: fetching {package}");
-    download(package, &fetch)?;
+    download(isa, package, &all, &fetch)?;
     let file = fs::read_dir(&fetch)?
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
@@ -86,11 +90,17 @@ fn unpacked(root: &Root, package: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn download(package: &str, to: &Path) -> Result<()> {
+fn download(isa: Isa, package: &str, all: &Path, to: &Path) -> Result<()> {
     let hint = format!("fetching {package} with apt-get (try `apt-get update`)");
+    let (options, package) = match isa {
+        Isa::X86_64 => (Vec::new(), format!("{package}:amd64")),
+        isa => (foreign(isa, all)?, package.to_owned()),
+    };
     // apt drops to another user to download; as root in a folder of root's it cannot write.
     let status = Command::new("apt-get")
-        .args(["-q", "-o", "APT::Sandbox::User=root", "download", &format!("{package}:amd64")])
+        .args(["-q", "-o", "APT::Sandbox::User=root"])
+        .args(options)
+        .args(["download", &package])
         .current_dir(to)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -98,4 +108,56 @@ fn download(package: &str, to: &Path) -> Result<()> {
         .with_context(|| hint.clone())?;
     ensure!(status.success(), "{hint} failed");
     Ok(())
+}
+
+/// Options with which apt knows the packages of another architecture, in a folder of ours: the host's own lists stay as they are.
+fn foreign(isa: Isa, all: &Path) -> Result<Vec<String>> {
+    let architecture = match isa {
+        Isa::X86_64 => "amd64",
+        Isa::Aarch64 => "arm64",
+        Isa::Riscv64 => "riscv64",
+    };
+    let apt = all.join("apt");
+    fs::create_dir_all(apt.join("lists/partial"))?;
+    fs::create_dir_all(apt.join("cache/archives/partial"))?;
+    fs::write(apt.join("status"), "")?;
+    let folder = apt.display();
+    let mut options = vec![
+        format!("APT::Architecture={architecture}"),
+        format!("APT::Architectures={architecture}"),
+        format!("Dir::State={folder}"),
+        format!("Dir::State::lists={folder}/lists"),
+        format!("Dir::State::status={folder}/status"),
+        format!("Dir::Cache={folder}/cache"),
+        String::from("Acquire::Languages=none"),
+    ];
+    if isa == Isa::Riscv64 {
+        // Debian's stable releases before 13 have no riscv64: from the mirror that this host uses, the release that has.
+        let list = apt.join("sources.list");
+        let key = "/usr/share/keyrings/debian-archive-keyring.gpg";
+        fs::write(&list, format!("deb [signed-by={key}] {} sid main\n", mirror()?))?;
+        options.push(format!("Dir::Etc::sourcelist={}", list.display()));
+        options.push(String::from("Dir::Etc::sourceparts=/dev/null"));
+        options.push(String::from("Acquire::Check-Valid-Until=false"));
+    }
+    let options: Vec<String> = options.into_iter().flat_map(|option| [String::from("-o"), option]).collect();
+    let status = Command::new("apt-get")
+        .args(["-q", "-o", "APT::Sandbox::User=root"])
+        .args(&options)
+        .arg("update")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .context("starting apt-get")?;
+    ensure!(status.success(), "apt-get cannot read the lists of {architecture}");
+    Ok(options)
+}
+
+/// Where this host gets Debian's packages.
+fn mirror() -> Result<String> {
+    let output = Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)"]).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    // Security updates have a place of their own.
+    let place = text.lines().filter_map(|line| line.split_once(' ')).find(|(uri, _)| !uri.contains("security"));
+    Ok(place.context("apt knows no mirror of Debian")?.0.to_owned())
 }

@@ -3,6 +3,7 @@
 mod cargo;
 pub mod cpio;
 pub mod debian;
+mod elf;
 mod fresh;
 mod tree;
 
@@ -10,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use plan::Isa;
 
 pub use cargo::{Program, Toolchain, host_cargo};
 
@@ -22,29 +24,42 @@ const IMAGE: u64 = 0xffff_ffff_8000_0000;
 pub struct Built {
     /// The kernel with its symbols and debug information.
     pub kernel: PathBuf,
+    /// What the loader of the ISA's emulator takes.
+    pub image: PathBuf,
     /// The base tree of every machine: records of a cpio without its trailer.
     pub archive: PathBuf,
 }
 
 /// Builds what changed. `checked`: the kernel with its assertions on.
-pub fn everything(root: &Root, checked: bool) -> Result<Built> {
+pub fn everything(root: &Root, isa: Isa, checked: bool) -> Result<Built> {
     let profile = if checked { "checked" } else { "release" };
-    let out = root.target().join("image").join(profile);
+    let folder = if isa == Isa::X86_64 { profile.to_owned() } else { format!("{profile}-{}", isa.name()) };
+    let out = root.target().join("image").join(folder);
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-    let built = Built { kernel: out.join("cob-x86_64"), archive: out.join("archive.cpio") };
+    let kernel = out.join(format!("cob-{}", isa.name()));
+    // The loader of aarch64 wants Linux' flat image; the others take the ELF file.
+    let image = if isa == Isa::Aarch64 { kernel.with_extension("flat") } else { kernel.clone() };
+    let built = Built { kernel, image, archive: out.join("archive.cpio") };
     let inputs = fresh::fingerprint(root)?;
     let stamp = out.join("inputs");
-    if fs::read_to_string(&stamp).is_ok_and(|old| old == inputs) && built.kernel.exists() && built.archive.exists() {
+    if fs::read_to_string(&stamp).is_ok_and(|old| old == inputs)
+        && [&built.kernel, &built.image, &built.archive].iter().all(|file| file.exists())
+    {
         return Ok(built);
     }
-    let kernel = cargo::kernel(root, profile)?;
-    let programs = cargo::programs(root)?;
-    let busybox = debian::busybox(root)?;
+    let kernel = cargo::kernel(root, isa, profile)?;
+    let programs = cargo::programs(root, isa)?;
+    let busybox = debian::busybox(root, isa)?;
     let elf = fs::read(&kernel).with_context(|| format!("reading {}", kernel.display()))?;
     let symbols = symtab::from_elf(&elf, IMAGE, |name| format!("{:#}", rustc_demangle::demangle(name)));
-    let stripped = cargo::strip(&kernel, &out)?;
-    let archive = tree::archive(root, &tree::Parts { programs, busybox, image: stripped, symbols })?;
+    let stripped = if isa == Isa::X86_64 { cargo::strip(&kernel, &out)? } else { elf::loadable(&elf)? };
+    // Links for busybox are named by the one that runs here.
+    let applets = tree::applets(&debian::busybox(root, Isa::X86_64)?)?;
+    let archive = tree::archive(root, &tree::Parts { isa, programs, busybox, applets, image: stripped, symbols })?;
     write_if_changed(&built.kernel, &elf)?;
+    if built.image != built.kernel {
+        write_if_changed(&built.image, &elf::flat(&elf)?)?;
+    }
     write_if_changed(&built.archive, &archive)?;
     fs::write(&stamp, inputs).with_context(|| format!("writing {}", stamp.display()))?;
     Ok(built)
@@ -60,7 +75,7 @@ pub struct Bench {
 
 /// A program of `bench/` and Debian's Linux.
 pub fn bench(root: &Root, name: &str) -> Result<Bench> {
-    let programs = cargo::programs(root)?;
+    let programs = cargo::programs(root, Isa::X86_64)?;
     let program = programs.into_iter().find(|program| program.folder.starts_with("bench") && program.name == name);
     let program = program.with_context(|| format!("no benchmark {name}"))?.path;
     Ok(Bench { program, linux: debian::linux(root)? })
@@ -68,7 +83,7 @@ pub fn bench(root: &Root, name: &str) -> Result<Bench> {
 
 /// The ABI test programs, which run on this host as well as in the guest.
 pub fn guest_tests(root: &Root) -> Result<Vec<Program>> {
-    let mut programs = cargo::programs(root)?;
+    let mut programs = cargo::programs(root, Isa::X86_64)?;
     programs.retain(|program| program.folder.starts_with("tests"));
     Ok(programs)
 }

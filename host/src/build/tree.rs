@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use plan::Isa;
 
 use super::cargo::Program;
 use super::cpio::Archive;
@@ -45,10 +46,14 @@ const FOLDERS: [(&str, u32); 28] = [
 
 /// What was built for the tree.
 pub struct Parts {
+    /// The ISA of the kernel and of all programs.
+    pub isa: Isa,
     /// Programs of ours.
     pub programs: Vec<Program>,
     /// Debian's busybox.
     pub busybox: PathBuf,
+    /// Where it wants its links.
+    pub applets: Vec<String>,
     /// The kernel image without symbols: secondaries are started from it.
     pub image: Vec<u8>,
     /// Its symbol table, for backtraces.
@@ -62,9 +67,10 @@ pub fn archive(root: &Root, parts: &Parts) -> Result<Vec<u8>> {
         archive.directory(path, mode)?;
     }
     archive.put_tree(&root.join("host/tree"))?;
-    archive.file("boot/cob-x86_64", 0o755, &parts.image)?;
+    let image = format!("boot/cob-{}", parts.isa.name());
+    archive.file(&image, 0o755, &parts.image)?;
     if let Some(symbols) = &parts.symbols {
-        archive.file("boot/cob-x86_64.sym", 0o644, symbols)?;
+        archive.file(&format!("{image}.sym"), 0o644, symbols)?;
     }
     let mut ours = BTreeMap::new();
     for program in &parts.programs {
@@ -80,16 +86,16 @@ pub fn archive(root: &Root, parts: &Parts) -> Result<Vec<u8>> {
         archive.file(path, 0o755, &fs::read(from).with_context(|| format!("reading {}", from.display()))?)?;
     }
     archive.file("bin/busybox", 0o755, &fs::read(&parts.busybox)?)?;
-    for applet in applets(&parts.busybox)? {
-        if applet != "bin/busybox" && applet != "linuxrc" && !ours.contains_key(&applet) {
-            archive.link(&applet, "/bin/busybox")?;
+    for applet in &parts.applets {
+        if applet != "bin/busybox" && applet != "linuxrc" && !ours.contains_key(applet) {
+            archive.link(applet, "/bin/busybox")?;
         }
     }
     Ok(archive.records())
 }
 
 /// Where busybox wants its links, by its own word.
-fn applets(busybox: &PathBuf) -> Result<Vec<String>> {
+pub fn applets(busybox: &PathBuf) -> Result<Vec<String>> {
     let output = Command::new(busybox).arg("--list-full").output().context("asking busybox for its applets")?;
     ensure!(output.status.success(), "busybox --list-full failed");
     let mut applets: Vec<String> = String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect();

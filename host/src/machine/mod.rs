@@ -83,6 +83,8 @@ pub struct Machine {
     pub accel: Accel,
     /// The kernel image.
     pub kernel: PathBuf,
+    /// What the emulator loads of it.
+    pub image: PathBuf,
     /// The base tree.
     pub archive: PathBuf,
     /// What is put into the tree.
@@ -101,18 +103,22 @@ impl Machine {
         if plan.boards.len() != 1 {
             bail!("{name} has {} boards; only machines of one board can be started so far", plan.boards.len());
         }
-        let built = build::everything(root, boot.checked)?;
+        let isa = plan.boards[0].model.isa;
+        let built = build::everything(root, isa, boot.checked)?;
         let mut machine = Self {
             plan,
             text,
             accel: if boot.icount { Accel::Counted } else { Accel::Kvm },
             kernel: built.kernel,
+            image: built.image,
             archive: built.archive,
             put: Vec::new(),
             qemu_args: Vec::new(),
             kernel_args: vec![String::from("cob.mode=exec")],
         };
-        if !boot.icount {
+        if !boot.icount && isa.name() != std::env::consts::ARCH {
+            machine.accel = Accel::Tcg;
+        } else if !boot.icount {
             machine.accel = Accel::find(root, || machine.comes_up(root));
         }
         (machine.put, machine.qemu_args) = (boot.put.clone(), boot.qemu_arg.clone());

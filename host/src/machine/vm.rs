@@ -22,8 +22,13 @@ const NAMED: &str = "failed";
 const KEPT: usize = 20;
 /// How long QEMU may take to connect its sockets: it does so before anything else.
 const CONNECT_TIME: Duration = Duration::from_secs(30);
-/// What firmware keeps at the end of low RAM, beside the archive (QEMU's `acpi_data_size`, rounded up).
-const FIRMWARE_TABLES: u64 = 0x3_0000;
+/// What firmware keeps at the end of low RAM, beside the archive (QEMU's `acpi_data_size`, rounded up, or a device tree).
+const fn firmware_tables(isa: plan::Isa) -> u64 {
+    match isa {
+        plan::Isa::X86_64 => 0x3_0000,
+        plan::Isa::Aarch64 | plan::Isa::Riscv64 => 0x40_0000,
+    }
+}
 
 /// A running machine. Dropping it ends the emulator.
 pub struct Vm {
@@ -245,7 +250,7 @@ fn initrd(machine: &Machine) -> Result<Vec<u8>> {
 
 /// How much more memory the board needs than the plan says for the archive to fit. It grows at the end, so nothing moves.
 fn extra_memory(board: &plan::Board, archive: u64) -> Result<u64> {
-    let needed = archive + FIRMWARE_TABLES;
+    let needed = archive + firmware_tables(board.model.isa);
     let extra = needed.saturating_sub(board.archive.size).next_multiple_of(plan::GRAIN);
     if extra > 0 && board.memory + extra >= board.model.one_piece() {
         bail!(

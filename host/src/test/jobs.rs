@@ -31,7 +31,7 @@ pub fn all(root: &Root, report: &mut Report) {
         return;
     }
     // The waiting below is not for a compiler.
-    if let Err(error) = build::everything(root, true) {
+    if let Err(error) = build::everything(root, plan::Isa::X86_64, true) {
         return report.record(name, Err(format!("{error:#}")), Duration::ZERO);
     }
     report.run(&linux, || on_linux(root).map_err(|error| format!("{error:#}")));
@@ -39,7 +39,7 @@ pub fn all(root: &Root, report: &mut Report) {
 }
 
 fn on_linux(root: &Root) -> Result<()> {
-    let busybox = build::debian::busybox(root)?;
+    let busybox = build::debian::busybox(root, plan::Isa::X86_64)?;
     let bin = applets(root, &busybox)?;
     let place = root.target().join("linux-home");
     // It is there if a test ran before.

@@ -9,7 +9,7 @@ use crate::lint;
 use crate::root::Root;
 
 /// Packages that are only for bare metal: the host's cargo leaves them out.
-const BARE: [&str; 2] = ["boot", "hal_x86_64"];
+const BARE: [&str; 3] = ["boot", "hal_aarch64", "hal_x86_64"];
 
 /// Runs a command; what it said is the reason if it fails.
 fn run(command: &mut Command) -> Result<String, String> {
@@ -45,7 +45,7 @@ pub fn statics(root: &Root, report: &mut Report) {
     report.run("clippy-host", || {
         run(workspace(root, &["clippy", "-q", "--all-targets"]).args(["--", "-D", "warnings"])).map(drop)
     });
-    report.run("clippy-kernel", || kernel_clippy(root));
+    report.run("clippy-kernel", || kernel_clippy(root, plan::Isa::X86_64));
     report.run("house", || {
         let findings = lint::findings(root).map_err(|error| format!("{error:#}"))?;
         let line = |f: &lint::Finding| format!("{}:{}: {}", f.file.display(), f.line, f.what);
@@ -54,12 +54,12 @@ pub fn statics(root: &Root, report: &mut Report) {
     report.run("machines", || machines(root));
 }
 
-fn kernel_clippy(root: &Root) -> Verdict {
-    let toolchain = Toolchain::find().ok_or("no Rust for bare metal; `./cob doctor` says what to install")?;
+fn kernel_clippy(root: &Root, isa: plan::Isa) -> Verdict {
+    let toolchain = Toolchain::find(isa).ok_or("no Rust for bare metal; `./cob doctor` says what to install")?;
     if toolchain == Toolchain::Debian && !Path::new("/usr/bin/cargo-clippy").exists() {
         return Err("clippy of the kernel's Rust is missing: install rust-web-clippy".into());
     }
-    let mut clippy = toolchain.cargo(root, "clippy", &root.target().join("kernel"));
+    let mut clippy = toolchain.cargo(root, isa, "clippy", &root.target().join("kernel"));
     // The first clippy on the path may be of another Rust.
     clippy.env("PATH", format!("/usr/bin:{}", std::env::var("PATH").unwrap_or_default()));
     run(clippy.args(["-q", "-p", "boot", "--profile", "checked", "--", "-D", "warnings"])).map(drop)

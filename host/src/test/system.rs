@@ -267,7 +267,7 @@ fn clean(session: &mut Session, allowed: &[String]) -> Verdict {
 
 /// What the same script makes of the same busybox under this host's kernel.
 fn on_linux(root: &Root, case: &Case) -> Result<(Vec<u8>, u8)> {
-    let busybox = crate::build::debian::busybox(root)?;
+    let busybox = crate::build::debian::busybox(root, plan::Isa::X86_64)?;
     let bin = applets(root, &busybox)?;
     let home = root.target().join("linux-home");
     let _ = std::fs::remove_dir_all(&home);

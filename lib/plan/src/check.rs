@@ -101,15 +101,16 @@ impl<'a> Check<'a> {
                 let what = format!("{} are too little for the archive", show_size(archive));
                 self.fail(board.archive.line, what, format!("reserve at least {}", show_size(MIN_ARCHIVE)));
             }
-            let low = board.model.ram(memory).first().map_or(0, |range| range.size);
-            let least = board.model.primary_base.saturating_add(MIN_KERNEL_MEMORY).saturating_add(archive);
-            if low < least {
+            let low = board.model.ram(memory)[0];
+            let before = board.model.primary_base - board.model.ram_base;
+            let least = before.saturating_add(MIN_KERNEL_MEMORY).saturating_add(archive);
+            if low.size < least {
                 let what = format!("{} are too little for the board", show_size(memory));
                 let hint = format!("a kernel and the archive reserve need {}", show_size(least));
                 self.fail(board.memory.line, what, hint);
                 continue;
             }
-            let archive = Range::new(low - archive, archive);
+            let archive = Range::new(low.end() - archive, archive);
             boards.push(Board { model: board.model, memory, archive, cpus: 0 });
         }
         for (index, kernel) in self.kernels() {

@@ -41,13 +41,15 @@ pub struct Model {
     pub low_pages: Option<u64>,
     /// The log ports begin here, one I/O port per kernel of the machine (`None`: logs go elsewhere).
     pub log_ports: Option<u16>,
+    /// Where its RAM begins.
+    pub ram_base: u64,
     /// The most CPUs that its interrupt controller can name.
     pub max_cpus: usize,
     /// The hardware id of the CPU that firmware starts.
     pub boot_cpu: u32,
-    /// RAM from address 0, if the board has no more than `low_if_more` bytes.
+    /// The least RAM that does not lie in one piece.
     low_most: u64,
-    /// RAM from address 0, if it has more: what is over goes to `high_base`.
+    /// RAM in the first piece, if there are two: what is over goes to `high_base`.
     low_if_more: u64,
     /// Where RAM goes on.
     high_base: u64,
@@ -71,6 +73,7 @@ const Q35: Model = Model {
     primary_base: 0x20_0000,
     low_pages: Some(0x8000),
     log_ports: Some(0x1e00),
+    ram_base: 0,
     max_cpus: 255,
     boot_cpu: 0,
     low_most: 0xb000_0000,
@@ -78,8 +81,40 @@ const Q35: Model = Model {
     high_base: 0x1_0000_0000,
 };
 
-/// All models.
-pub const MODELS: &[Model] = &[Q35];
+/// QEMU's `virt` for aarch64 (`hw/arm/virt.c`): RAM in one piece from 1 GiB. With a GICv2 it can have 8 CPUs.
+const VIRT_AARCH64: Model = Model {
+    name: "virt",
+    isa: Isa::Aarch64,
+    devices: &[Device::Com1, Device::Rtc, Device::Pci, Device::Agent, Device::Exit],
+    primary_base: 0x4000_0000,
+    low_pages: None,
+    log_ports: None,
+    ram_base: 0x4000_0000,
+    max_cpus: 8,
+    boot_cpu: 0,
+    low_most: 255 << 30,
+    low_if_more: 255 << 30,
+    high_base: 1 << 39,
+};
+
+/// QEMU's `virt` for riscv64 (`hw/riscv/virt.c`): RAM in one piece from 2 GiB, whose begin is the SBI firmware's.
+const VIRT_RISCV64: Model = Model {
+    name: "virt",
+    isa: Isa::Riscv64,
+    devices: &[Device::Com1, Device::Rtc, Device::Pci, Device::Agent, Device::Exit],
+    primary_base: 0x8020_0000,
+    low_pages: None,
+    log_ports: None,
+    ram_base: 0x8000_0000,
+    max_cpus: 8,
+    boot_cpu: 0,
+    low_most: 14 << 30,
+    low_if_more: 14 << 30,
+    high_base: 1 << 39,
+};
+
+/// All models. A name may stand for a board of each ISA.
+pub const MODELS: &[Model] = &[Q35, VIRT_AARCH64, VIRT_RISCV64];
 
 impl Model {
     /// The model with this name.
@@ -87,10 +122,15 @@ impl Model {
         MODELS.iter().find(|model| model.name == name)
     }
 
+    /// The board of the same name with CPUs of `isa`.
+    pub fn with_isa(&self, isa: Isa) -> Option<&'static Self> {
+        MODELS.iter().find(|model| model.name == self.name && model.isa == isa)
+    }
+
     /// The RAM that a board with `memory` bytes has below the hole and above it (which may be empty).
     pub fn ram(&self, memory: u64) -> [Range; 2] {
         let low = if memory >= self.low_most { self.low_if_more } else { memory };
-        [Range::new(0, low), Range::new(self.high_base, memory.saturating_sub(low))]
+        [Range::new(self.ram_base, low), Range::new(self.high_base, memory.saturating_sub(low))]
     }
 
     /// The most memory that lies in one piece; a board with no more than this can be enlarged without moving anything.

@@ -321,8 +321,10 @@ impl<'t> Reader<'t> {
         let model = self.required(&table, "model", "add `model = \"q35\"`", |r, v| r.word(v, "board model", &models));
         let memory = self.required(&table, "memory", "add `memory = \"512 MiB\"`", Self::size);
         let archive = self.optional(&table, "archive", Self::size);
-        let (isa, model) = (isa?, model?);
-        if model.value.isa != isa.value {
+        let (isa, mut model) = (isa?, model?);
+        if let Some(same) = model.value.with_isa(isa.value) {
+            model.value = same;
+        } else {
             let what = format!("a {} has no {} CPUs", model.value.name, isa.value.name());
             self.fail(isa.line, what, format!("write `isa = \"{}\"`", model.value.isa.name()));
             return None;

@@ -13,9 +13,15 @@ fn machine(name: &str) -> Plan {
 
 #[test]
 fn the_machines_are_what_they_say() {
-    for (name, cpus) in
-        [("duo", vec![1, 1]), ("uni", vec![1]), ("solo", vec![2]), ("clustered", vec![2, 2]), ("octo", vec![1; 8])]
-    {
+    let machines =
+        [("duo", vec![1, 1]), ("uni", vec![1]), ("solo", vec![2]), ("clustered", vec![2, 2]), ("octo", vec![1; 8])];
+    let of = |isa: &str| {
+        [("uni", vec![1]), ("duo", vec![1, 1]), ("clustered", vec![2, 2])]
+            .map(|(name, cpus)| (format!("{name}-{isa}"), cpus))
+    };
+    let machines = machines.map(|(name, cpus)| (name.to_owned(), cpus)).into_iter();
+    for (name, cpus) in machines.chain(of("aarch64")).chain(of("riscv64")) {
+        let name = name.as_str();
         let plan = machine(name);
         assert_eq!(plan.name, name);
         assert_eq!(plan.kernels.iter().map(|kernel| kernel.cpus.len()).collect::<Vec<_>>(), cpus);

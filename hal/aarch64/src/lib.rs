@@ -1,0 +1,3 @@
+//! aarch64.
+#![no_std]
+#![cfg(target_os = "none")]
