@@ -141,6 +141,10 @@ pub unsafe trait Platform: Sized + 'static {
     fn counter_scale() -> u64;
     /// The image of the vDSO, whole pages; empty if there is none. It finds the clock's page right in front of itself.
     fn vdso_image() -> &'static [u8];
+    /// From its begin to the code that signal handlers of programs without a restorer of their own return to.
+    fn vdso_sigreturn() -> Option<u64> {
+        None
+    }
 
     // ---- Early console and log ----
 

@@ -70,3 +70,8 @@ pub fn set_wall(ns: u64) {
     i.clock.wall.store(ns, Ordering::Relaxed);
     i.clock.update(crate::time::skew());
 }
+
+/// From the begin of the image to the code that signal handlers of programs without a restorer return to, where the ISA has such.
+pub fn sigreturn() -> Option<u64> {
+    P::vdso_sigreturn()
+}

@@ -78,6 +78,11 @@ impl Space {
         SpaceInfo { totals: inner.vmas.totals(), peak_size: inner.peak_size, resident, peak_resident: inner.peak_pages }
     }
 
+    /// Where the first mapping of this name begins.
+    pub fn labelled(&self, label: &Label) -> Option<u64> {
+        self.inner.lock().vmas.iter().find(|vma| vma.label == *label).map(|vma| vma.start)
+    }
+
     /// All mappings, in order.
     pub fn mappings(&self) -> Vec<MappingInfo> {
         let inner = self.inner.lock();

@@ -295,11 +295,14 @@ impl Cx {
             (_, false) => altstack.flags,
         };
         let siginfo = info.to_bytes();
+        // Without a restorer of its own, and on an ISA that has one there, it returns to the code in the vDSO.
+        let common = hal::vdso::sigreturn().filter(|_| action.flags & flags::SA_RESTORER == 0);
+        let common = common.and_then(|offset| Some(self.space().labelled(&mm::vma::Label::Vdso)? + offset));
         let frame = SignalFrame {
             signo: u32::from(info.signal.number()),
             siginfo: &siginfo,
             handler: UserAddr(action.handler),
-            restorer: UserAddr(action.restorer),
+            restorer: UserAddr(common.unwrap_or(action.restorer)),
             siginfo_wanted: action.flags & flags::SA_SIGINFO != 0,
             old_mask: old_mask.0,
             altstack: (altstack.base, altstack.size, stack_flags),
