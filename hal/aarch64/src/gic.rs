@@ -169,7 +169,7 @@ pub fn acknowledge() -> Option<(u32, u32)> {
         read(board::found().gic_cpu.start.0 + C_ACKNOWLEDGE)
     };
     let id = if is_v3() { word } else { word & 0x3ff };
-    (id < END || id >= 8192).then_some((id, word))
+    (id < END).then_some((id, word))
 }
 
 /// Says that it is handled.

@@ -285,7 +285,7 @@ pub fn forget_user(at: u64, pages: usize) {
     unsafe {
         asm!("dsb ishst", options(nostack, preserves_flags));
         for i in 0..pages as u64 {
-            asm!("tlbi vae1is, {}", in(reg) (at >> 12) + i & 0xfff_ffff_ffff, options(nostack, preserves_flags));
+            asm!("tlbi vae1is, {}", in(reg) ((at >> 12) + i) & 0xfff_ffff_ffff, options(nostack, preserves_flags));
         }
         asm!("dsb ish", "isb", options(nostack, preserves_flags));
     }

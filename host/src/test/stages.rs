@@ -46,6 +46,7 @@ pub fn statics(root: &Root, report: &mut Report) {
         run(workspace(root, &["clippy", "-q", "--all-targets"]).args(["--", "-D", "warnings"])).map(drop)
     });
     report.run("clippy-kernel", || kernel_clippy(root, plan::Isa::X86_64));
+    report.run("clippy-kernel-aarch64", || kernel_clippy(root, plan::Isa::Aarch64));
     report.run("house", || {
         let findings = lint::findings(root).map_err(|error| format!("{error:#}"))?;
         let line = |f: &lint::Finding| format!("{}:{}: {}", f.file.display(), f.line, f.what);
