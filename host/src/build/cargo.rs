@@ -142,8 +142,8 @@ pub fn programs(root: &Root, isa: Isa) -> Result<Vec<Program>> {
     cargo.args(["build", "--locked", "--bins", "--profile", "user", "--target", target, "--target-dir"]);
     cargo.arg(root.target().join("programs"));
     let mut some = false;
-    // Tests and benchmarks are programs for x86-64 so far.
-    let folders: &[&str] = if isa == Isa::X86_64 { &["user", "bench", "tests"] } else { &["user"] };
+    // Benchmarks are programs for x86-64 so far.
+    let folders: &[&str] = if isa == Isa::X86_64 { &["user", "bench", "tests"] } else { &["user", "tests"] };
     for folder in folders {
         let Ok(entries) = fs::read_dir(root.join(folder)) else { continue };
         for entry in entries {

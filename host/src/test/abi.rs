@@ -73,7 +73,10 @@ fn run(root: &Root, report: &mut Report) -> Result<Vec<Program>> {
             let here = report.wants(&name);
             let there = Placement::ALL
                 .iter()
-                .any(|placement| report.wants_in("system", &format!("abi/{name}@{}", placement.name())));
+                .flat_map(|placement| {
+                    ["abi", "abi-aarch64"].map(|suite| format!("{suite}/{name}@{}", placement.name()))
+                })
+                .any(|there| report.wants_in("system", &there));
             if !here && !there {
                 continue;
             }

@@ -57,11 +57,15 @@ pub fn quote(text: &str) -> String {
 }
 
 /// A file of cases.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Suite {
     /// The machine that they run on.
     pub machine: String,
+    /// Machines of other ISAs on which they run too, as suites of the names `NAME-ISA`. In what they expect `{isa}` stands for the ISA of kernel 0, and
+    /// `{private}` for an address of its memory behind the image.
+    #[serde(default)]
+    pub also: Vec<String>,
     /// Words for the kernels' command line.
     #[serde(default)]
     pub kernel_args: Vec<String>,
@@ -144,11 +148,31 @@ pub fn read(root: &Root) -> Result<Vec<Suite>> {
     for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "toml") {
-            suites.push(read_one(&path)?);
+            let suite = read_one(&path)?;
+            for machine in std::iter::once(&suite.machine).chain(&suite.also) {
+                suites.push(on_machine(root, &suite, machine)?);
+            }
         }
     }
     suites.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(suites)
+}
+
+/// The suite as it runs on a machine.
+fn on_machine(root: &Root, suite: &Suite, machine: &str) -> Result<Suite> {
+    let (plan, _) = crate::machine::load(root, machine)?;
+    let kernel = plan.kernels.first().context("a machine without kernels")?;
+    let private = format!("{:#x}", kernel.base() + 0x100_0000);
+    let fill = |text: &mut String| *text = text.replace("{isa}", kernel.isa.name()).replace("{private}", &private);
+    let mut suite = suite.clone();
+    if machine != suite.machine {
+        suite.name = format!("{}-{}", suite.name, kernel.isa.name());
+        suite.machine = machine.to_owned();
+    }
+    for case in &mut suite.cases {
+        case.stdout.iter_mut().chain(&mut case.has).chain(&mut case.logs).for_each(fill);
+    }
+    Ok(suite)
 }
 
 fn read_one(path: &Path) -> Result<Suite> {

@@ -41,17 +41,21 @@ pub fn all(root: &Root, report: &mut Report, depth: Depth, programs: &[Program])
     }
     // The other placements take three times as long: quick runs leave them out, unless somebody names them.
     let all = depth != Depth::Quick || report.is_filtered();
-    let jobs = programs.iter().flat_map(|program| {
-        Placement::ALL.into_iter().filter(move |placement| all || *placement == Placement::Local).map(|placement| Job {
-            name: format!("{}@{}", program.name, placement.name()),
-            case: program.case(),
-            placement,
-            linux: None,
-        })
-    });
-    let jobs: Vec<Job> = jobs.filter(|job| report.wants(&format!("abi/{}", job.name))).collect();
-    let suite = Suite { machine: String::from("duo"), name: String::from("abi"), ..Suite::default() };
-    run(root, report, &suite, jobs);
+    for (machine, name, all) in [("duo", "abi", all), ("duo-aarch64", "abi-aarch64", report.is_filtered())] {
+        // On the second ISA locally: what crosses kernels is the same code.
+        if machine != "duo" && depth == Depth::Quick && !all {
+            continue;
+        }
+        let jobs = programs.iter().flat_map(|program| {
+            Placement::ALL.into_iter().filter(move |placement| all || *placement == Placement::Local).map(|placement| {
+                let name = format!("{}@{}", program.name, placement.name());
+                Job { name, case: program.case(), placement, linux: None }
+            })
+        });
+        let jobs: Vec<Job> = jobs.filter(|job| report.wants(&format!("{name}/{}", job.name))).collect();
+        let suite = Suite { machine: String::from(machine), name: String::from(name), ..Suite::default() };
+        run(root, report, &suite, jobs);
+    }
 }
 
 /// What of a suite is to be run now, with what Linux makes of it where that is asked.

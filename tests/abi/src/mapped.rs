@@ -157,7 +157,7 @@ impl Mapped {
                 (self.at, self.len) = (at as usize, pages * PAGE);
             }),
             // The rest is done by a child; its status is waited for and printed.
-            ("child", []) => match sys!(SYS_fork) {
+            ("child", []) => match sys!(SYS_clone, libc::SIGCHLD, 0usize, 0usize, 0usize, 0usize) {
                 Ok(0) => Ok(()),
                 Ok(pid) => {
                     let status = sys::wait(pid as i32, 0).map_err(|errno| failed(step, errno))?;

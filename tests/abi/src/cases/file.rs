@@ -2,7 +2,7 @@
 
 use crate::sys;
 use crate::sys::{child, close, file, get, good, open, seek, stat_of, write};
-use crate::{cases, check, refused, same};
+use crate::{cases, check, old, refused, same};
 
 cases! {
     fn file_create_write_read [openat, write, read, lseek] {
@@ -185,10 +185,10 @@ cases! {
     fn file_copy_in_the_kernel [sendfile, copy_file_range] {
         let (from, to) = (file("f", b"0123456789")?, open("g", libc::O_RDWR | libc::O_CREAT, 0o600)?);
         let mut offset = 3i64;
-        same!(sys!(SYS_sendfile, to, from, &raw mut offset, 4usize)?, 4);
+        same!(old!(Sendfile, to, from, &raw mut offset, 4usize)?, 4);
         same!((offset, std::fs::read("g")?), (7, b"3456".to_vec()));
         let (reader, writer) = sys::pipe()?;
-        same!(sys!(SYS_sendfile, writer, from, 0usize, 100usize)?, 10);
+        same!(old!(Sendfile, writer, from, 0usize, 100usize)?, 10);
         same!(get(reader, 20)?, b"0123456789");
         let mut start = 0i64;
         same!(sys!(SYS_copy_file_range, from, &raw mut start, to, 0usize, 2usize, 0)?, 2);

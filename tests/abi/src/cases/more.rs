@@ -3,7 +3,7 @@
 use crate::case::Fail;
 use crate::sys;
 use crate::sys::{Do, Status, anon, c, child, good, pipe, read, wait, write};
-use crate::{cases, check, refused, same};
+use crate::{cases, check, old, refused, same};
 
 const PAGE: usize = 4096;
 const CWD: i32 = libc::AT_FDCWD;
@@ -109,10 +109,10 @@ cases! {
         same!(sys!(SYS_readahead, fd, 0i64, 10usize)?, 0);
         same!(sys!(SYS_sync_file_range, fd, 0i64, 10i64, libc::SYNC_FILE_RANGE_WRITE)?, 0);
         refused!(sys!(SYS_sync_file_range, fd, 0i64, 10i64, 99), EINVAL);
-        same!(sys!(SYS_fadvise64, fd, 0i64, 10i64, libc::POSIX_FADV_WILLNEED)?, 0);
-        refused!(sys!(SYS_fadvise64, fd, 0i64, 10i64, 99), EINVAL);
+        same!(old!(Fadvise64, fd, 0i64, 10i64, libc::POSIX_FADV_WILLNEED)?, 0);
+        refused!(old!(Fadvise64, fd, 0i64, 10i64, 99), EINVAL);
         let (reader, _writer) = pipe()?;
-        refused!(sys!(SYS_fadvise64, reader, 0i64, 10i64, 0), ESPIPE);
+        refused!(old!(Fadvise64, reader, 0i64, 10i64, 0), ESPIPE);
         refused!(sys!(SYS_sync_file_range, reader, 0i64, 10i64, 0), ESPIPE);
         refused!(sys!(SYS_readahead, reader, 0i64, 10usize), EINVAL);
         same!(sys!(SYS_syncfs, fd)?, 0);
@@ -188,9 +188,9 @@ cases! {
         same!(sys!(SYS_faccessat2, CWD, c("l").as_ptr(), libc::F_OK, libc::AT_SYMLINK_NOFOLLOW)?, 0);
         refused!(sys!(SYS_faccessat2, CWD, c("l").as_ptr(), libc::F_OK, 0), ENOENT);
         refused!(sys!(SYS_faccessat2, CWD, c("f").as_ptr(), libc::F_OK, 1), EINVAL);
-        same!(allowed(sys!(SYS_fchmodat2, CWD, c("f").as_ptr(), 0o611, libc::AT_SYMLINK_NOFOLLOW))?, 0);
+        same!(allowed(old!(Fchmodat2, CWD, c("f").as_ptr(), 0o611, libc::AT_SYMLINK_NOFOLLOW))?, 0);
         same!(sys::stat("f")?.st_mode & 0o7777, 0o611);
-        refused!(sys!(SYS_fchmodat2, CWD, c("f").as_ptr(), 0o600, 1), EINVAL);
+        refused!(old!(Fchmodat2, CWD, c("f").as_ptr(), 0o600, 1), EINVAL);
         Ok(())
     }
 
