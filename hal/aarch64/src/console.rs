@@ -8,6 +8,8 @@ use crate::lock::Spin;
 
 const OPEN: u64 = 0x01;
 const WRITE: u64 = 0x05;
+const SEEK: u64 = 0x0a;
+const LENGTH: u64 = 0x0c;
 const EXIT: u64 = 0x20;
 /// Open for appending, binary.
 const APPEND: u64 = 9;
@@ -58,6 +60,8 @@ fn handle() -> u64 {
         &name[..]
     };
     let handle = call(OPEN, &[name.as_ptr() as u64, APPEND, name.len() as u64 - 1]);
+    // The mode only keeps what is there; a former life of this kernel has written some.
+    call(SEEK, &[handle, call(LENGTH, &[handle])]);
     HANDLE.store(handle.wrapping_add(1), Ordering::Relaxed);
     handle
 }

@@ -38,7 +38,7 @@ pub const TCR: u64 = 16
 /// MMU and caches on, alignment of stack pointers checked, user cache maintenance, `wfi`, `wfe`, `dc zva` and CTR allowed; SPAN clear: PAN is set on each
 /// entry. The rest is what Armv8.0 requires to be 1.
 pub const SCTLR: u64 =
-    0x30c0_0800 | 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18 | 1 << 26;
+    0x3050_0800 | 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18 | 1 << 26;
 /// SCTLR with everything that can be off.
 const SCTLR_OFF: u64 = 0x30d0_0800;
 

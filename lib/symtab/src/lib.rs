@@ -137,7 +137,8 @@ pub fn from_elf<N: AsRef<str>>(elf: &[u8], image: u64, demangle: impl Fn(&str) -
             let name = strings.get(u32_at(symbol, 0)? as usize..)?;
             let end = name.iter().position(|b| *b == 0)?;
             let Ok(name) = core::str::from_utf8(&name[..end]) else { continue };
-            if !name.is_empty() && !name.starts_with(".L") {
+            // `$x` and the like say what lies there (ELF for the Arm and RISC-V architectures), not what it is called.
+            if !name.is_empty() && !name.starts_with(".L") && !name.starts_with('$') {
                 found.push((value, demangle(name)));
             }
         }
