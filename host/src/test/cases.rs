@@ -62,7 +62,7 @@ pub fn quote(text: &str) -> String {
 pub struct Suite {
     /// The machine that they run on.
     pub machine: String,
-    /// Machines of other ISAs on which they run too, as suites of the names `NAME-ISA`. In what they expect `{isa}` stands for the ISA of kernel 0, and
+    /// Machines of other ISAs on which they run too, as suites of the names `ISA-NAME`. In what they expect `{isa}` stands for the ISA of kernel 0, and
     /// `{private}` for an address of its memory behind the image.
     #[serde(default)]
     pub also: Vec<String>,
@@ -166,7 +166,7 @@ fn on_machine(root: &Root, suite: &Suite, machine: &str) -> Result<Suite> {
     let fill = |text: &mut String| *text = text.replace("{isa}", kernel.isa.name()).replace("{private}", &private);
     let mut suite = suite.clone();
     if machine != suite.machine {
-        suite.name = format!("{}-{}", suite.name, kernel.isa.name());
+        suite.name = format!("{}-{}", kernel.isa.name(), suite.name);
         suite.machine = machine.to_owned();
     }
     for case in &mut suite.cases {

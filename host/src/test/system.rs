@@ -41,7 +41,7 @@ pub fn all(root: &Root, report: &mut Report, depth: Depth, programs: &[Program])
     }
     // The other placements take three times as long: quick runs leave them out, unless somebody names them.
     let all = depth != Depth::Quick || report.is_filtered();
-    for (machine, name, all) in [("duo", "abi", all), ("duo-aarch64", "abi-aarch64", report.is_filtered())] {
+    for (machine, name, all) in [("duo", "abi", all), ("duo-aarch64", "aarch64-abi", report.is_filtered())] {
         // On the second ISA locally: what crosses kernels is the same code.
         if machine != "duo" && depth == Depth::Quick && !all {
             continue;
