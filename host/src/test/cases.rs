@@ -72,6 +72,9 @@ pub struct Suite {
     /// Packages of Debian whose programs and libraries are put into the tree. All that they need must be named.
     #[serde(default)]
     pub debian: Vec<String>,
+    /// How many threads of this host do nothing but run meanwhile: kernels must live with what is left.
+    #[serde(default)]
+    pub load: usize,
     /// The cases, one behind the other in one boot.
     #[serde(rename = "case", default)]
     pub cases: Vec<Case>,

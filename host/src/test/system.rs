@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -116,6 +119,7 @@ fn run(root: &Root, report: &mut Report, suite: &Suite, jobs: Vec<Job>) {
             });
         }
     };
+    let _load = Load::new(suite.load);
     let mut session: Option<Session> = None;
     for job in jobs {
         let name = format!("{}/{}", suite.name, job.name);
@@ -135,6 +139,34 @@ fn run(root: &Root, report: &mut Report, suite: &Suite, jobs: Vec<Job>) {
             session.power_off(OFF_TIME).map_err(|error| format!("{error:#}"))?;
             clean(&mut session, &[])
         });
+    }
+}
+
+/// Threads that take this host's CPUs, until it is dropped.
+struct Load {
+    ends: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn new(threads: usize) -> Self {
+        let ends = Arc::new(AtomicBool::new(false));
+        let spin = |ends: Arc<AtomicBool>| while !ends.load(Ordering::Relaxed) {};
+        let thread = |_| {
+            let ends = ends.clone();
+            std::thread::spawn(move || spin(ends))
+        };
+        Self { threads: (0..threads).map(thread).collect(), ends }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // It has nothing to panic about.
+            let _ = thread.join();
+        }
     }
 }
 
