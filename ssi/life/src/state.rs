@@ -163,7 +163,10 @@ impl Life {
             }
             Event::Planned { kernel, by } => {
                 let news = Row { incarnation: kernel.incarnation, phase: Phase::Booting, by: Some(by) };
-                if self.rows.merge(kernel.index, news) && by == self.me {
+                self.rows.merge(kernel.index, news);
+                // Peers have the same plan, and may have told of it before: that it is known does not mean that it was done.
+                let open = self.rows.get(kernel.index) == Some(news);
+                if by == self.me && open && !self.orders.values().any(|o| o.index == kernel.index) {
                     self.begin(For::Nobody, kernel.index, What::Boot, Stage::Loading(kernel));
                     actions.load(kernel);
                 }

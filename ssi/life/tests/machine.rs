@@ -374,6 +374,30 @@ fn a_plan_is_a_tree_of_starts_and_a_dead_starter_leaves_nobody_waiting() {
     assert!(world.members.contains(&id(2, 2)), "the first incarnation is used up");
 }
 
+#[test]
+fn what_peers_tell_of_the_plan_does_not_stop_its_starter() {
+    let mut world = World::new(&[0, 0, 0], &[]);
+    let plan = [(id(1, 1), id(0, 1)), (id(2, 1), id(1, 1))];
+    world.born(id(0, 1));
+    world.members.insert(id(0, 1));
+    world.view();
+    for (kernel, by) in plan {
+        world.step(id(0, 1), Event::Planned { kernel, by });
+    }
+    let (by, kernel) = world.loading.pop().expect("it loads");
+    world.load(by, kernel);
+    // It is a member, and hears of the plan, before it reads its own.
+    world.join(kernel);
+    quiet(&mut world);
+    assert_eq!(world.nodes[&kernel].row(2).map(|row| row.by), Some(Some(kernel)), "it has heard");
+    for _ in 0..2 {
+        for (kernel, by) in plan {
+            world.step(id(1, 1), Event::Planned { kernel, by });
+        }
+        assert_eq!(world.loading, [(id(1, 1), id(2, 1))], "it is started once");
+    }
+}
+
 proptest! {
     /// Whatever is ordered and whoever dies: nobody is started over a member, no incarnation twice, never two at one index, and every order of a
     /// kernel that lives ends.
