@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 pub enum Severity {
     /// Nothing to worry about.
     Plain,
+    /// The kernel begins a life: its first line.
+    Birth,
     /// Something is not as it should be: a warning, an error, a lost message.
     Warning,
     /// The kernel died.
@@ -24,6 +26,8 @@ impl Severity {
             Self::Panic
         } else if text.starts_with("WARN ") || text.starts_with("ERROR ") || has_word(text, "lost") {
             Self::Warning
+        } else if text.starts_with("cob::image: ") && text.contains(", entered at ") {
+            Self::Birth
         } else {
             Self::Plain
         }
@@ -85,6 +89,8 @@ mod tests {
         assert_eq!(Severity::of("[    0.000123] k0.0 link: 3 messages lost"), Severity::Warning);
         assert_eq!(Severity::of("[    0.000123] k0.0 link: no flossing"), Severity::Plain);
         assert_eq!(Severity::of("[    0.000123] k1.0 PANIC assertion"), Severity::Panic);
+        let birth = "[    0.462499] k3.0 cob::image: octo: kernel 3 at 0x12200000, 1 CPUs, 96 MiB, entered at 405561 us";
+        assert_eq!(Severity::of(birth), Severity::Birth);
         assert_eq!(Severity::of("PANIC before the clock"), Severity::Panic);
     }
 }

@@ -41,7 +41,8 @@ pub struct Vm {
     /// The agent's channel.
     pub agent: UnixStream,
     logs: Logs,
-    kernels: usize,
+    /// Which kernels panicked in the life they are in.
+    dead: Vec<bool>,
     /// Per kernel the lines of its panics: it may be booted again and die again.
     pub panics: Vec<Vec<String>>,
     /// Lines of all kernels that are warnings.
@@ -86,7 +87,7 @@ impl Vm {
             folder,
             console,
             agent,
-            kernels,
+            dead: vec![false; kernels],
             panics: vec![Vec::new(); kernels],
             warnings: Vec::new(),
             said: Vec::new(),
@@ -115,8 +116,12 @@ impl Vm {
     pub fn read_logs(&mut self) {
         for (kernel, line) in self.logs.read() {
             self.said.push(line.clone());
-            match Severity::of(&line) {
-                Severity::Plain => {}
+            let severity = Severity::of(&line);
+            if let (Severity::Birth | Severity::Panic, Some(dead)) = (severity, self.dead.get_mut(kernel)) {
+                *dead = severity == Severity::Panic;
+            }
+            match severity {
+                Severity::Plain | Severity::Birth => {}
                 Severity::Warning => self.warnings.push(line),
                 Severity::Panic => {
                     if let Some(panics) = self.panics.get_mut(kernel) {
@@ -127,9 +132,9 @@ impl Vm {
         }
     }
 
-    /// Whether every kernel has panicked.
+    /// Whether every kernel has panicked and none runs again.
     pub fn all_dead(&self) -> bool {
-        self.panics.iter().filter(|panics| !panics.is_empty()).count() == self.kernels
+        self.dead.iter().all(|dead| *dead)
     }
 
     /// The death of the system as an error; a panic says more than `reason`.
@@ -190,7 +195,7 @@ impl Vm {
             folder,
             console,
             agent,
-            kernels: 1,
+            dead: vec![false],
             panics: vec![Vec::new()],
             warnings: Vec::new(),
             said: Vec::new(),

@@ -28,6 +28,7 @@ pub fn all(root: &Root, report: &mut Report, depth: Depth) {
     judge(report, "wall", || bench::micro::by_the_wall(root, PAIRS, &[]));
     judge(report, "link", || bench::link::measure(root, PAIRS));
     judge(report, "boot", || bench::boot::measure(root, PAIRS));
+    judge(report, "life", || bench::life::measure(root));
 }
 
 /// A measurement by the clock on the wall: no verdict if the host was busy.

@@ -43,6 +43,8 @@ pub struct Report {
     stage: &'static str,
     started: Instant,
     live: bool,
+    /// Rows of the result page: stage or test, what it came to, how long it took.
+    page: Vec<[String; 3]>,
 }
 
 /// The tests that are known to fail, each with its reason (`tests/xfail.txt`). They are run all the same.
@@ -63,6 +65,9 @@ impl Known {
     }
 }
 
+/// A test that takes longer has a row of its own on the result page.
+const WORTH_A_ROW: Duration = Duration::from_secs(20);
+
 /// A test that takes longer is always worth a line.
 const SLOW: Duration = Duration::from_secs(2);
 
@@ -73,7 +78,7 @@ impl Report {
     fn new(filter: Option<String>, known: Known) -> Self {
         let live = stdout().is_terminal();
         let (failed, started) = (Vec::new(), Instant::now());
-        Self { passed: 0, failed, known, expected: 0, filter, stage: "", started, live }
+        Self { passed: 0, failed, known, expected: 0, filter, stage: "", started, live, page: Vec::new() }
     }
 
     fn stage(&mut self, name: &'static str) {
@@ -85,6 +90,7 @@ impl Report {
         if !self.stage.is_empty() {
             self.progress("");
             println!("-- {} done in {}", self.stage, time(self.started.elapsed()));
+            self.page.push([format!("stage `{}`", self.stage), String::new(), time(self.started.elapsed())]);
         }
         self.stage = "";
     }
@@ -147,6 +153,9 @@ impl Report {
         match verdict {
             Ok(()) => {
                 self.passed += 1;
+                if took >= WORTH_A_ROW {
+                    self.page.push([format!("`{full}`"), "passed".into(), time(took)]);
+                }
                 if self.known.reason(&full).is_some() {
                     println!("note  {full} passes: take it off tests/xfail.txt");
                 }
@@ -165,9 +174,33 @@ impl Report {
                 for line in why.lines() {
                     println!("      {line}");
                 }
+                self.page.push([format!("`{full}`"), "**failed**".into(), time(took)]);
                 self.failed.push(full);
             }
         }
+    }
+
+    /// What a test says about itself, for the result page.
+    pub fn note(&mut self, name: &str, said: &str) {
+        println!("note  {}: {said}", self.full(name));
+        self.page.push([format!("`{}`", self.full(name)), said.to_owned(), String::new()]);
+    }
+
+    /// The result page: what ran for long, and what it came to.
+    fn page(&self, took: Duration) -> String {
+        let mut page = String::from("# The long run\n\n`./cob test --long` wrote this page as `target/long-run.md`.\n\n");
+        page += &format!(
+            "{} passed, {} failed, {} known failures (`tests/xfail.txt`), in {}.\n\n",
+            self.passed,
+            self.failed.len(),
+            self.expected,
+            time(took)
+        );
+        page += "| what | result | time |\n|---|---|---|\n";
+        for [what, result, time] in &self.page {
+            page += &format!("| {what} | {result} | {time} |\n");
+        }
+        page
     }
 
     /// Counts tests that another program ran.
@@ -204,6 +237,11 @@ pub fn test(root: &Root, depth: Depth, filter: Option<String>) -> Result<ExitCod
     bench::all(root, &mut report, depth);
     report.end_stage();
     println!("all stages took {}", time(started.elapsed()));
+    if depth == Depth::Long && !report.is_filtered() {
+        let page = root.target().join("long-run.md");
+        std::fs::write(&page, report.page(started.elapsed()))
+            .with_context(|| format!("cannot write {}", page.display()))?;
+    }
     for name in &report.failed {
         println!("failed: {name}");
     }

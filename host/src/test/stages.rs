@@ -79,7 +79,7 @@ pub fn unit(root: &Root, report: &mut Report, depth: Depth) {
     let cases = match depth {
         Depth::Quick => "64",
         Depth::Normal => "256",
-        Depth::Long => "20000",
+        Depth::Long => "4096",
     };
     let mut passed = 0;
     report.run("workspace", || {
@@ -109,7 +109,7 @@ pub fn simulators(root: &Root, report: &mut Report, depth: Depth) {
     let seeds = match depth {
         Depth::Quick => ["200", "1000", "20"],
         Depth::Normal => ["1000", "10000", "500"],
-        Depth::Long => ["200000", "50000", "20000"],
+        Depth::Long => ["30000", "50000", "3000"],
     };
     let runs: [(&str, &str, &[&str]); 3] =
         [("sim", "sim", &[]), ("sessions", "sim", &["--sessions"]), ("system-sim", "system-sim", &[])];
@@ -118,10 +118,15 @@ pub fn simulators(root: &Root, report: &mut Report, depth: Depth) {
         if !manifest.is_file() {
             continue;
         }
+        let mut said = String::new();
         report.run(name, || {
             let mut cargo = cargo(root, &["run", "-q", "--locked", "--profile", "sim", "--manifest-path"]);
-            run(cargo.arg(manifest).arg("--").args(options).args(["--seeds", seeds])).map(drop)
+            said = run(cargo.arg(manifest).arg("--").args(options).args(["--seeds", seeds]))?;
+            Ok(())
         });
+        if let Some(last) = said.lines().rfind(|line| !line.trim().is_empty()) {
+            report.note(name, last.trim());
+        }
     }
 }
 
