@@ -337,13 +337,17 @@ crate::messages! {
         v1 {}
     }
 
-    /// open(2). The payload is the `Caller`. The file in the answer is granted.
-    0x052a NodeOpen (Request, request -> FileOpened, payload 1024) {
+    /// open(2). The payload is the `Caller`, and the name under which it was found. The file in the answer is granted.
+    0x052a NodeOpen (Request, request -> FileOpened, payload 1536) {
         v1 {
             /// Kernel bits.
             flags: u32,
             /// Status bits.
             status: u32,
+        }
+        v2 {
+            /// The directory that has the name, if it is of the receiver: who watches it is told.
+            parent: ObjectId = ObjectId::NONE,
         }
     }
 
@@ -496,5 +500,48 @@ crate::messages! {
             /// Chosen by the sender.
             token: u64,
         }
+    }
+
+    // -- inotify(7) --------------------------------------------------------------------------------------------------
+
+    /// The sender wants to be told what happens to an inode, besides what it wanted before.
+    0x0542 NodeWatch (Request, request -> FileCount) {
+        v1 {
+            /// `IN_*`.
+            mask: u32,
+            /// Grows with each file that the sender begins to watch.
+            serial: u64,
+        }
+    }
+
+    /// Nobody at the sender watches the file any more.
+    0x0543 NodeUnwatch (Request, event) {
+        v1 {
+            /// Wishes with a greater serial stay.
+            serial: u64,
+        }
+    }
+
+    /// Something happened to a name in a directory of the receiver. The payload is the name.
+    0x0544 NodeTouched (Request, event, payload 256) {
+        v1 {
+            /// `IN_*`.
+            mask: u32,
+        }
+    }
+
+    /// Something happened to a file that the receiver watches, or to a name in it, which is the payload.
+    0x0545 NodeHappened (Reply, event, payload 256) {
+        v1 {
+            /// `IN_*`.
+            mask: u32,
+            /// Ties the two events of a move together.
+            cookie: u32,
+        }
+    }
+
+    /// Answered when everything has been told that happened before: answers and [`NodeHappened`] come in order.
+    0x0546 WatchSettle (Request, request -> FileCount) {
+        v1 {}
     }
 }

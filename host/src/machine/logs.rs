@@ -89,7 +89,8 @@ mod tests {
         assert_eq!(Severity::of("[    0.000123] k0.0 link: 3 messages lost"), Severity::Warning);
         assert_eq!(Severity::of("[    0.000123] k0.0 link: no flossing"), Severity::Plain);
         assert_eq!(Severity::of("[    0.000123] k1.0 PANIC assertion"), Severity::Panic);
-        let birth = "[    0.462499] k3.0 cob::image: octo: kernel 3 at 0x12200000, 1 CPUs, 96 MiB, entered at 405561 us";
+        let birth =
+            "[    0.462499] k3.0 cob::image: octo: kernel 3 at 0x12200000, 1 CPUs, 96 MiB, entered at 405561 us";
         assert_eq!(Severity::of(birth), Severity::Birth);
         assert_eq!(Severity::of("PANIC before the clock"), Severity::Panic);
     }

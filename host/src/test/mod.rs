@@ -188,7 +188,8 @@ impl Report {
 
     /// The result page: what ran for long, and what it came to.
     fn page(&self, took: Duration) -> String {
-        let mut page = String::from("# The long run\n\n`./cob test --long` wrote this page as `target/long-run.md`.\n\n");
+        let mut page =
+            String::from("# The long run\n\n`./cob test --long` wrote this page as `target/long-run.md`.\n\n");
         page += &format!(
             "{} passed, {} failed, {} known failures (`tests/xfail.txt`), in {}.\n\n",
             self.passed,

@@ -109,7 +109,7 @@ pub fn simulators(root: &Root, report: &mut Report, depth: Depth) {
     let seeds = match depth {
         Depth::Quick => ["200", "1000", "20"],
         Depth::Normal => ["1000", "10000", "500"],
-        Depth::Long => ["30000", "50000", "3000"],
+        Depth::Long => ["30000", "500000", "10000"],
     };
     let runs: [(&str, &str, &[&str]); 3] =
         [("sim", "sim", &[]), ("sessions", "sim", &["--sessions"]), ("system-sim", "system-sim", &[])];

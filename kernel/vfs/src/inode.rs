@@ -3,7 +3,7 @@
 use alloc::{sync::Arc, vec::Vec};
 
 use base::{
-    Errno, Error, ObjectId,
+    Errno, Error, KernelId, ObjectId, Result,
     wait::{Try, TryResult, done},
 };
 
@@ -177,9 +177,12 @@ pub trait Inode: Send + Sync {
     }
     /// The file system.
     fn stat_fs(&self) -> TryResult<StatFs>;
-    /// Whether [`crate::inotify::Watches`] hears what happens to it.
-    fn tells(&self) -> bool {
-        false
+    /// Where [`crate::inotify::Watches`] hears what happens to it: at this kernel (`None`) or at another.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` if nobody tells; `EHOSTDOWN`.
+    fn teller(&self) -> Result<Option<KernelId>> {
+        Err(Error::new(Errno::EOPNOTSUPP, "the file system does not tell"))
     }
     /// For the file system that knows the concrete type.
     fn as_any(&self) -> &dyn core::any::Any;

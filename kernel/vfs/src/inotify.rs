@@ -1,25 +1,26 @@
 //! Telling what happens to files; inotify(7).
 //!
 //! A file system that tells (tmpfs) asks [`Watches`] before it makes an event: as long as nobody watches anything that is one read of a counter.
-//! Files are watched where they live; those of peers cannot be.
+//! Files are watched where they live. An instance with files of peers first lets those say what has happened (`fresh`), so that its reader sees all that
+//! happened before, as on one kernel.
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Weak},
     vec::Vec,
 };
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use base::{
-    Errno, Error, ObjectId, Ready, Result, Subscription, Try, TryResult, Wake,
-    io::{Sink, Source},
+    Errno, Error, KernelId, ObjectId, Ready, Result, Subscription, Try, TryResult, Wake,
+    io::{Sink, Source, VecSink},
     wait::done,
 };
 use hal::sync::{SpinLock, rank};
 
 use crate::{
-    Caller, FileKind, Inode, Ioctl, IoctlReply, LocalFile, OpenFlags, Place, Status, Vfs, Waiters, anon,
+    Caller, Inode, Ioctl, IoctlReply, LocalFile, OpenFlags, ReadOut, Status, Vfs, Waiters, anon,
     local::{FileOps, Wrote},
+    watches::{Abroad, Watches},
 };
 
 bitflags::bitflags! {
@@ -52,6 +53,8 @@ bitflags::bitflags! {
         const MOVE_SELF = 0x800;
         /// All that can be watched for.
         const EVENTS = 0xfff;
+        /// Where the file was is gone.
+        const UNMOUNT = 0x2000;
         /// Events were lost.
         const Q_OVERFLOW = 0x4000;
         /// The watch is gone.
@@ -107,6 +110,8 @@ impl Event {
 struct Watch {
     file: ObjectId,
     mask: Mask,
+    /// The kernel that has the file, if it is another one.
+    home: Option<KernelId>,
 }
 
 #[derive(Default)]
@@ -138,100 +143,6 @@ pub struct Inotify {
     waiters: Waiters,
 }
 
-/// Who watches what, in one kernel.
-pub struct Watches {
-    /// How many files are watched.
-    active: AtomicUsize,
-    by_file: SpinLock<BTreeMap<ObjectId, Vec<Weak<Inotify>>>>,
-    cookie: AtomicU32,
-}
-
-impl Watches {
-    /// Nobody watches.
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self {
-            active: AtomicUsize::new(0),
-            by_file: SpinLock::new(rank::EVENT, BTreeMap::new()),
-            cookie: AtomicU32::new(1),
-        })
-    }
-
-    /// Whether anything is watched at all.
-    #[inline]
-    pub fn is_active(&self) -> bool {
-        self.active.load(Relaxed) != 0
-    }
-
-    /// Ties the two events of a move together.
-    pub fn cookie(&self) -> u32 {
-        self.cookie.fetch_add(1, Relaxed)
-    }
-
-    /// Something happened to the file, or to `name` in it.
-    #[cold]
-    pub fn tell(&self, file: ObjectId, what: Mask, cookie: u32, name: &[u8]) {
-        let watchers: Vec<_> = {
-            let by_file = self.by_file.lock();
-            by_file.get(&file).map(|list| list.iter().filter_map(Weak::upgrade).collect()).unwrap_or_default()
-        };
-        for watcher in watchers {
-            watcher.happened(file, what, cookie, name);
-        }
-    }
-
-    /// Something happened to a file at a place: those who watch it, and those who watch its directory, are told.
-    #[cold]
-    pub fn tell_at(&self, place: &Place, what: Mask) {
-        self.tell_parent(place, what);
-        let dir = if place.kind() == FileKind::Directory { Mask::ISDIR } else { Mask::empty() };
-        self.tell(place.inode().id(), what | dir, 0, b"");
-    }
-
-    /// Something happened to a file at a place: those who watch its directory are told.
-    #[cold]
-    pub fn tell_parent(&self, place: &Place, what: Mask) {
-        let dir = if place.kind() == FileKind::Directory { Mask::ISDIR } else { Mask::empty() };
-        if let Some(parent) = place.node.parent().filter(|_| !place.node.is_gone()) {
-            self.tell(parent.inode().id(), what | dir, 0, &place.node.name());
-        }
-    }
-
-    /// A file has no name any more and nobody has it open.
-    #[cold]
-    pub fn gone(&self, file: ObjectId) {
-        self.tell(file, Mask::DELETE_SELF, 0, b"");
-        let watchers = self.by_file.lock().remove(&file).unwrap_or_default();
-        if !watchers.is_empty() {
-            self.active.fetch_sub(1, Relaxed);
-        }
-        for watcher in watchers.iter().filter_map(Weak::upgrade) {
-            watcher.forget(file);
-        }
-    }
-
-    fn add(&self, file: ObjectId, watcher: &Weak<Inotify>) {
-        let mut by_file = self.by_file.lock();
-        let list = by_file.entry(file).or_default();
-        if list.is_empty() {
-            self.active.fetch_add(1, Relaxed);
-        }
-        if !list.iter().any(|w| w.ptr_eq(watcher)) {
-            list.push(watcher.clone());
-        }
-    }
-
-    fn remove(&self, file: ObjectId, watcher: &Weak<Inotify>) {
-        let mut by_file = self.by_file.lock();
-        if let Some(list) = by_file.get_mut(&file) {
-            list.retain(|w| !w.ptr_eq(watcher));
-            if list.is_empty() {
-                by_file.remove(&file);
-                self.active.fetch_sub(1, Relaxed);
-            }
-        }
-    }
-}
-
 impl Inotify {
     /// Opens an instance that watches nothing.
     pub fn open(vfs: &Vfs, caller: &Caller, status: Status) -> Arc<LocalFile> {
@@ -247,34 +158,47 @@ impl Inotify {
     /// Watches a file; the number of the watch.
     ///
     /// # Errors
-    /// `EINVAL` without events, `EEXIST` with `MASK_CREATE` if it is watched, `ENOSPC`, `EOPNOTSUPP` for a file that does not tell: one of a peer.
-    pub fn watch(&self, inode: &Arc<dyn Inode>, mask: Mask) -> Result<i32> {
+    /// `EINVAL` without events, `EEXIST` with `MASK_CREATE` if it is watched, `ENOSPC`, `EOPNOTSUPP` for a file that does not tell, `EHOSTDOWN`.
+    pub fn watch(&self, inode: &Arc<dyn Inode>, mask: Mask) -> TryResult<i32> {
         if !mask.intersects(Mask::EVENTS) || mask.contains(Mask::MASK_ADD | Mask::MASK_CREATE) {
             return Err(Error::new(Errno::EINVAL, "nothing to watch for"));
         }
-        if !inode.tells() {
-            return Err(Error::new(Errno::EOPNOTSUPP, "the file system does not tell"));
-        }
-        let file = inode.id();
-        let kept = Mask::EVENTS | Mask::EXCL_UNLINK | Mask::ONESHOT;
+        self.watch_at(inode.id(), inode.teller()?, mask)
+    }
+
+    pub(crate) fn watch_at(&self, file: ObjectId, home: Option<KernelId>, mask: Mask) -> TryResult<i32> {
+        let kept = mask & (Mask::EVENTS | Mask::EXCL_UNLINK | Mask::ONESHOT);
+        let (number, new) = self.note(file, home, kept, mask)?;
+        let Some(tried) = self.all.add(file, home, kept & Mask::EVENTS, &self.me) else { return done(number) };
+        let me = self.me.clone();
+        Try::settled(tried).and_then(move |told| {
+            if let (Err(_), true, Some(me)) = (&told, new, me.upgrade()) {
+                // Nobody would tell.
+                me.state.lock().watches.remove(&number);
+                me.all.remove(file, &me.me);
+            }
+            told.and(done(number))
+        })
+    }
+
+    /// The number of a watch, and whether it is new.
+    fn note(&self, file: ObjectId, home: Option<KernelId>, kept: Mask, mask: Mask) -> Result<(i32, bool)> {
         let mut state = self.state.lock();
         if let Some((number, watch)) = state.watches.iter_mut().find(|(_, w)| w.file == file) {
             if mask.contains(Mask::MASK_CREATE) {
                 return Err(Errno::EEXIST.into());
             }
             let old = if mask.contains(Mask::MASK_ADD) { watch.mask } else { Mask::empty() };
-            watch.mask = old | mask & kept;
-            return Ok(*number);
+            watch.mask = old | kept;
+            return Ok((*number, false));
         }
         if state.watches.len() >= MAX_WATCHES {
             return Err(Errno::ENOSPC.into());
         }
         let number = state.last.checked_add(1).ok_or(Errno::ENOSPC)?;
         state.last = number;
-        state.watches.insert(number, Watch { file, mask: mask & kept });
-        drop(state);
-        self.all.add(file, &self.me);
-        Ok(number)
+        state.watches.insert(number, Watch { file, mask: kept, home });
+        Ok((number, true))
     }
 
     /// Ends a watch.
@@ -293,13 +217,14 @@ impl Inotify {
         Ok(())
     }
 
-    fn happened(&self, file: ObjectId, what: Mask, cookie: u32, name: &[u8]) {
+    pub(crate) fn happened(&self, file: ObjectId, what: Mask, cookie: u32, name: &[u8]) {
         let mut once = false;
         {
             let mut state = self.state.lock();
             let Some((number, watch)) = state.watches.iter().find(|(_, w)| w.file == file) else { return };
             let (number, mask) = (*number, watch.mask);
-            if !mask.intersects(what & Mask::EVENTS) {
+            // Where its files are gone everybody is told.
+            if !(mask | Mask::UNMOUNT).intersects(what & (Mask::EVENTS | Mask::UNMOUNT)) {
                 return;
             }
             state.push(Event { watch: number, mask: what.bits(), cookie, name: name.into() });
@@ -316,7 +241,7 @@ impl Inotify {
     }
 
     /// The file is gone, and the watch with it.
-    fn forget(&self, file: ObjectId) {
+    pub(crate) fn forget(&self, file: ObjectId) {
         {
             let mut state = self.state.lock();
             let Some(number) = state.watches.iter().find(|(_, w)| w.file == file).map(|(n, _)| *n) else { return };
@@ -325,14 +250,25 @@ impl Inotify {
         }
         self.waiters.wake(Ready::IN);
     }
-}
 
-impl FileOps for Inotify {
-    fn is_seekable(&self) -> bool {
-        false
+    #[cfg(test)]
+    pub(crate) fn this(&self) -> Weak<Self> {
+        self.me.clone()
     }
 
-    fn read(&self, _: &LocalFile, _: &Caller, _: u64, sink: &mut dyn Sink) -> TryResult<usize> {
+    /// Lets the peers whose files are watched say what has happened; `None` if there are none.
+    fn fresh(&self) -> Option<TryResult<()>> {
+        let mut homes: Vec<KernelId> = Vec::new();
+        for home in self.state.lock().watches.values().filter_map(|watch| watch.home) {
+            if !homes.contains(&home) {
+                homes.push(home);
+            }
+        }
+        if homes.is_empty() { None } else { self.all.abroad().map(|abroad| settle(abroad, homes)) }
+    }
+
+    /// Takes the events that fit.
+    fn take(&self, sink: &mut dyn Sink) -> TryResult<usize> {
         let mut moved = 0;
         loop {
             // One at a time, so that nobody else's event is lost if the buffer stalls.
@@ -352,12 +288,51 @@ impl FileOps for Inotify {
         }
     }
 
+    fn ready(&self) -> Ready {
+        if self.state.lock().queue.is_empty() { Ready::empty() } else { Ready::IN }
+    }
+
+    fn readable(&self) -> u64 {
+        self.state.lock().queue.iter().map(|e| 16 + e.name_size() as u64).sum()
+    }
+}
+
+/// One kernel after the other.
+fn settle(abroad: Arc<dyn Abroad>, mut homes: Vec<KernelId>) -> TryResult<()> {
+    let Some(home) = homes.pop() else { return done(()) };
+    // One that is dead has told all that it will.
+    Try::settled(abroad.settle(home)).and_then(move |_| settle(abroad, homes))
+}
+
+impl FileOps for Inotify {
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn read(&self, _: &LocalFile, _: &Caller, _: u64, sink: &mut dyn Sink) -> TryResult<usize> {
+        self.take(sink)
+    }
+
+    fn read_later(&self, room: usize) -> Option<TryResult<ReadOut>> {
+        let (fresh, me) = (self.fresh()?, self.me.upgrade()?);
+        let read = move |()| {
+            let mut sink = VecSink::new(room);
+            me.take(&mut sink).map(|t| t.map(|_| ReadOut::Bytes(sink.bytes)))
+        };
+        Some(fresh.and_then(|t| t.and_then(read)))
+    }
+
+    fn poll_later(&self) -> Option<TryResult<Ready>> {
+        let (fresh, me) = (self.fresh()?, self.me.upgrade()?);
+        Some(fresh.and_then(|t| t.and_then(move |()| done(me.ready()))))
+    }
+
     fn write(&self, _: &LocalFile, _: &Caller, _: u64, _: bool, _: &mut dyn Source) -> TryResult<Wrote> {
         Err(Error::new(Errno::EBADF, "events cannot be written"))
     }
 
     fn poll(&self, _: &LocalFile) -> Ready {
-        if self.state.lock().queue.is_empty() { Ready::empty() } else { Ready::IN }
+        self.ready()
     }
 
     fn subscribe(&self, _: &LocalFile, mask: Ready, waker: Arc<dyn Wake>) -> Subscription {
@@ -367,8 +342,10 @@ impl FileOps for Inotify {
     fn ioctl(&self, _: &LocalFile, _: &Caller, request: Ioctl) -> TryResult<IoctlReply> {
         match request {
             Ioctl::BytesReadable => {
-                let bytes: usize = self.state.lock().queue.iter().map(|e| 16 + e.name_size()).sum();
-                done(IoctlReply::Number(bytes as u64))
+                let Some((fresh, me)) = self.fresh().zip(self.me.upgrade()) else {
+                    return done(IoctlReply::Number(self.readable()));
+                };
+                fresh?.and_then(move |()| done(IoctlReply::Number(me.readable())))
             }
             _ => Err(Errno::ENOTTY.into()),
         }

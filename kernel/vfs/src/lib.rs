@@ -39,6 +39,7 @@ pub mod types;
 pub mod unix;
 pub mod waiters;
 pub mod walk;
+pub mod watches;
 
 pub use caller::{Caller, WaitOps};
 pub use env::{Alarm, AlarmId, Env};

@@ -56,6 +56,15 @@ pub trait FileOps: Send + Sync {
         let _ = (to, now);
         Err(Errno::ESPIPE.into())
     }
+    /// A read of at most `room` bytes that must first ask a peer what there is; `None`: [`FileOps::read`].
+    fn read_later(&self, room: usize) -> Option<TryResult<ReadOut>> {
+        let _ = room;
+        None
+    }
+    /// The same for [`FileOps::poll`].
+    fn poll_later(&self) -> Option<TryResult<Ready>> {
+        None
+    }
     /// What it is ready for.
     fn poll(&self, file: &LocalFile) -> Ready {
         let _ = file;
@@ -212,6 +221,9 @@ impl OpenFile for LocalFile {
             if let Some(there) = self.elsewhere() {
                 return there.read(caller, sink);
             }
+            if let Some(later) = self.ops.read_later(sink.room()) {
+                return later;
+            }
             return Ok(self.ops.read(self, caller, 0, sink)?.map(ReadOut::InPlace));
         }
         let mut position = self.position.lock();
@@ -300,7 +312,7 @@ impl OpenFile for LocalFile {
     fn poll(&self, caller: &Caller) -> TryResult<Ready> {
         match self.elsewhere() {
             Some(there) => there.poll(caller),
-            None => done(self.ops.poll(self)),
+            None => self.ops.poll_later().unwrap_or_else(|| done(self.ops.poll(self))),
         }
     }
 

@@ -56,7 +56,7 @@ pub struct Vfs {
     /// Pseudo terminals.
     pub ptys: crate::tty::pty::Ptys,
     /// Who watches files, inotify(7).
-    pub watches: Arc<crate::inotify::Watches>,
+    pub watches: Arc<crate::watches::Watches>,
     /// POSIX and flock(2) locks.
     pub locks: Arc<crate::lock::Locks>,
 }
@@ -88,7 +88,7 @@ impl Vfs {
             abstract_sockets: SpinLock::new(rank::DENTRIES, BTreeMap::new()),
             machine_names: Once::new(),
             ptys: crate::tty::pty::Ptys::new(),
-            watches: crate::inotify::Watches::new(),
+            watches: crate::watches::Watches::new(),
             locks: crate::lock::Locks::new(),
         })
     }
@@ -116,6 +116,12 @@ impl Vfs {
     /// The place of something without a name in the tree; `name` is what `/proc/PID/fd` shows.
     pub fn anonymous(&self, inode: Arc<dyn Inode>, name: &[u8]) -> Place {
         Place { mount: self.anonymous_mount(), node: Node::root(inode, name) }
+    }
+
+    /// The same for a file that a peer found as `name` in a directory of this kernel.
+    pub fn found_elsewhere(&self, inode: Arc<dyn Inode>, directory: Arc<dyn Inode>, name: &[u8]) -> Place {
+        let node = Node::root(directory, b"remote").child(name, inode, None);
+        Place { mount: self.anonymous_mount(), node }
     }
 
     fn anonymous_mount(&self) -> Arc<Mount> {

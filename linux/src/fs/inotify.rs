@@ -47,7 +47,8 @@ pub fn inotify_add_watch(cx: &Cx, [fd, name, mask, ..]: [u64; 6]) -> Result<u64>
         return Err(Error::new(Errno::ENOTDIR, "IN_ONLYDIR"));
     }
     settle(cx, place.inode().access(&cx.caller(), Access::READ))?;
-    instance(cx, fd, |inotify| inotify.watch(place.inode(), mask)).map(|number| number as u64)
+    let watched = instance(cx, fd, |inotify| inotify.watch(place.inode(), mask));
+    settle(cx, watched).map(|number| number as u64)
 }
 
 /// inotify_rm_watch(2).

@@ -33,8 +33,10 @@ fn change(cx: &Cx, dirfd: u64, name: u64, flags: u64, change: SetAttr) -> Result
 /// The file tells who watches it; who watches its directory is told here, where its name is known.
 fn tell(cx: &Cx, place: &Place, change: &SetAttr) {
     let watches = &cx.kernel().vfs().watches;
-    if watches.is_active() && place.inode().tells() {
-        watches.tell_parent(place, change.event());
+    match place.inode().teller() {
+        Ok(Some(_)) => watches.tell_parent(place, change.event()),
+        Ok(None) if watches.is_active() => watches.tell_parent(place, change.event()),
+        _ => {}
     }
 }
 

@@ -149,13 +149,15 @@ impl FileHandler {
         });
     }
 
-    fn open(&self, to: AnswerTo, node: &Arc<dyn Inode>, caller: &Caller, open: &NodeOpen) {
+    fn open(&self, to: AnswerTo, node: &Arc<dyn Inode>, caller: &Caller, open: &NodeOpen, name: &[u8]) {
         let flags = OpenFlags::from_bits_truncate(open.flags);
         let status = Status::from_bits_truncate(open.status);
-        let place = match self.0.vfs() {
-            // The name does not matter: the holder has its own place for the file.
-            Ok(vfs) => vfs.anonymous(node.clone(), b"remote"),
-            Err(error) => return self.0.links.refuse(to, error.errno()),
+        let directory = self.node_by(object_from_wire(open.parent), to.peer);
+        let place = match (self.0.vfs(), directory) {
+            // The holder has its own place for the file; this one is for those who watch the directory.
+            (Ok(vfs), Ok(directory)) => vfs.found_elsewhere(node.clone(), directory, name),
+            (Ok(vfs), Err(_)) => vfs.anonymous(node.clone(), b"remote"),
+            (Err(error), _) => return self.0.links.refuse(to, error.errno()),
         };
         let base = if is_base(node) && !flags.contains(OpenFlags::WRITE) { ABLE_BASE } else { 0 };
         self.0.when(to, node.clone().open(caller, flags, status, place), move |service, result| {
@@ -422,7 +424,7 @@ impl Handler for FileHandler {
         } else if is!(PieceBack) {
             let (piece, bytes) = message.read::<PieceBack>()?;
             self.0.pieces.add(from_wire(from), piece.token, bytes);
-        } else if self.handle_socket(message)? {
+        } else if self.handle_watch(message)? || self.handle_socket(message)? {
         } else {
             return self.handle_node(message);
         }
@@ -521,8 +523,10 @@ impl FileHandler {
                 Err(error) => service.links.refuse(to, error.errno()),
             });
         } else if is!(NodeOpen) {
-            let (open, caller, _) = read!(NodeOpen);
-            self.open(to, &node, &caller, &open);
+            let (open, caller, mut payload) = read!(NodeOpen);
+            // A sender of the first version has no name for it.
+            let name = payload.name().unwrap_or_default();
+            self.open(to, &node, &caller, &open, &name);
         } else if is!(NodeAccess) {
             let (access, caller, _) = read!(NodeAccess);
             self.nothing(to, node.access(&caller, Access::from_bits_truncate(access.access)));

@@ -24,6 +24,7 @@ mod serve_sockets;
 pub mod service;
 pub mod sockets;
 pub mod state;
+mod watches;
 
 pub use handler::FileHandler;
 pub use remote::{Opened, RemoteFile, RemoteInode};

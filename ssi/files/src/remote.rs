@@ -594,12 +594,16 @@ impl Inode for RemoteInode {
         if let Some(replica) = self.replica().filter(|_| !flags.intersects(OpenFlags::WRITE | OpenFlags::TRUNCATE)) {
             return replica.clone().open(caller, flags, status, place);
         }
-        let message = NodeOpen { flags: flags.bits(), status: status.bits() };
+        // Who watches the directory is told of the file by its name there.
+        let directory = place.node.parent().and_then(|parent| same_home(parent.inode()).ok());
+        let parent = directory.map_or(wire::ObjectId::NONE, object_to_wire);
+        let name = Bytes(if directory.is_some() { place.node.name().to_vec() } else { Vec::new() });
+        let message = NodeOpen { flags: flags.bits(), status: status.bits(), parent };
         let service = self.service.clone();
         let base = self.base.clone();
         // A FIFO opens when somebody opens its other end.
         let long = self.kind == FileKind::Fifo;
-        self.service.ask_long(self.object, &message, &encode(&[caller]), long, move |answer| {
+        self.service.ask_long(self.object, &message, &encode(&[caller, &name]), long, move |answer| {
             service.take_file(answer, flags, status, Some(place), base).map(Try::Done)
         })
     }
@@ -629,6 +633,11 @@ impl Inode for RemoteInode {
             return replica.stat_fs();
         }
         self.service.ask(self.object, &wire::files::StatFs {}, &[], stat_fs_of)
+    }
+
+    fn teller(&self) -> Result<Option<KernelId>> {
+        let down = Error::new(Errno::EHOSTDOWN, "the kernel that had it is down");
+        self.service.home(self.object).ok_or(down).map(Some)
     }
 
     fn as_any(&self) -> &dyn Any {

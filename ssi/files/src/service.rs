@@ -160,7 +160,8 @@ impl FileService {
 
     /// The kernel's files are there: peers are served from now on.
     pub fn attach(&self, vfs: Arc<Vfs>) {
-        if self.vfs.set(vfs).is_err() {
+        let abroad = vfs.watches.set_abroad(self.me.clone());
+        if self.vfs.set(vfs).is_err() || !abroad {
             log::warn!("files: attached before");
         }
     }
@@ -538,6 +539,7 @@ impl FileService {
         self.pieces.peer_down(dead);
         if let Ok(vfs) = self.vfs() {
             vfs.locks.peer_down(dead);
+            vfs.watches.peer_down(dead);
         }
         self.step(Event::Down { dead });
     }

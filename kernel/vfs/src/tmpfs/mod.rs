@@ -21,7 +21,7 @@ use core::{
     sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
 };
 
-use base::{Errno, Error, ObjectId, Result, TryResult, wait::done};
+use base::{Errno, Error, KernelId, ObjectId, Result, TryResult, wait::done};
 use hal::sync::{SpinLock, rank};
 use mm::{MemoryObject, PageCache, cache::Quota};
 
@@ -29,11 +29,12 @@ use crate::{
     Caller, Device, Inode, OpenFile, Place, Vfs,
     caller::cap,
     inode::{NewNode, RenameFlags},
-    inotify::{Mask, Watches},
+    inotify::Mask,
     local::LocalFile,
     pipe::Pipe,
     socket::Address,
     types::{Access, FileKind, OpenFlags, SetAttr, Stat, StatFs, Status, Time},
+    watches::Watches,
 };
 use dir::Dir;
 pub use mount::TmpfsType;
@@ -673,8 +674,8 @@ impl Inode for TmpInode {
         })
     }
 
-    fn tells(&self) -> bool {
-        true
+    fn teller(&self) -> Result<Option<KernelId>> {
+        Ok(None)
     }
 
     fn as_any(&self) -> &dyn Any {
