@@ -169,6 +169,8 @@ pub trait Cluster: Send + Sync {
     fn register(&self, name: Name, object: ObjectId);
     /// As [`Cluster::register`] for what moved here; ends when whoever asks for the name is sent here.
     fn register_moved(&self, name: Name, object: ObjectId) -> TryResult<()>;
+    /// Ends when all kernels can find what was registered here before.
+    fn registered(&self) -> TryResult<()>;
     /// It does no more.
     fn unregister(&self, name: Name, object: ObjectId);
 
@@ -297,6 +299,9 @@ impl Cluster for Alone {
 
     fn register(&self, _: Name, _: ObjectId) {}
     fn register_moved(&self, _: Name, _: ObjectId) -> TryResult<()> {
+        base::wait::done(())
+    }
+    fn registered(&self) -> TryResult<()> {
         base::wait::done(())
     }
     fn unregister(&self, _: Name, _: ObjectId) {}

@@ -150,6 +150,10 @@ impl Process {
         let mut tell = None;
         {
             let mut shared = self.shared.lock();
+            if shared.away {
+                drop(shared);
+                return self.kernel().cluster().child_event(self.pid(), event);
+            }
             let shared = &mut *shared;
             let action = *shared.actions.get(Signal::CHLD);
             let Some(child) = shared.children.get_mut(event.pid) else { return };
@@ -253,15 +257,24 @@ impl Kernel {
     }
 
     pub(crate) fn add_child(&self, parent: Pid, child: ChildRecord) {
-        match self.table.process(parent) {
-            Some(p) => p.shared.lock().children.insert(child),
-            None => self.cluster().adopt(parent, alloc::vec![child]),
+        if let Some(process) = self.table.process(parent) {
+            let mut shared = process.shared.lock();
+            if !shared.away {
+                return shared.children.insert(child);
+            }
         }
+        self.cluster().adopt(parent, alloc::vec![child]);
     }
 
     pub(crate) fn forget_child(&self, parent: Pid, child: Pid) {
-        if let Some(p) = self.table.process(parent) {
-            p.shared.lock().children.remove(child);
+        if let Some(process) = self.table.process(parent) {
+            let mut shared = process.shared.lock();
+            if !shared.away {
+                shared.children.remove(child);
+                return;
+            }
+            drop(shared);
+            self.cluster().child_event(parent, ChildEvent { pid: child, change: ChildChange::Gone });
         }
     }
 
@@ -292,10 +305,14 @@ impl Kernel {
         self.adopt(reaper, children);
     }
 
-    /// The parent of a process that is here died with its kernel, or pid 1 did and there is a new one: the process is a child of pid 1.
-    pub fn orphan(&self, process: &Arc<Process>) {
+    /// The parent of a process that is here died with its kernel, or pid 1 did and there is a new one: the process is a child of pid 1, if it has
+    /// not become somebody else's meanwhile.
+    pub fn orphan(&self, process: &Arc<Process>, parent: Pid) {
         let pid = process.pid();
-        if process.ppid() != Pid::INIT {
+        if !process.leaves_parent(parent, Pid::INIT) {
+            return;
+        }
+        if parent != Pid::INIT {
             process.reparent(Pid::INIT);
             process.session().notice(Notice::Reparent { pid, ppid: Pid::INIT });
         }
@@ -320,6 +337,10 @@ impl Kernel {
         let mut adopted = Vec::new();
         {
             let mut shared = process.shared.lock();
+            if shared.away {
+                drop(shared);
+                return self.cluster().adopt(parent, children);
+            }
             for child in children {
                 match child.zombie {
                     Some(_) => zombies.push(child),

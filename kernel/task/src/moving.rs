@@ -14,7 +14,7 @@ use hal::sync::{SpinLock, rank};
 use vfs::{OpenFile, Place};
 
 use crate::{
-    children::{ChildChange, ChildEvent, ChildRecord, Status},
+    children::{ChildChange, ChildEvent, ChildRecord},
     cluster::{Name, ProcessRequest},
     cx::Cx,
     exec::Strings,
@@ -102,10 +102,11 @@ impl Cx {
             }
         })?;
         if let Err(e) = self.settle(ready.commit(), Interrupted::Nothing) {
-            // It may have run there before that kernel died: there is no way back.
+            // It may have run there before that kernel died: there is no way back, and it is that kernel's death that others hear of.
             log::warn!("process {} died with kernel {to}, where it was about to run: {e}", self.process().pid());
-            self.exit_group(Status::Killed { signal: Signal::KILL, core: false });
-            return Err(e);
+            self.moved_away(to, &sent);
+            self.died_away();
+            return Ok(());
         }
         self.moved_away(to, &sent);
         Ok(())
@@ -206,6 +207,17 @@ impl Cx {
         self.task().recheck_signals();
     }
 
+    /// The kernel died to which it moved, before all had heard of the move.
+    fn died_away(&self) {
+        let (kernel, pid) = (self.kernel(), self.process().pid());
+        // Its session may not know it as that kernel's.
+        self.process().session().notice(Notice::Exit { pid, reaper: Pid::INIT });
+        // Until now its children here had their parent here.
+        for child in kernel.table.processes().iter().filter(|child| child.ppid() == pid) {
+            kernel.orphan(child, pid);
+        }
+    }
+
     /// It runs there now. What is left here goes without anybody being told of an exit.
     fn moved_away(&self, to: KernelId, image: &TaskImage) {
         let (kernel, process, task) = (self.kernel().clone(), self.process().clone(), self.task().clone());
@@ -224,6 +236,8 @@ impl Cx {
             let mut late: Vec<_> = shared.pending.iter().copied().collect();
             late.extend(task.signals.lock().pending.iter().copied());
             shared.threads.clear();
+            // Who found the process before it left the table comes behind this, and sends it on itself.
+            shared.away = true;
             (late, shared.children.take())
         };
         // What others told this process while it was on its way.

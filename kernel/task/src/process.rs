@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     pub children_usage: Usage,
     /// Set when it has exited: its status for those who look.
     pub zombie: Option<(Status, Usage)>,
+    /// It runs on another kernel: what it is told here has to follow it.
+    pub away: bool,
     /// What its first thread was called when it ended: a zombie keeps its name.
     pub last_name: [u8; 16],
 }
@@ -167,6 +169,7 @@ impl Process {
                 rank::PROCESS,
                 Shared {
                     threads: Vec::new(),
+                    away: false,
                     children: Children::new(),
                     pending: Pending::new(),
                     actions: parts.actions,
@@ -234,6 +237,11 @@ impl Process {
 
     pub(crate) fn set_ppid(&self, ppid: Pid) {
         self.ppid.store(ppid.0, Ordering::Relaxed);
+    }
+
+    /// Gives it from one parent to another; `false` if it has another parent by now.
+    pub(crate) fn leaves_parent(&self, from: Pid, to: Pid) -> bool {
+        self.ppid.compare_exchange(from.0, to.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Its group, as far as this kernel knows; the session has the truth.
@@ -486,6 +494,11 @@ impl Process {
             }
         };
         Member { life, execed: self.execed.load(Ordering::Relaxed), ..new }
+    }
+
+    /// Whether it runs on another kernel, and this is what is left.
+    pub(crate) fn is_away(&self) -> bool {
+        self.shared.lock().away
     }
 
     /// Whether it has a child with this number.

@@ -20,6 +20,15 @@ impl Process {
     }
 }
 
+impl Process {
+    /// It may have moved away in the meantime and have gone without this.
+    fn pass_on(&self, request: ProcessRequest) {
+        if self.is_away() {
+            self.kernel().cluster().tell(self.pid(), request);
+        }
+    }
+}
+
 impl ProcessRef for Process {
     fn pid(&self) -> Pid {
         Self::pid(self)
@@ -78,10 +87,12 @@ impl ProcessRef for Process {
             }
             ProcessRequest::Reparent(to) => {
                 self.adopted(to);
+                self.pass_on(ProcessRequest::Reparent(to));
                 done(ProcessReply::Done)
             }
             ProcessRequest::SetGroup(pgid) => {
                 self.set_pgid(pgid);
+                self.pass_on(ProcessRequest::SetGroup(pgid));
                 done(ProcessReply::Done)
             }
             ProcessRequest::Reap => {

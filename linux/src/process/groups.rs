@@ -65,5 +65,7 @@ pub fn setsid(cx: &Cx, _: [u64; 6]) -> Result<u64> {
         return Err(Error::new(Errno::EIO, "a session answered something else"));
     }
     cx.process().lead_session();
+    // Another kernel may look for it next: that of a terminal which it takes.
+    cx.settle(cx.kernel().cluster().registered(), Interrupted::Nothing)?;
     Ok(pid.raw())
 }

@@ -131,9 +131,9 @@ impl Local for OwnKernel {
         self.0.table.processes().iter().filter(|p| p.ppid() == Pid::INIT).map(|p| p.pid()).collect()
     }
 
-    fn orphaned(&self, child: Pid) {
+    fn orphaned(&self, child: Pid, parent: Pid) {
         if let Some(process) = self.0.table.process(child) {
-            self.0.orphan(&process);
+            self.0.orphan(&process, parent);
         }
     }
 

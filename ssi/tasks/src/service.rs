@@ -90,7 +90,7 @@ pub trait Local: Send + Sync {
     /// Children of pid 1 that are here.
     fn of_init(&self) -> Vec<Pid>;
     /// The parent of a process that is here died: pid 1 gets it.
-    fn orphaned(&self, child: Pid);
+    fn orphaned(&self, child: Pid, parent: Pid);
     /// New children for a process that is here. `false` if it is not.
     fn adopt(&self, parent: Pid, children: Vec<ChildRecord>) -> bool;
     /// A task that moves here: reserves everything that can fail and loads the program. The answer is the reserved process.
@@ -217,7 +217,7 @@ impl TaskService {
             let name = Name { kind: Kind::Process, key: u64::from(parent.0) };
             when_done(self.names.lookup(name), move |found| {
                 if parent != Pid::INIT && found.is_err_and(|error| error.errno() == Errno::ESRCH) {
-                    local.orphaned(child);
+                    local.orphaned(child, parent);
                 }
             });
         }
@@ -227,7 +227,7 @@ impl TaskService {
     pub fn new_init(self: &Arc<Self>) {
         let Ok(local) = self.local() else { return };
         for child in local.of_init() {
-            local.orphaned(child);
+            local.orphaned(child, Pid::INIT);
         }
     }
 
@@ -453,6 +453,10 @@ impl Cluster for Peers {
 
     fn register_moved(&self, name: task::cluster::Name, object: ObjectId) -> TryResult<()> {
         self.0.names.move_here(name_of(name), object)
+    }
+
+    fn registered(&self) -> TryResult<()> {
+        self.0.names.flush()
     }
 
     fn unregister(&self, name: task::cluster::Name, object: ObjectId) {

@@ -46,6 +46,17 @@ fn wholes(env: &Env) -> Vec<Whole> {
     (0..env.kernels).filter(live).filter_map(|index| env.board().kernel(index)).collect()
 }
 
+/// Whether no CPU is in the middle of something.
+pub fn nobody_holds_locks(env: &Env) -> bool {
+    let user = (hal::boot::info().index, hal::cpu::slot());
+    let Some(machine) = env.machine() else { return true };
+    wholes(env).iter().all(|whole| {
+        let index = whole.kernel.id().index;
+        let others = (0..env.cpus(index)).filter(|slot| (index, *slot) != user);
+        others.into_iter().all(|slot| machine.inspect(index.into(), slot, hal::sync::held) == 0)
+    })
+}
+
 impl Counts {
     /// Counts. Nobody may be in the middle of something.
     pub fn take(env: &Env) -> Self {

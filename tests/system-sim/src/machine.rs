@@ -241,11 +241,6 @@ fn boot(machine: &Weak<Machine>, board: &Arc<Board>, plan: &Arc<Plan>, index: u1
         Ok(cluster) => Arc::new(cluster),
         Err(why) => panic!("{why}"),
     };
-    if index == 0 && info.incarnation == 1 {
-        for other in plan.starts(0) {
-            start(plan, other.index);
-        }
-    }
     let archive = hal::window::archive().unwrap_or_default();
     let processes = cluster.processes.clone();
     let own = match cluster::tree::make(&kernel, Some(processes), archive, &NoDevices, "") {
@@ -253,6 +248,12 @@ fn boot(machine: &Weak<Machine>, board: &Arc<Board>, plan: &Arc<Plan>, index: u1
         Err(why) => panic!("the file tree: {why:?}"),
     };
     cluster.share(&kernel, own);
+    // They ask for the tree.
+    if index == 0 && info.incarnation == 1 {
+        for other in plan.starts(0) {
+            start(plan, other.index);
+        }
+    }
     let whole = Whole { kernel: kernel.clone(), cluster };
     board.kernels.lock().unwrap_or_else(PoisonError::into_inner).insert(index, whole);
     *board.boots.lock().unwrap_or_else(PoisonError::into_inner).entry(index).or_default() += 1;

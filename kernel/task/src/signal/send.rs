@@ -54,6 +54,12 @@ impl Process {
         let mut continued = false;
         {
             let mut shared = self.shared.lock();
+            if shared.away {
+                drop(shared);
+                let request = ProcessRequest::Signal { info: Some(info), from: Sender::KERNEL, thread: None };
+                self.kernel().cluster().tell(self.pid(), request);
+                return Ok(());
+            }
             let shared = &mut *shared;
             if shared.zombie.is_some() || shared.threads.is_empty() {
                 return Ok(());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Job, any_kernel, reap, status};
+use super::{Job, LEAF, any_kernel, reap, status};
 use crate::calls::{Cpu, Excused, O_CREAT, O_RDWR, nr};
 
 /// Who a process is, and what it has.
@@ -39,12 +39,12 @@ fn stop(cpu: &mut Cpu<'_>, me: &Arc<Self_>, left: u64, offset: i64) -> Result<()
     }
     if cpu.rng.one_in(3) {
         // A child on the way: it is that of the same process at the next stop.
-        let child = cpu.fork("leaf", |_| 5);
+        let child = cpu.fork("leaf", |_| LEAF);
         let child = cpu.must(child)?;
         let to = any_kernel(cpu);
         let me = me.clone();
         let error =
-            cpu.go(to, move |cpu| status(reap(cpu, child, 5 << 8).and_then(|()| stop(cpu, &me, left - 1, offset))));
+            cpu.go(to, move |cpu| status(reap(cpu, child, LEAF << 8).and_then(|()| stop(cpu, &me, left - 1, offset))));
         return cpu.must(Err(error)).map(drop);
     }
     let to = any_kernel(cpu);

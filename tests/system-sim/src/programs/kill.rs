@@ -1,7 +1,7 @@
 //! Signals to processes on other kernels: every one arrives, does what it should, and the status is told.
 
 use super::{Job, any_kernel, linger, reap, spawn};
-use crate::calls::{Cpu, Excused, SIGKILL, SIGTERM, SIGUSR1, WORDS, errno};
+use crate::calls::{Cpu, Excused, SIGKILL, SIGTERM, SIGUSR1, WORDS, errno, nr};
 
 /// Waits for a byte from somebody.
 fn wait_for_byte(cpu: &mut Cpu<'_>, fd: i64) -> Result<(), Excused> {
@@ -18,6 +18,8 @@ pub fn play(cpu: &mut Cpu<'_>, job: Job) -> Result<(), Excused> {
         let times = if deadly { 0 } else { cpu.rng.between(1, 3) };
         let (from_child, to_us) = cpu.pipe(0).or_else(|e| cpu.must(Err(e)).map(|n| (n, n)))?;
         let (life, ours) = cpu.pipe(0).or_else(|e| cpu.must(Err(e)).map(|n| (n, n)))?;
+        let parent = cpu.call(nr::GETPID, &[]);
+        let parent = cpu.must(parent)?;
         let child = spawn(cpu, "target", to, move |cpu| {
             for fd in [from_child, ours] {
                 let closed = cpu.close(fd);
@@ -37,6 +39,10 @@ pub fn play(cpu: &mut Cpu<'_>, job: Job) -> Result<(), Excused> {
                 cpu.must(let_through)?;
                 while cpu.word(WORDS) < n {
                     let _ = cpu.sleep(3_000_000);
+                    // Who was to send it died with its kernel.
+                    if cpu.env.has_trouble() && cpu.call(nr::GETPPID, &[]) != Ok(parent) {
+                        return Err(Excused);
+                    }
                 }
                 let said = cpu.write(to_us, b"s");
                 cpu.must(said)?;

@@ -46,6 +46,9 @@ pub const ALL: [(&str, Play); 9] = [
 /// The exit status of a script that a dead kernel excuses.
 pub const EXCUSED: i32 = 77;
 
+/// The exit status of a child that is there to be waited for.
+pub const LEAF: i32 = 5;
+
 /// The exit status of a script's part.
 pub fn status(result: Result<(), Excused>) -> i32 {
     match result {
