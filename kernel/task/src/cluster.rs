@@ -211,7 +211,7 @@ pub trait Cluster: Send + Sync {
     /// Children (with zombies) whose parent exited become those of `parent`, which is not here.
     fn adopt(&self, parent: Pid, children: Vec<ChildRecord>);
     /// `child` runs on kernel `to` from now on, and its number stands for nobody here any more. If that kernel died before this was known here,
-    /// `parent` learns that the child was killed.
+    /// `parent` learns that the child was killed, and its own children here become pid 1's.
     fn runs_elsewhere(&self, parent: Pid, child: Pid, to: KernelId);
     /// A child that is not here has a new parent, or its parent asks it to die with it.
     fn tell(&self, child: Pid, request: ProcessRequest);

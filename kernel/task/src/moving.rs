@@ -105,7 +105,9 @@ impl Cx {
             // It may have run there before that kernel died: there is no way back, and it is that kernel's death that others hear of.
             log::warn!("process {} died with kernel {to}, where it was about to run: {e}", self.process().pid());
             self.moved_away(to, &sent);
-            self.died_away();
+            // Its session may not know it as that kernel's.
+            let process = self.process();
+            process.session().notice(Notice::Exit { pid: process.pid(), reaper: Pid::INIT });
             return Ok(());
         }
         self.moved_away(to, &sent);
@@ -205,17 +207,6 @@ impl Cx {
             }
         }
         self.task().recheck_signals();
-    }
-
-    /// The kernel died to which it moved, before all had heard of the move.
-    fn died_away(&self) {
-        let (kernel, pid) = (self.kernel(), self.process().pid());
-        // Its session may not know it as that kernel's.
-        self.process().session().notice(Notice::Exit { pid, reaper: Pid::INIT });
-        // Until now its children here had their parent here.
-        for child in kernel.table.processes().iter().filter(|child| child.ppid() == pid) {
-            kernel.orphan(child, pid);
-        }
     }
 
     /// It runs there now. What is left here goes without anybody being told of an exit.

@@ -6,6 +6,7 @@ use base::{Errno, Error, ObjectId, Ready, Result, TryResult, io::VecSink, wait::
 use hal::addr::PAGE_SIZE;
 use link::{AnswerTo, Handler, Incoming, Links};
 use objects::{
+    Refusal,
     codec::{Body, Reader},
     from_wire, object_from_wire, object_to_wire,
 };
@@ -385,7 +386,11 @@ impl Handler for FileHandler {
             let object = object_from_wire(message.header.object);
             let (asker, holder) = (from_wire(from), from_wire(grant.holder));
             let granted = self.0.inner.lock().state.exports.grant_for(object, asker, holder);
-            let tried = granted.map_or(Err(Error::new(Errno::ESTALE, "not lent to the asker")), |()| done(()));
+            let tried = match granted {
+                Ok(()) => done(()),
+                Err(Refusal::Dead) => Err(Error::new(Errno::EHOSTDOWN, "who is to hold it is down")),
+                Err(_) => Err(Error::new(Errno::ESTALE, "not lent to the asker")),
+            };
             self.nothing(to, tried);
         } else if is!(FileLock) {
             let (change, mut payload) = read!(FileLock);

@@ -542,6 +542,7 @@ impl Cluster for Peers {
         let lives = self.0.members.lock().contains(&to);
         if !lives && let Ok(local) = self.0.local() {
             self.0.perhaps_killed(&local, parent, child);
+            self.0.orphans(&local);
         }
     }
 

@@ -50,14 +50,14 @@ pub const INTERRUPTED: Error = Error::new(Errno::EINTR, "interrupted");
 impl Cx {
     /// Does `attempt` until it is done: waits in between as `subscribe` and `timeout` say.
     ///
-    /// `subscribe` is called at most once, when the first attempt would block. No lock may be held.
+    /// `subscribe` is called when an attempt would block; a second time if it turns out that attempts are waits themselves. No lock may be held.
     ///
     /// # Errors
     /// What `attempt` says; `EAGAIN` if it would block and the time-out is `Now`; `ETIMEDOUT`; `EINTR`.
     pub fn block_on<T>(
         &self,
         mut attempt: impl FnMut() -> TryResult<T>,
-        subscribe: impl FnOnce(Arc<dyn Wake>) -> Result<Subscription>,
+        mut subscribe: impl FnMut(Arc<dyn Wake>) -> Result<Subscription>,
         timeout: Timeout,
         interrupted: Interrupted,
     ) -> Result<T> {
@@ -75,30 +75,32 @@ impl Cx {
         if timeout == Timeout::Now {
             return Err(AGAIN);
         }
-        if elsewhere {
-            return self.block_elsewhere(attempt, subscribe, timeout, interrupted);
-        }
-        let _subscription = subscribe(self.waker())?;
-        let mut sleep = self.sleep(timeout, interrupted);
-        loop {
-            sleep.begin();
-            match attempt()? {
-                Try::Done(value) => return Ok(value),
-                Try::Started(op) => {
-                    if let Some(value) = self.finish_op(op, timeout, interrupted)? {
-                        return Ok(value);
+        if !elsewhere {
+            let _subscription = subscribe(self.waker())?;
+            let mut sleep = self.sleep(timeout, interrupted);
+            loop {
+                sleep.begin();
+                match attempt()? {
+                    Try::Done(value) => return Ok(value),
+                    Try::Started(op) => {
+                        // A peer's answer may be there before anybody waits for it: then an attempt looks as if it were none.
+                        if let Some(value) = self.finish_op(op, timeout, interrupted)? {
+                            return Ok(value);
+                        }
+                        break;
                     }
+                    Try::WouldBlock => sleep.once()?,
                 }
-                Try::WouldBlock => sleep.once()?,
             }
         }
+        self.block_elsewhere(attempt, subscribe, timeout, interrupted)
     }
 
     /// [`Cx::block_on`] for an object whose attempts are waits themselves.
     fn block_elsewhere<T>(
         &self,
         mut attempt: impl FnMut() -> TryResult<T>,
-        subscribe: impl FnOnce(Arc<dyn Wake>) -> Result<Subscription>,
+        mut subscribe: impl FnMut(Arc<dyn Wake>) -> Result<Subscription>,
         timeout: Timeout,
         interrupted: Interrupted,
     ) -> Result<T> {
