@@ -2,18 +2,13 @@
 //! `/proc/cob/{boots,deaths,usage}` (`docs/proc-cob.md`).
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::Boot;
 use crate::bench::{Judged, idle};
-use crate::exec::with_mode;
-use crate::machine::{Command, Ended, Input, Machine, Output, Session, Vm};
+use crate::machine::Asked;
 use crate::root::Root;
 
-/// How long one question to a machine may take.
-const TIME: Duration = Duration::from_secs(180);
 /// How often a secondary is started for the median.
 const STARTS: usize = 9;
 
@@ -25,36 +20,10 @@ struct Row {
     unit: &'static str,
 }
 
-/// A machine that answers questions.
-struct Asked(Session);
-
-impl Asked {
-    fn boot(root: &Root, name: &str) -> Result<Self> {
-        let boot = with_mode(&Boot { machine: Some(name.to_owned()), ..Boot::default() });
-        let mut session = Session::new(Vm::start(root, &Machine::prepare(root, &boot)?)?)?;
-        session.wait_ready(TIME)?;
-        Ok(Self(session))
-    }
-
-    /// The output of a command that must succeed.
-    fn ask(&mut self, line: &str) -> Result<String> {
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let ended = self.0.run(Command {
-            line,
-            input: Input::Memory(&[]),
-            stdout: Output::Memory(&mut stdout),
-            stderr: Output::Memory(&mut stderr),
-            deadline: Some(Instant::now() + TIME),
-        })?;
-        ensure!(ended == Ended::Status(0), "{line}: {ended:?}: {}", String::from_utf8_lossy(&stderr));
-        Ok(String::from_utf8_lossy(&stdout).into_owned())
-    }
-
-    /// A column of a table, by its name, in all rows; `-` is left out.
-    fn column(&mut self, kernel: usize, file: &str, column: &str) -> Result<Vec<f64>> {
-        let text = self.ask(&format!("kctl run -k {kernel} cat /proc/cob/{file}"))?;
-        numbers(&text, column).with_context(|| format!("/proc/cob/{file} has no column {column}"))
-    }
+/// A column of a table of a kernel, by its name, in all rows; `-` is left out.
+fn column(machine: &mut Asked, kernel: usize, file: &str, column: &str) -> Result<Vec<f64>> {
+    let text = machine.ask(&format!("kctl run -k {kernel} cat /proc/cob/{file}"))?;
+    numbers(&text, column).with_context(|| format!("/proc/cob/{file} has no column {column}"))
 }
 
 fn numbers(table: &str, column: &str) -> Option<Vec<f64>> {
@@ -72,8 +41,8 @@ fn started(machine: &mut Asked) -> Result<f64> {
     let mut times = Vec::new();
     for _ in 0..STARTS {
         machine.ask("kctl stop 1 && kctl boot 1")?;
-        let off = largest(&machine.column(0, "deaths", "told_ns")?).context("nobody stopped")?;
-        let up = largest(&machine.column(0, "boots", "member_ns")?).context("nobody started")?;
+        let off = largest(&column(machine, 0, "deaths", "told_ns")?).context("nobody stopped")?;
+        let up = largest(&column(machine, 0, "boots", "member_ns")?).context("nobody started")?;
         times.push((up - off) / 1e6);
     }
     times.sort_by(f64::total_cmp);
@@ -87,7 +56,7 @@ fn memory(machine: &mut Asked, kernels: usize) -> Result<f64> {
         let all =
             machine.ask(&format!("kctl kernels --json | grep memory_bytes | sed -n {}p | tr -dc 0-9", kernel + 1))?;
         let all: f64 = all.trim().parse().context("memory of a kernel")?;
-        let free = machine.column(kernel, "usage", "frames_free")?.first().copied().context("no free frames")?;
+        let free = column(machine, kernel, "usage", "frames_free")?.first().copied().context("no free frames")?;
         most = f64::max(most, (all - free * 4096.0) / f64::from(1 << 20));
     }
     Ok(most)
@@ -97,7 +66,7 @@ fn memory(machine: &mut Asked, kernels: usize) -> Result<f64> {
 fn wakeups(machine: &mut Asked, kernels: usize) -> Result<f64> {
     const LONG: f64 = 20.0;
     let look = |machine: &mut Asked| -> Result<Vec<f64>> {
-        (0..kernels).map(|k| machine.column(k, "usage", "wakeups")?.first().copied().context("no wake-ups")).collect()
+        (0..kernels).map(|k| column(machine, k, "usage", "wakeups")?.first().copied().context("no wake-ups")).collect()
     };
     let first = look(machine)?;
     let second = look(machine)?;
@@ -114,7 +83,7 @@ fn missed(machine: &mut Asked, kernels: usize, how: &str, victim: usize) -> Resu
     ))?;
     let mut most = 0.0;
     for survivor in (0..kernels).filter(|k| *k != victim) {
-        let took = machine.column(survivor, "deaths", "took_ns")?;
+        let took = column(machine, survivor, "deaths", "took_ns")?;
         most = f64::max(most, took.last().copied().context("a survivor did not notice")? / 1e6);
     }
     machine.ask(&format!("kctl boot {victim}"))?;
@@ -150,7 +119,7 @@ pub fn measure(root: &Root) -> Result<Judged> {
     let mut quiet = idle(1, 2)?;
     let mut rows = Vec::new();
     let mut row = |what, value, bar, unit| rows.push(Row { what, value, bar, unit });
-    let mut duo = Asked::boot(root, "duo")?;
+    let mut duo = Asked::boot(root, "duo", false)?;
     row("secondary up after kctl boot", started(&mut duo)?, 100.0, "ms");
     row("idle wake-ups per second and kernel", wakeups(&mut duo, 2)?, 1.0, "/s");
     row("kctl crash to the last service told, duo", missed(&mut duo, 2, "crash", 1)?, 20.0, "ms");
@@ -158,7 +127,7 @@ pub fn measure(root: &Root) -> Result<Judged> {
     row("kctl run -k 1 true / kctl run -k 0 true", run_elsewhere(&mut duo)?, 2.0, "");
     drop(duo);
     quiet &= idle(2, 2)?;
-    let mut octo = Asked::boot(root, "octo")?;
+    let mut octo = Asked::boot(root, "octo", false)?;
     // Who is missing is said, should it never come.
     octo.ask(
         "i=0; until [ \"$(kctl kernels --json | grep -c '\"state\": \"up\"')\" = 8 ]; do

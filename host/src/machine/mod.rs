@@ -1,6 +1,7 @@
 //! Machines: their plans, and the emulator that runs them.
 
 mod accel;
+mod asked;
 mod console;
 mod logs;
 mod qemu;
@@ -17,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use plan::Plan;
 
 pub use accel::Accel;
+pub use asked::Asked;
 pub use console::Leave;
 pub use session::{Command, Ended, Input, Output, Session};
 pub use vm::Vm;

@@ -5,6 +5,7 @@ mod bench;
 mod cases;
 mod command;
 mod console;
+mod debugger;
 mod jobs;
 mod person;
 mod stages;
@@ -233,6 +234,7 @@ pub fn test(root: &Root, depth: Depth, filter: Option<String>) -> Result<ExitCod
     command::all(root, &mut report);
     terminal::all(root, &mut report);
     console::all(root, &mut report);
+    debugger::all(root, &mut report);
     jobs::all(root, &mut report);
     report.stage("bench");
     bench::all(root, &mut report, depth);

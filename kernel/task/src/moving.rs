@@ -104,9 +104,11 @@ impl Cx {
         if let Err(e) = self.settle(ready.commit(), Interrupted::Nothing) {
             // It may have run there before that kernel died: there is no way back, and it is that kernel's death that others hear of.
             log::warn!("process {} died with kernel {to}, where it was about to run: {e}", self.process().pid());
+            // If that kernel died before it was told, the number is still this one's.
+            let process = self.process();
+            kernel.cluster().unregister(Name::Process(process.pid()), process.id());
             self.moved_away(to, &sent);
             // Its session may not know it as that kernel's.
-            let process = self.process();
             process.session().notice(Notice::Exit { pid: process.pid(), reaper: Pid::INIT });
             return Ok(());
         }
