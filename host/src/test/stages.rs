@@ -79,7 +79,7 @@ pub fn unit(root: &Root, report: &mut Report, depth: Depth) {
     let cases = match depth {
         Depth::Quick => "64",
         Depth::Normal => "256",
-        Depth::Long => "4096",
+        Depth::Long => "2048",
     };
     let mut passed = 0;
     report.run("workspace", || {
@@ -109,7 +109,7 @@ pub fn simulators(root: &Root, report: &mut Report, depth: Depth) {
     let seeds = match depth {
         Depth::Quick => ["200", "1000", "20"],
         Depth::Normal => ["1000", "10000", "500"],
-        Depth::Long => ["30000", "500000", "10000"],
+        Depth::Long => ["20000", "500000", "6000"],
     };
     let runs: [(&str, &str, &[&str]); 3] =
         [("sim", "sim", &[]), ("sessions", "sim", &["--sessions"]), ("system-sim", "system-sim", &[])];
