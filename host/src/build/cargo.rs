@@ -60,15 +60,10 @@ impl Toolchain {
     /// `cargo COMMAND` for the bare-metal target, output below `target`.
     pub fn cargo(self, root: &Root, isa: Isa, command: &str, target: &Path) -> Command {
         let mut cargo = match self {
-            Self::Debian => {
-                let mut cargo = Command::new("/usr/bin/cargo");
-                // Building the core libraries is not a stable feature of cargo; the compiler itself is a stable one.
-                cargo.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
-                cargo
-                    .arg(command)
-                    .args(["-Zbuild-std=core,alloc,compiler_builtins", "-Zbuild-std-features=compiler-builtins-mem"]);
-                cargo
-            }
+            Self::Debian => debian_cargo(
+                command,
+                &["-Zbuild-std=core,alloc,compiler_builtins", "-Zbuild-std-features=compiler-builtins-mem"],
+            ),
             Self::Rustup => {
                 let mut cargo = Command::new(host_cargo());
                 cargo.arg(command);
@@ -84,6 +79,15 @@ impl Toolchain {
             .arg(target);
         cargo
     }
+}
+
+/// `cargo COMMAND` of Debian's Rust that builds libraries of Rust itself from their sources.
+fn debian_cargo(command: &str, libraries: &[&str]) -> Command {
+    let mut cargo = Command::new("/usr/bin/cargo");
+    // Building these libraries is not a stable feature of cargo; the compiler itself is a stable one.
+    cargo.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
+    cargo.arg(command).args(libraries);
+    cargo
 }
 
 /// Whether the Rust on the path can build for a target; one of rustup's that is missing is added.
@@ -130,8 +134,16 @@ pub struct Program {
 /// The static programs for the guest: everything in `user/` and `bench/`, and what in `tests/` says that it is for the guest.
 pub fn programs(root: &Root, isa: Isa) -> Result<Vec<Program>> {
     let target = program_target(isa);
-    ensure!(rustup_has(target), "no Rust that can build for {target}; `./cob doctor` says what to install");
-    let mut cargo = Command::new(host_cargo());
+    let mut cargo = if rustup_has(target) {
+        let mut cargo = Command::new(host_cargo());
+        cargo.arg("build");
+        cargo
+    } else if Toolchain::find(isa) == Some(Toolchain::Debian) {
+        // Debian has the standard library of its own ISA only: that of another one is built from its sources.
+        debian_cargo("build", &["-Zbuild-std=std,panic_abort"])
+    } else {
+        bail!("no Rust that can build for {target}; `./cob doctor` says what to install");
+    };
     cargo.env_remove("CARGO").env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").current_dir(root.path());
     // Static at a fixed address: the guest needs no C library in its tree.
     let variable = format!("CARGO_TARGET_{}", target.to_uppercase().replace('-', "_"));
@@ -139,7 +151,7 @@ pub fn programs(root: &Root, isa: Isa) -> Result<Vec<Program>> {
     if isa != Isa::X86_64 {
         cargo.env(format!("{variable}_LINKER"), linker(isa));
     }
-    cargo.args(["build", "--locked", "--bins", "--profile", "user", "--target", target, "--target-dir"]);
+    cargo.args(["--locked", "--bins", "--profile", "user", "--target", target, "--target-dir"]);
     cargo.arg(root.target().join("programs"));
     let mut some = false;
     // Benchmarks are programs for x86-64 so far.

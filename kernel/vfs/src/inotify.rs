@@ -313,6 +313,10 @@ impl FileOps for Inotify {
         self.take(sink)
     }
 
+    fn asks_first(&self) -> bool {
+        true
+    }
+
     fn read_later(&self, room: usize) -> Option<TryResult<ReadOut>> {
         let (fresh, me) = (self.fresh()?, self.me.upgrade()?);
         let read = move |()| {

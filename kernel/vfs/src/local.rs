@@ -56,7 +56,11 @@ pub trait FileOps: Send + Sync {
         let _ = (to, now);
         Err(Errno::ESPIPE.into())
     }
-    /// A read of at most `room` bytes that must first ask a peer what there is; `None`: [`FileOps::read`].
+    /// Whether reads and polls may have to ask peers first what there is.
+    fn asks_first(&self) -> bool {
+        false
+    }
+    /// A read of at most `room` bytes that must first ask a peer; `None`: [`FileOps::read`].
     fn read_later(&self, room: usize) -> Option<TryResult<ReadOut>> {
         let _ = room;
         None
@@ -121,6 +125,8 @@ pub struct LocalFile {
     place: Place,
     flags: OpenFlags,
     status: AtomicU32,
+    /// [`FileOps::asks_first`]: kept, for it is looked at in every read.
+    asks_first: bool,
     position: SpinLock<u64>,
     /// Set when a lock was asked for through this file: those of the open file are given back when it is closed.
     locks: hal::sync::Once<Weak<crate::Vfs>>,
@@ -133,6 +139,7 @@ impl LocalFile {
     pub fn new(id: ObjectId, ops: Arc<dyn FileOps>, place: Place, flags: OpenFlags, status: Status) -> Arc<Self> {
         Arc::new(Self {
             id,
+            asks_first: ops.asks_first(),
             ops,
             place,
             flags,
@@ -221,7 +228,9 @@ impl OpenFile for LocalFile {
             if let Some(there) = self.elsewhere() {
                 return there.read(caller, sink);
             }
-            if let Some(later) = self.ops.read_later(sink.room()) {
+            if self.asks_first
+                && let Some(later) = self.ops.read_later(sink.room())
+            {
                 return later;
             }
             return Ok(self.ops.read(self, caller, 0, sink)?.map(ReadOut::InPlace));

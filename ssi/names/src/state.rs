@@ -72,7 +72,7 @@ impl Name {
 }
 
 /// What a name stands for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Entry {
     /// The object.
     pub object: ObjectId,
@@ -81,7 +81,7 @@ pub struct Entry {
 }
 
 /// What one kernel asks of the registrar.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Request {
     /// The name stands for the entry from now on. With `replace` only if it stood for the same object before (the object moved).
     Register {
@@ -122,7 +122,7 @@ impl Request {
 }
 
 /// How an operation ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Outcome {
     /// Registered or unregistered.
     Done,
@@ -206,14 +206,14 @@ pub trait Actions {
 }
 
 /// Who waits for an answer of this registrar.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Asker {
     Local(OpId),
     Peer(KernelId, PeerRequest),
 }
 
 /// The name service of one kernel.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Names {
     me: KernelId,
     kernels: u16,
@@ -331,12 +331,13 @@ impl Names {
         for &peer in now.iter().filter(|&&peer| peer != me) {
             actions.ask(peer, None, Request::Settled { epoch });
         }
+        // Those who settled before this view came here told what they hold in requests that are still ahead: those first, and no lookup is refused until
+        // they are done.
         self.unsettled = now.iter().copied().filter(|&peer| peer != me).collect();
-        let early: Vec<_> = self.early.iter().filter(|&(_, &e)| e >= epoch).map(|(&peer, _)| peer).collect();
-        for peer in early {
-            self.unsettled.remove(&peer);
+        self.ahead.retain(|(from, ..)| now.contains(from));
+        for (from, id, asked_at, request) in core::mem::take(&mut self.ahead) {
+            self.asked(from, id, asked_at, request, actions);
         }
-        self.early.retain(|peer, _| now.contains(peer));
         // Those whom a dead registrar left waiting ask again; those who asked me for what is not mine any more are told so.
         for (asker, name) in core::mem::take(&mut self.held) {
             if registrar(name) == me {
@@ -354,10 +355,11 @@ impl Names {
                 self.local(op, request, actions);
             }
         }
-        self.ahead.retain(|(from, ..)| now.contains(from));
-        for (from, id, asked_at, request) in core::mem::take(&mut self.ahead) {
-            self.asked(from, id, asked_at, request, actions);
+        let early: Vec<_> = self.early.iter().filter(|&(_, &e)| e >= epoch).map(|(&peer, _)| peer).collect();
+        for peer in early {
+            self.unsettled.remove(&peer);
         }
+        self.early.retain(|peer, _| now.contains(peer));
         self.release_held(actions);
     }
 
@@ -636,6 +638,22 @@ mod tests {
         // Its registrar died: this kernel is the next.
         let done = step(&mut names, Event::View { epoch: 2, members: vec![kernel(0)] });
         assert_eq!(done.completed, vec![(2, Outcome::Done), (3, Outcome::Done)]);
+    }
+
+    #[test]
+    fn what_was_told_before_a_view_came_here_is_known_when_it_is_entered() {
+        let mut names = in_view(0, 1, &[0, 1, 2]);
+        let lookup = Request::Lookup { name: pid(512) };
+        let asked = step(&mut names, Event::Local { op: 1, request: lookup }).asked;
+        assert_eq!(asked, vec![(kernel(2), Some(1), lookup)]);
+        step(&mut names, Event::Lost { op: 1 });
+        // Kernel 1 is in the view already: it tells its names, and that these are all.
+        let told = Request::Register { name: pid(512), entry: entry(1, 7), replace: true };
+        for request in [told, Request::Settled { epoch: 2 }] {
+            step(&mut names, Event::Asked { from: kernel(1), request_id: 0, epoch: 2, request });
+        }
+        let done = step(&mut names, Event::View { epoch: 2, members: vec![kernel(0), kernel(1)] });
+        assert_eq!(done.completed, vec![(1, Outcome::Found(entry(1, 7)))]);
     }
 
     #[test]

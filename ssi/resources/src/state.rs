@@ -68,7 +68,7 @@ pub struct Plan {
 }
 
 /// How a resource is held.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Standing {
     /// By this kernel.
     Held(KernelId),
@@ -79,7 +79,7 @@ pub enum Standing {
 }
 
 /// What is known of a resource.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Record {
     /// Grows with every holder; 0 for the first.
     pub term: u32,
@@ -95,7 +95,7 @@ impl Record {
 }
 
 /// What kernels say to each other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Message {
     /// The sender wants these.
     Claim {
@@ -203,7 +203,7 @@ pub trait Actions {
 }
 
 /// What this kernel has to do with a resource.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Mine {
     Nothing,
     /// The latest term that anybody has heard of, who has not answered yet, and who was told that this kernel came first.
@@ -219,7 +219,7 @@ enum Mine {
     Owns,
 }
 
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Resource {
     order: Vec<u16>,
     record: Record,
@@ -258,7 +258,7 @@ impl Outbox {
 }
 
 /// The registry of one kernel.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Registry {
     me: KernelId,
     epoch: u32,

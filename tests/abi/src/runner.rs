@@ -126,6 +126,10 @@ fn run_one(case: &Case) -> Verdict {
 /// What the runner did to itself must not show in a case; and what a case leaves behind must not hold the runner's output open.
 fn fresh() -> crate::case::Outcome {
     sys::on(libc::SIGALRM, Do::Default, 0)?;
+    // A shell has its background jobs ignore some of these.
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+        sys::on(signal, Do::Default, 0)?;
+    }
     sys::CAME.iter().for_each(|count| count.store(0, SeqCst));
     sys::ORDERED.store(0, SeqCst);
     let null = sys::open("/dev/null", libc::O_RDWR, 0)?;
