@@ -7,6 +7,8 @@ extern crate alloc;
 // The ISA that this image is for; all of them offer the same to `boot`.
 #[cfg(all(target_os = "none", target_arch = "aarch64"))]
 extern crate hal_aarch64 as machine;
+#[cfg(all(target_os = "none", target_arch = "riscv64"))]
+extern crate hal_riscv64 as machine;
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]
 extern crate hal_x86_64 as machine;
 

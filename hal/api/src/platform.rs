@@ -90,6 +90,8 @@ pub unsafe trait Platform: Sized + 'static {
     const ELF_MACHINE: u16;
     /// Bytes that a kernel stack needs, a power of two, guard page not counted.
     const STACK_SIZE: usize;
+    /// Where the pair of saved frame pointer and return address is: so many bytes before where a frame pointer points (riscv64), or right there.
+    const FRAME_RECORD: usize = 0;
 
     // ---- Instance and CPUs ----
 

@@ -158,8 +158,9 @@ fn backtrace(mut frame: u64, f: &mut dyn FnMut(u64)) {
         if !frame.is_multiple_of(8) || frame < (1 << 63) {
             return;
         }
-        // SAFETY: a frame pointer of kernel code points to the saved frame pointer and the return address; built with frame pointers.
-        let (next, ip) = unsafe { ((frame as *const u64).read(), ((frame + 8) as *const u64).read()) };
+        let record = frame - P::FRAME_RECORD as u64;
+        // SAFETY: a frame pointer of kernel code leads to the saved frame pointer and the return address; built with frame pointers.
+        let (next, ip) = unsafe { ((record as *const u64).read(), ((record + 8) as *const u64).read()) };
         if ip == 0 {
             return;
         }

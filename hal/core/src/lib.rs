@@ -12,6 +12,8 @@ extern crate std;
 pub(crate) use hal_aarch64::Machine as P;
 #[cfg(not(target_os = "none"))]
 pub(crate) use hal_host::Host as P;
+#[cfg(all(target_os = "none", target_arch = "riscv64"))]
+pub(crate) use hal_riscv64::Machine as P;
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]
 pub(crate) use hal_x86_64::Machine as P;
 

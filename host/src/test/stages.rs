@@ -9,7 +9,7 @@ use crate::lint;
 use crate::root::Root;
 
 /// Packages that are only for bare metal: the host's cargo leaves them out.
-const BARE: [&str; 3] = ["boot", "hal_aarch64", "hal_x86_64"];
+const BARE: [&str; 4] = ["boot", "hal_aarch64", "hal_riscv64", "hal_x86_64"];
 
 /// Runs a command; what it said is the reason if it fails.
 fn run(command: &mut Command) -> Result<String, String> {
@@ -47,6 +47,7 @@ pub fn statics(root: &Root, report: &mut Report) {
     });
     report.run("clippy-kernel", || kernel_clippy(root, plan::Isa::X86_64));
     report.run("clippy-kernel-aarch64", || kernel_clippy(root, plan::Isa::Aarch64));
+    report.run("clippy-kernel-riscv64", || kernel_clippy(root, plan::Isa::Riscv64));
     report.run("house", || {
         let findings = lint::findings(root).map_err(|error| format!("{error:#}"))?;
         let line = |f: &lint::Finding| format!("{}:{}: {}", f.file.display(), f.line, f.what);

@@ -26,6 +26,22 @@ pub struct Pci {
     pub memory64: Range,
 }
 
+/// A device of the tree.
+#[derive(Clone, Copy)]
+pub struct Device<'a>(FdtNode<'a>);
+
+impl Device<'_> {
+    /// Register range `index`.
+    pub fn register(&self, index: usize) -> Option<Range> {
+        register(&self.0, index)
+    }
+
+    /// Cell `index` of a property.
+    pub fn cell(&self, property: &str, index: usize) -> Option<u32> {
+        cells(&self.0, property, index)
+    }
+}
+
 /// A tree that can be asked.
 #[derive(Clone, Copy)]
 pub struct Tree<'a>(Fdt<'a>);
@@ -58,7 +74,16 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Register range `index` of the first device with one of these names (`compatible`), anywhere up to two levels below the top.
+    /// The devices with one of these names (`compatible`), anywhere up to two levels below the top.
+    pub fn devices(&self, names: &[&str]) -> impl Iterator<Item = Device<'a>> {
+        let root = self.0.root();
+        root.children()
+            .chain(root.children().flat_map(|node| node.children()))
+            .filter(move |node| is(node, names))
+            .map(Device)
+    }
+
+    /// Register range `index` of the first device with one of these names.
     pub fn device(&self, names: &[&str], index: usize) -> Option<Range> {
         register(&self.find(names)?, index)
     }
@@ -100,15 +125,16 @@ impl<'a> Tree<'a> {
     }
 
     fn find(&self, names: &[&str]) -> Option<FdtNode<'a>> {
-        let is = |node: &FdtNode<'a>| {
-            let value = node.properties().find(|p| p.name() == "compatible");
-            value.is_some_and(|value| {
-                value.value().split(|byte| *byte == 0).any(|name| names.iter().any(|n| n.as_bytes() == name))
-            })
-        };
-        let root = self.0.root();
-        root.children().find(is).or_else(|| root.children().find_map(|node| node.children().find(is)))
+        self.devices(names).next().map(|device| device.0)
     }
+}
+
+/// Whether a node has one of these names.
+fn is(node: &FdtNode<'_>, names: &[&str]) -> bool {
+    let value = node.properties().find(|p| p.name() == "compatible");
+    value.is_some_and(|value| {
+        value.value().split(|byte| *byte == 0).any(|name| names.iter().any(|n| n.as_bytes() == name))
+    })
 }
 
 /// A cell of a property.
