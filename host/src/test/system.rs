@@ -44,8 +44,11 @@ pub fn all(root: &Root, report: &mut Report, depth: Depth, programs: &[Program])
     }
     // The other placements take three times as long: quick runs leave them out, unless somebody names them.
     let all = depth != Depth::Quick || report.is_filtered();
-    for (machine, name, all) in [("duo", "abi", all), ("duo-aarch64", "aarch64-abi", report.is_filtered())] {
-        // On the second ISA locally: what crosses kernels is the same code.
+    let others = report.is_filtered();
+    for (machine, name, all) in
+        [("duo", "abi", all), ("duo-aarch64", "aarch64-abi", others), ("duo-riscv64", "riscv64-abi", others)]
+    {
+        // On the other ISAs locally: what crosses kernels is the same code.
         if machine != "duo" && depth == Depth::Quick && !all {
             continue;
         }

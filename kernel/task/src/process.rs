@@ -73,7 +73,7 @@ pub(crate) struct Shared {
 /// A process.
 pub struct Process {
     kernel: Arc<Kernel>,
-    me: Weak<Self>,
+    pub(crate) me: Weak<Self>,
     pid: Pid,
     id: ObjectId,
     /// When it started, ns of machine time.

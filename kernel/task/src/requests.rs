@@ -8,7 +8,7 @@ use crate::{
     cluster::{ProcessRef, ProcessReply, ProcessRequest},
     ids::Pid,
     process::Process,
-    session::Sender,
+    session::{Reply, Request, Sender},
 };
 
 impl Process {
@@ -21,6 +21,21 @@ impl Process {
 }
 
 impl Process {
+    /// Its group has changed. Two such messages may overtake each other, and it may have left the session that sent one: what holds is what its
+    /// session says when it is asked, for it answers in order.
+    fn ask_for_group(&self) -> TryResult<ProcessReply> {
+        let (session, me) = (self.session(), self.me.clone());
+        let id = session.id();
+        session.request(Request::GroupOf(self.pid()))?.and_then(move |reply| {
+            if let Reply::Group(pgid) = reply
+                && let Some(process) = me.upgrade().filter(|process| process.session().id() == id)
+            {
+                process.set_pgid(pgid);
+            }
+            done(ProcessReply::Done)
+        })
+    }
+
     /// It may have moved away in the meantime and have gone without this.
     fn pass_on(&self, request: ProcessRequest) {
         if self.is_away() {
@@ -91,9 +106,8 @@ impl ProcessRef for Process {
                 done(ProcessReply::Done)
             }
             ProcessRequest::SetGroup(pgid) => {
-                self.set_pgid(pgid);
                 self.pass_on(ProcessRequest::SetGroup(pgid));
-                done(ProcessReply::Done)
+                self.ask_for_group()
             }
             ProcessRequest::Reap => {
                 self.kernel().reap(self.pid());

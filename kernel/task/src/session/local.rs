@@ -150,6 +150,16 @@ impl LocalSession {
         }
     }
 
+    /// Tells a process what group it is in, if it is still a member. What another CPU changes at the same time, it tells after this. `false`: the
+    /// session has left meanwhile.
+    fn regroup(&self, process: &crate::Process) -> bool {
+        let Home::Here(state) = &*self.state.lock() else { return false };
+        if let Some(member) = state.member(process.pid()) {
+            process.set_pgid(member.pgid);
+        }
+        true
+    }
+
     fn apply(&self, effects: Queue) {
         if effects.0.is_empty() {
             return;
@@ -178,9 +188,8 @@ impl LocalSession {
                     kernel.cluster().unregister(Name::Group(pgid), self.id);
                 }
                 Effect::Regrouped { pid, ppid, pgid } => {
-                    match kernel.table.process(pid) {
-                        Some(p) => p.set_pgid(pgid),
-                        None => kernel.cluster().tell(pid, crate::cluster::ProcessRequest::SetGroup(pgid)),
+                    if !kernel.table.process(pid).is_some_and(|process| self.regroup(&process)) {
+                        kernel.cluster().tell(pid, crate::cluster::ProcessRequest::SetGroup(pgid));
                     }
                     kernel.child_event(ppid, ChildEvent { pid, change: ChildChange::Group(pgid) });
                 }

@@ -39,6 +39,15 @@ const PIECE: usize = 4096;
 /// Members in one census message.
 const COUNTED: usize = 64;
 
+/// What a request becomes that comes back from a home that died. What members a kernel has it tells when the session is made anew, so a new process is
+/// known then, unless it has ended: it is not to be added once more.
+pub fn again(request: Request) -> Request {
+    match request {
+        Request::Fork { child, .. } => Request::GroupOf(child),
+        request => request,
+    }
+}
+
 /// What somebody has for a session.
 #[derive(Debug)]
 pub enum Op {
@@ -347,7 +356,7 @@ impl TaskService {
             });
             match result {
                 Err(error) if error.errno == Errno::EHOSTDOWN => {
-                    service.homes_step(Event::Returned { key, op: Op::Ask(request, completer) });
+                    service.homes_step(Event::Returned { key, op: Op::Ask(again(request), completer) });
                 }
                 Err(error) if error.errno == Errno::EREMCHG => {
                     // It came here meanwhile.

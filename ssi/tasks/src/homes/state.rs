@@ -228,9 +228,26 @@ struct Gathering<T> {
     epoch: u32,
     /// This kernel has yet to count its own.
     own: bool,
+    /// Who told its members.
+    heard: BTreeSet<KernelId>,
+    /// Who was asked to.
+    asked: BTreeSet<KernelId>,
     members: BTreeMap<Pid, Member>,
     /// Operations of peers.
     early: Vec<T>,
+}
+
+impl<T> Gathering<T> {
+    const fn new(epoch: u32) -> Self {
+        Self {
+            epoch,
+            own: true,
+            heard: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            members: BTreeMap::new(),
+            early: Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -241,13 +258,23 @@ struct Route<T> {
     /// It told its members to the kernel that makes the session anew.
     counted: bool,
     parked: VecDeque<T>,
+    /// So many of them came back from a home that died: they are older than what was parked since.
+    returned: usize,
     leaving: Option<Leaving>,
     gathering: Option<Gathering<T>>,
 }
 
 impl<T> Route<T> {
     const fn new(home: Home) -> Self {
-        Self { home, waits: false, counted: false, parked: VecDeque::new(), leaving: None, gathering: None }
+        Self {
+            home,
+            waits: false,
+            counted: false,
+            parked: VecDeque::new(),
+            returned: 0,
+            leaving: None,
+            gathering: None,
+        }
     }
 
     /// Everybody stands still, or is about to be told where the state went.
@@ -422,7 +449,8 @@ impl<T> Homes<T> {
         if !route.waits && route.home.kernel == self.me {
             return actions.serve(key, op);
         }
-        route.parked.push_back(op);
+        route.parked.insert(route.returned, op);
+        route.returned += 1;
     }
 
     fn received(&mut self, key: Key, here: bool, op: T, actions: &mut impl Actions<T>) {
@@ -507,6 +535,7 @@ impl<T> Homes<T> {
         let Some(route) = self.routes.get_mut(&key) else { return };
         route.waits = false;
         route.counted = false;
+        route.returned = 0;
         for op in core::mem::take(&mut route.parked) {
             actions.serve(key, op);
         }
@@ -538,6 +567,7 @@ impl<T> Homes<T> {
         route.home = home;
         route.waits = false;
         route.counted = false;
+        route.returned = 0;
         for op in core::mem::take(&mut route.parked) {
             actions.send(home.kernel, key, op);
         }
@@ -642,8 +672,7 @@ impl<T> Homes<T> {
         route.waits = true;
         route.counted = true;
         if heir == me {
-            let new = Gathering { epoch, own: true, members: BTreeMap::new(), early: Vec::new() };
-            route.gathering.get_or_insert(new).own = true;
+            route.gathering.get_or_insert(Gathering::new(epoch)).own = true;
         }
         actions.census(heir, key, moves);
     }
@@ -673,11 +702,11 @@ impl<T> Homes<T> {
         let new = route.gathering.is_none();
         route.waits = true;
         route.home = Home { moves: route.home.moves.max(moves), kernel: me };
-        let empty = || Gathering { epoch, own: true, members: BTreeMap::new(), early: Vec::new() };
-        let gathering = route.gathering.get_or_insert_with(empty);
+        let gathering = route.gathering.get_or_insert_with(|| Gathering::new(epoch));
         gathering.epoch = gathering.epoch.max(epoch);
         gathering.members.extend(members);
         gathering.own &= from != me;
+        gathering.heard.insert(from);
         if new && from != me {
             let moves = route.home.moves;
             actions.census(me, key, moves);
@@ -695,13 +724,25 @@ impl<T> Homes<T> {
         }
         let ready = |r: &Route<T>| r.gathering.as_ref().is_some_and(|g| g.epoch <= self.epoch && !g.own);
         let keys: Vec<Key> = self.routes.iter().filter(|(_, r)| ready(r)).map(|(key, _)| *key).collect();
+        let peers = self.peers();
         for key in keys {
             let Some(route) = self.routes.get_mut(&key) else { continue };
-            let Some(gathering) = route.gathering.take() else { continue };
-            route.home = Home { moves: route.home.moves + 1, kernel: self.me };
-            let mut left = gathering.members;
+            let Some(mut gathering) = route.gathering.take() else { continue };
+            let mut left = core::mem::take(&mut gathering.members);
             let now = &self.members;
             left.retain(|_, member| now.contains(&member.place));
+            // Who stands still for a home that lives does not know that the state was lost on its way to one that died, and has told nothing.
+            let unheard: Vec<_> = peers.iter().copied().filter(|k| !gathering.heard.contains(k)).collect();
+            if left.is_empty() && !unheard.is_empty() {
+                for peer in unheard {
+                    if gathering.asked.insert(peer) {
+                        actions.tell_home(peer, key, route.home.moves, true, false);
+                    }
+                }
+                route.gathering = Some(gathering);
+                continue;
+            }
+            route.home = Home { moves: route.home.moves + 1, kernel: self.me };
             if left.is_empty() {
                 for op in gathering.early {
                     actions.lost(key, op);

@@ -25,6 +25,8 @@ enum Then {
     StopUnlessOrphaned(Pid, u32),
     /// Signals of the group reach the new process by its session.
     Announced(Pid, Pid),
+    /// The group of a process has changed, if it is still in that session.
+    Regrouped(Pid, Key),
     /// A process that moved here is known to its session and may run.
     Entered(usize, Pid, KernelId),
 }
@@ -594,10 +596,9 @@ impl Machine {
     fn heard(&mut self, pid: Pid, what: ToProcess) {
         match what {
             ToProcess::Signal(sig) => self.signal(pid, sig),
-            ToProcess::SetGroup(pgid) => {
-                if let Some(t) = self.me().tasks.get_mut(&pid) {
-                    t.pgid = pgid;
-                }
+            ToProcess::SetGroup(_) => {
+                let Some(key) = self.kernels[self.at].tasks.get(&pid).map(|t| t.key) else { return };
+                self.submit(pid, What::Ask(Request::GroupOf(ids::Pid(pid)), Then::Regrouped(pid, key)));
             }
             ToProcess::Reparent(ppid) => {
                 let Some(t) = self.me().tasks.get_mut(&pid) else { return };
@@ -748,6 +749,12 @@ impl Machine {
                 }
                 self.post(from, 1, Msg::MoveDone(pid));
                 self.end(number, pid, Outcome::Ok(0));
+            }
+            Then::Regrouped(pid, key) => {
+                let here = self.me().tasks.get_mut(&pid).filter(|t| t.key == key);
+                if let (Some(t), Ok(Reply::Group(pgid))) = (here, reply) {
+                    t.pgid = pgid.0;
+                }
             }
             Then::StopUnlessOrphaned(pid, conts) => {
                 let still = self.kernels[self.at].tasks.get(&pid).is_some_and(|t| t.conts == conts);

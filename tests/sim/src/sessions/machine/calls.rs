@@ -335,7 +335,7 @@ impl Machine {
             self.step(Event::Down { dead });
             for number in lost {
                 if let Some((_, key, request, then)) = self.me().waiting.remove(&number) {
-                    self.step(Event::Returned { key, op: What::Ask(request, then) });
+                    self.step(Event::Returned { key, op: What::Ask(tasks::homes::again(request), then) });
                 }
             }
             // A terminal that does not answer.
