@@ -126,6 +126,16 @@ impl NameService {
         self.step(Event::MovedAway { name });
     }
 
+    /// The object of the name is on its way to another kernel; [`Self::landed`] follows.
+    pub fn leaves(self: &Arc<Self>, name: Name) {
+        self.step(Event::Leaves { name });
+    }
+
+    /// It is registered there, or that kernel is dead.
+    pub fn landed(self: &Arc<Self>, name: Name) {
+        self.step(Event::Landed { name });
+    }
+
     fn local(self: &Arc<Self>, request: Request) -> TryResult<Option<Entry>> {
         self.begin(|op| Event::Local { op, request })
     }

@@ -187,6 +187,17 @@ pub enum Event {
         /// The name.
         name: Name,
     },
+    /// The object of a name is on its way to another kernel, which will register it: it is no longer ours to tell, but until it is registered
+    /// ([`Event::Landed`]) this kernel has not told everything.
+    Leaves {
+        /// The name.
+        name: Name,
+    },
+    /// The other kernel has registered it, or is dead.
+    Landed {
+        /// The name.
+        name: Name,
+    },
     /// The registrar died before it answered our operation.
     Lost {
         /// Our operation.
@@ -235,6 +246,10 @@ pub struct Names {
     pending: BTreeMap<OpId, Request>,
     /// Local operations to be asked again when a view of at least this epoch is there.
     waiting: BTreeMap<OpId, (u32, Request)>,
+    /// Names whose objects are on their way from here to other kernels.
+    flying: BTreeSet<Name>,
+    /// The members have yet to be told that this kernel has settled under this view.
+    owed: bool,
     /// Flushes, with what they wait for.
     flushes: Vec<(OpId, BTreeSet<OpId>)>,
 }
@@ -255,6 +270,8 @@ impl Names {
             mine: BTreeMap::new(),
             pending: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            flying: BTreeSet::new(),
+            owed: false,
             flushes: Vec::new(),
         }
     }
@@ -297,6 +314,14 @@ impl Names {
             Event::MovedAway { name } => {
                 self.mine.remove(&name);
             }
+            Event::Leaves { name } => {
+                self.mine.remove(&name);
+                self.flying.insert(name);
+            }
+            Event::Landed { name } => {
+                self.flying.remove(&name);
+                self.settle(actions);
+            }
             Event::Answered { op, outcome } => self.answered(op, outcome, actions),
             Event::Lost { op } => {
                 // The death shows up as a new view; ask again then.
@@ -328,9 +353,8 @@ impl Names {
                 actions.ask(to, None, Request::Register { name: *name, entry: *entry, replace: true });
             }
         }
-        for &peer in now.iter().filter(|&&peer| peer != me) {
-            actions.ask(peer, None, Request::Settled { epoch });
-        }
+        self.owed = true;
+        self.settle(actions);
         // Those who settled before this view came here told what they hold in requests that are still ahead: those first, and no lookup is refused until
         // they are done.
         self.unsettled = now.iter().copied().filter(|&peer| peer != me).collect();
@@ -361,6 +385,17 @@ impl Names {
         }
         self.early.retain(|peer, _| now.contains(peer));
         self.release_held(actions);
+    }
+
+    /// Tells that this kernel has told everything, if it has: a name that is on its way is told by nobody until it lands.
+    fn settle(&mut self, actions: &mut impl Actions) {
+        if !self.owed || !self.flying.is_empty() {
+            return;
+        }
+        self.owed = false;
+        for &peer in self.members.iter().filter(|&&peer| peer != self.me) {
+            actions.ask(peer, None, Request::Settled { epoch: self.epoch });
+        }
     }
 
     fn local(&mut self, op: OpId, request: Request, actions: &mut impl Actions) {
@@ -654,6 +689,16 @@ mod tests {
         }
         let done = step(&mut names, Event::View { epoch: 2, members: vec![kernel(0), kernel(1)] });
         assert_eq!(done.completed, vec![(1, Outcome::Found(entry(1, 7)))]);
+    }
+
+    #[test]
+    fn who_has_a_name_on_its_way_has_not_told_everything() {
+        let mut names = in_view(0, 1, &[0, 1, 2]);
+        step(&mut names, Event::Leaves { name: pid(300) });
+        let done = step(&mut names, Event::View { epoch: 2, members: vec![kernel(0), kernel(2)] });
+        assert_eq!(done.asked, vec![]);
+        let done = step(&mut names, Event::Landed { name: pid(300) });
+        assert_eq!(done.asked, vec![(kernel(2), None, Request::Settled { epoch: 2 })]);
     }
 
     #[test]

@@ -657,11 +657,13 @@ impl Departure for Leaving {
         flushed.and_then(move |()| {
             // From here on it is there. If that kernel dies now the process dies with it.
             self.service.moves.lock().leaves(self.pid);
-            self.service.names.moved_away(name_of(task::cluster::Name::Process(self.pid)));
+            let name = name_of(task::cluster::Name::Process(self.pid));
+            self.service.names.leaves(name);
             let (call, completer) = call();
             let (service, pid) = (self.service.clone(), self.pid);
             let told: link::Then = Box::new(move |_, result| {
                 service.moves.lock().left(pid);
+                service.names.landed(name);
                 drop(completer.complete(result.map(|_| Try::Done(())).map_err(objects::error)));
             });
             let (peer, object) = (to_wire(self.to), object_to_wire(self.id));

@@ -16,6 +16,8 @@ pub enum Message {
     Answer { id: u64, outcome: Outcome },
     /// The object is the receiver's from now on.
     Moves { name: Name, object: ObjectId },
+    /// It is registered.
+    Landed { name: Name },
 }
 
 /// What somebody on a kernel wants.
@@ -60,6 +62,10 @@ pub struct NamesOfKernel {
     epoch: u32,
     asked: BTreeMap<u64, (KernelId, OpId)>,
     down: BTreeSet<KernelId>,
+    /// Objects on their way from here.
+    flying: BTreeMap<Name, KernelId>,
+    /// Objects that came here, with whom they came from, by what registers them.
+    landing: BTreeMap<OpId, KernelId>,
     next: u64,
 }
 
@@ -85,7 +91,15 @@ impl Actions for Wanted {
 
 impl NamesOfKernel {
     fn new(me: KernelId, kernels: u16) -> Self {
-        Self { names: Names::new(me, kernels), epoch: 0, asked: BTreeMap::new(), down: BTreeSet::new(), next: 1 }
+        Self {
+            names: Names::new(me, kernels),
+            epoch: 0,
+            asked: BTreeMap::new(),
+            down: BTreeSet::new(),
+            flying: BTreeMap::new(),
+            landing: BTreeMap::new(),
+            next: 1,
+        }
     }
 
     fn event(&mut self, event: Event, out: &mut Out<'_, Self>) {
@@ -120,9 +134,12 @@ impl NamesOfKernel {
         op
     }
 
-    fn register(&mut self, name: Name, object: ObjectId, replace: bool, out: &mut Out<'_, Self>) {
+    fn register(&mut self, name: Name, object: ObjectId, from: Option<KernelId>, out: &mut Out<'_, Self>) {
         let op = self.begin(Operation::Register(name, object), false, out);
-        let entry = Entry { object, home: out.me };
+        let (entry, replace) = (Entry { object, home: out.me }, from.is_some());
+        if let Some(from) = from {
+            self.landing.insert(op, from);
+        }
         self.event(Event::Local { op, request: Request::Register { name, entry, replace } }, out);
     }
 
@@ -138,6 +155,9 @@ impl NamesOfKernel {
                 if !out.truth.open.values().any(|(open, _)| *open == Operation::Unregister(name, object)) {
                     out.truth.known.insert(name, BTreeSet::from([me]));
                 }
+                if let Some(from) = self.landing.remove(&op) {
+                    out.send(from, Message::Landed { name });
+                }
             }
             (Operation::Lookup(name), Outcome::Failed(Errno::ESRCH)) if must => {
                 out.truth.wrong = Some(format!("{me}: {name:?} is not found"));
@@ -152,7 +172,11 @@ impl NamesOfKernel {
                     // From here on it may live or die with either of them.
                     with.insert(to);
                 }
-                self.event(Event::MovedAway { name }, out);
+                self.event(Event::Leaves { name }, out);
+                if self.down.contains(&to) {
+                    return self.event(Event::Landed { name }, out);
+                }
+                self.flying.insert(name, to);
                 out.send(to, Message::Moves { name, object });
             }
             (operation, outcome) => {
@@ -169,7 +193,7 @@ impl Part for NamesOfKernel {
 
     fn operate(&mut self, operation: &Operation, out: &mut Out<'_, Self>) {
         match *operation {
-            Operation::Register(name, object) => self.register(name, object, false, out),
+            Operation::Register(name, object) => self.register(name, object, None, out),
             Operation::Unregister(name, object) => {
                 out.truth.forget(name);
                 let op = self.begin(operation.clone(), false, out);
@@ -198,7 +222,11 @@ impl Part for NamesOfKernel {
                     self.event(Event::Answered { op, outcome }, out);
                 }
             }
-            Message::Moves { name, object } => self.register(name, object, true, out),
+            Message::Moves { name, object } => self.register(name, object, Some(from), out),
+            Message::Landed { name } => {
+                self.flying.remove(&name);
+                self.event(Event::Landed { name }, out);
+            }
         }
     }
 
@@ -209,6 +237,11 @@ impl Part for NamesOfKernel {
         for (id, op) in lost {
             self.asked.remove(&id);
             self.event(Event::Lost { op }, out);
+        }
+        let landed: Vec<Name> = self.flying.iter().filter(|(_, to)| **to == dead).map(|(name, _)| *name).collect();
+        for name in landed {
+            self.flying.remove(&name);
+            self.event(Event::Landed { name }, out);
         }
     }
 

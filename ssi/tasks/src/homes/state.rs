@@ -232,6 +232,8 @@ struct Gathering<T> {
     heard: BTreeSet<KernelId>,
     /// Who was asked to.
     asked: BTreeSet<KernelId>,
+    /// How much waited here when this kernel counted its own because nobody had any.
+    waited: usize,
     members: BTreeMap<Pid, Member>,
     /// Operations of peers.
     early: Vec<T>,
@@ -244,6 +246,7 @@ impl<T> Gathering<T> {
             own: true,
             heard: BTreeSet::new(),
             asked: BTreeSet::new(),
+            waited: 0,
             members: BTreeMap::new(),
             early: Vec::new(),
         }
@@ -257,6 +260,8 @@ struct Route<T> {
     waits: bool,
     /// It told its members to the kernel that makes the session anew.
     counted: bool,
+    /// It told them once more when it heard that the session had ended.
+    insisted: bool,
     parked: VecDeque<T>,
     /// So many of them came back from a home that died: they are older than what was parked since.
     returned: usize,
@@ -270,6 +275,7 @@ impl<T> Route<T> {
             home,
             waits: false,
             counted: false,
+            insisted: false,
             parked: VecDeque::new(),
             returned: 0,
             leaving: None,
@@ -535,6 +541,7 @@ impl<T> Homes<T> {
         let Some(route) = self.routes.get_mut(&key) else { return };
         route.waits = false;
         route.counted = false;
+        route.insisted = false;
         route.returned = 0;
         for op in core::mem::take(&mut route.parked) {
             actions.serve(key, op);
@@ -547,10 +554,18 @@ impl<T> Homes<T> {
 
     fn home_is(&mut self, key: Key, home: Home, rebuilt: bool, over: bool, actions: &mut impl Actions<T>) {
         if over {
-            if self.routes.get(&key).is_some_and(|r| home.moves >= r.home.moves && r.home.kernel != self.me) {
-                self.forget(key, actions);
+            let Some(route) = self.routes.get_mut(&key) else { return };
+            if home.moves < route.home.moves || route.home.kernel == self.me {
+                return;
             }
-            return;
+            if route.parked.is_empty() || route.insisted {
+                return self.forget(key, actions);
+            }
+            // Who waits here may be a member that arrived when this kernel had counted, and had left when the other one did.
+            route.insisted = true;
+            route.home = home;
+            route.waits = true;
+            return actions.census(home.kernel, key, home.moves);
         }
         let route = self.routes.entry(key).or_insert(Route::new(home));
         if home.moves < route.home.moves {
@@ -567,6 +582,7 @@ impl<T> Homes<T> {
         route.home = home;
         route.waits = false;
         route.counted = false;
+        route.insisted = false;
         route.returned = 0;
         for op in core::mem::take(&mut route.parked) {
             actions.send(home.kernel, key, op);
@@ -732,8 +748,17 @@ impl<T> Homes<T> {
             let now = &self.members;
             left.retain(|_, member| now.contains(&member.place));
             // Who stands still for a home that lives does not know that the state was lost on its way to one that died, and has told nothing.
+            let nobody = left.is_empty();
+            // A member may have arrived when this kernel had counted, and waits here.
+            if nobody && route.parked.len() > gathering.waited {
+                gathering.waited = route.parked.len();
+                gathering.own = true;
+                actions.census(self.me, key, route.home.moves);
+                route.gathering = Some(gathering);
+                continue;
+            }
             let unheard: Vec<_> = peers.iter().copied().filter(|k| !gathering.heard.contains(k)).collect();
-            if left.is_empty() && !unheard.is_empty() {
+            if nobody && !unheard.is_empty() {
                 for peer in unheard {
                     if gathering.asked.insert(peer) {
                         actions.tell_home(peer, key, route.home.moves, true, false);
@@ -743,7 +768,7 @@ impl<T> Homes<T> {
                 continue;
             }
             route.home = Home { moves: route.home.moves + 1, kernel: self.me };
-            if left.is_empty() {
+            if nobody {
                 for op in gathering.early {
                     actions.lost(key, op);
                 }

@@ -67,7 +67,7 @@ enum Msg {
 #[derive(Clone, Debug)]
 enum ToProcess {
     Signal(Sig),
-    SetGroup(Pid),
+    Regrouped,
     Reparent(Pid),
     Child(Pid, ChildNews),
     Reap,
@@ -106,7 +106,7 @@ struct Wishes(Vec<Wish>);
 enum Wish {
     Signal(KernelId, Pid, Vec<Pid>, SigInfo),
     TerminalLost,
-    Regrouped(Pid, Pid),
+    Regrouped(Pid),
     Empty,
 }
 
@@ -117,8 +117,8 @@ impl Effects for Wishes {
     fn terminal_lost(&mut self, _: ObjectId) {
         self.0.push(Wish::TerminalLost);
     }
-    fn regrouped(&mut self, pid: ids::Pid, _: ids::Pid, pgid: ids::Pid) {
-        self.0.push(Wish::Regrouped(pid.0, pgid.0));
+    fn regrouped(&mut self, pid: ids::Pid, _: ids::Pid, _: ids::Pid) {
+        self.0.push(Wish::Regrouped(pid.0));
     }
     fn empty(&mut self) {
         self.0.push(Wish::Empty);
@@ -529,7 +529,7 @@ impl Machine {
                 Wish::Signal(to, pgid, members, info) if to == id(self.at) => self.members(pgid, &members, info),
                 Wish::Signal(to, pgid, members, info) => self.post(to, 1, Msg::Members(pgid, members, info)),
                 Wish::TerminalLost => self.me().tty = None,
-                Wish::Regrouped(pid, pgid) => self.tell(pid, ToProcess::SetGroup(pgid)),
+                Wish::Regrouped(pid) => self.tell(pid, ToProcess::Regrouped),
                 Wish::Empty => {
                     self.me().states.remove(&key);
                     self.step(Event::Over { key });
@@ -596,7 +596,7 @@ impl Machine {
     fn heard(&mut self, pid: Pid, what: ToProcess) {
         match what {
             ToProcess::Signal(sig) => self.signal(pid, sig),
-            ToProcess::SetGroup(_) => {
+            ToProcess::Regrouped => {
                 let Some(key) = self.kernels[self.at].tasks.get(&pid).map(|t| t.key) else { return };
                 self.submit(pid, What::Ask(Request::GroupOf(ids::Pid(pid)), Then::Regrouped(pid, key)));
             }
@@ -751,8 +751,11 @@ impl Machine {
                 self.end(number, pid, Outcome::Ok(0));
             }
             Then::Regrouped(pid, key) => {
-                let here = self.me().tasks.get_mut(&pid).filter(|t| t.key == key);
-                if let (Some(t), Ok(Reply::Group(pgid))) = (here, reply) {
+                let Ok(Reply::Group(pgid)) = reply else { return };
+                let kernel = self.me();
+                // One that is about to leave is still here if it cannot.
+                let leaving = kernel.leaving.get_mut(&pid).map(|(_, task)| &mut **task);
+                for t in kernel.tasks.get_mut(&pid).into_iter().chain(leaving).filter(|t| t.key == key) {
                     t.pgid = pgid.0;
                 }
             }

@@ -61,7 +61,9 @@ fn a_call(rng: &mut Rng, model: &Model, kernels: u16, next: &mut Pid, busy: &BTr
         17 if p != SHELL || rng.one_in(6) => Op::Exit { p },
         18..20 => Op::Wait { p },
         20..23 => Op::Exec { p, to: rng.below(u64::from(kernels)) as u16 },
-        23 if rng.one_in(2) => Op::SetSid { p },
+        // Linux hangs up a group of another session too that has the number of the last foreground group: it knows groups by number. A session here
+        // signals only its own (ARCHITECTURE.md).
+        23 if rng.one_in(2) && model.sessions.get(&session).is_none_or(|s| s.1 != p) => Op::SetSid { p },
         _ => Op::Wait { p },
     })
 }
