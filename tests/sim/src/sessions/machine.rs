@@ -538,30 +538,6 @@ impl Machine {
         }
     }
 
-    /// As `task::Kernel::signal_members`.
-    fn members(&mut self, pgid: Pid, members: &[Pid], info: SigInfo) {
-        for pid in members {
-            self.tell_here_or_after(*pid, sig_of(info));
-        }
-        let new: Vec<Pid> = self.kernels[self.at]
-            .tasks
-            .iter()
-            .filter(|(pid, t)| t.pgid == pgid && !t.announced && !members.contains(pid))
-            .map(|(pid, _)| *pid)
-            .collect();
-        for pid in new {
-            self.signal(pid, sig_of(info));
-        }
-    }
-
-    fn tell_here_or_after(&mut self, pid: Pid, sig: Sig) {
-        if self.kernels[self.at].tasks.contains_key(&pid) {
-            self.signal(pid, sig);
-        } else if self.kernels[self.at].moved.contains_key(&pid) {
-            self.tell(pid, ToProcess::Signal(sig));
-        }
-    }
-
     fn submit(&mut self, pid: Pid, what: What) {
         let Some(task) = self.kernels[self.at].tasks.get(&pid) else { return };
         let (key, home) = (task.key, task.home);

@@ -6,15 +6,40 @@ use base::{Errno, KernelId};
 use task::{
     ids,
     session::{Access, Member, Notice, Reply, Request, Sender, State},
+    signal::SigInfo,
 };
 use tasks::homes::state::{Event, Home, Key};
 
 use super::{
     super::model::{INIT, Life, Model, Op, Outcome, Pid, Proc, Report, Sig},
-    Act, ChildNews, Kernel, Machine, Msg, Task, Then, ToProcess, What, errno, id, info_of, member, terminal,
+    Act, ChildNews, Kernel, Machine, Msg, Task, Then, ToProcess, What, errno, id, info_of, member, sig_of, terminal,
 };
 
 impl Machine {
+    /// As `task::Kernel::signal_members`.
+    pub(super) fn members(&mut self, pgid: Pid, members: &[Pid], info: SigInfo) {
+        for pid in members {
+            self.tell_here_or_after(*pid, sig_of(info));
+        }
+        let new: Vec<Pid> = self.kernels[self.at]
+            .tasks
+            .iter()
+            .filter(|(pid, t)| t.pgid == pgid && !t.announced && !members.contains(pid))
+            .map(|(pid, _)| *pid)
+            .collect();
+        for pid in new {
+            self.signal(pid, sig_of(info));
+        }
+    }
+
+    fn tell_here_or_after(&mut self, pid: Pid, sig: Sig) {
+        if self.kernels[self.at].tasks.contains_key(&pid) {
+            self.signal(pid, sig);
+        } else if self.kernels[self.at].moved.contains_key(&pid) {
+            self.tell(pid, ToProcess::Signal(sig));
+        }
+    }
+
     /// Begins a call; how it ends is `results[number]`.
     pub fn begin(&mut self, number: usize, op: Op) {
         if self.trace {
