@@ -53,8 +53,6 @@ static POOL_PAGES: Pool = Pool(UnsafeCell::new([[0; 512]; POOL]));
 static POOL_USED: AtomicUsize = AtomicUsize::new(0);
 static IMAGE_PHYS: AtomicU64 = AtomicU64::new(0);
 static ROOT: AtomicU64 = AtomicU64::new(0);
-/// How `satp` says that there are that many levels.
-static MODE: AtomicU64 = AtomicU64::new(SV39);
 
 unsafe extern "C" {
     static __image_start: u8;
@@ -159,9 +157,7 @@ const fn target(entry: u64) -> u64 {
 }
 
 /// Levels of the tables above the lowest.
-fn top_level() -> u32 {
-    if MODE.load(Ordering::Relaxed) == SV39 { 2 } else { 3 }
-}
+const TOP_LEVEL: u32 = 3;
 
 /// Makes entries that were just written visible to the table walks of all CPUs: they may remember that there was nothing.
 fn publish() {
@@ -171,7 +167,7 @@ fn publish() {
 /// The entry for `at` at `level`, making tables on the way if `make`. Stops early at a large page: (entry, its level).
 fn entry(at: u64, level: u32, make: bool) -> Option<(*mut u64, u32)> {
     let mut t = table(ROOT.load(Ordering::Relaxed));
-    let mut l = top_level();
+    let mut l = TOP_LEVEL;
     loop {
         let i = (at >> (12 + 9 * l) & 511) as usize;
         // SAFETY: `t` is a table of ours and `i` in it; the caller holds the lock or is alone.
@@ -229,14 +225,13 @@ fn map_range(mut at: u64, mut phys: u64, mut len: u64, flags: u64, largest: u64)
 
 /// Builds the kernel half and switches to it; the boot mappings are gone afterwards.
 ///
-/// The tables have four levels. All of the kernel half is in the last entry of the root, so the table there is the root that three levels want.
+/// All of the kernel half is in the last entry of the root: the table there would be the root of three levels.
 ///
 /// # Safety
 /// Once, on the boot CPU; `owned` is this kernel's memory.
 pub unsafe fn init(owned: &[PhysRange]) -> Result<(), Refused> {
     let root = table_page().ok_or(Refused("no page for the root table"))?;
     ROOT.store(root, Ordering::Release);
-    MODE.store(SV48, Ordering::Relaxed);
     let image = IMAGE_PHYS.load(Ordering::Relaxed);
     let part = |from: *const u8, to: *const u8, flags: u64| {
         let (from, to) = (from as u64, to as u64);
@@ -264,13 +259,7 @@ pub unsafe fn init(owned: &[PhysRange]) -> Result<(), Refused> {
         return Err(Refused("the memory of this kernel does not fit the early page tables"));
     }
     if !load() {
-        // SAFETY: the table is ours, and its last entry was made above.
-        let upper = target(unsafe { (*table(root))[511] });
-        ROOT.store(upper, Ordering::Release);
-        MODE.store(SV39, Ordering::Relaxed);
-        if !load() {
-            return Err(Refused("the CPU has no page tables of three levels (Sv39)"));
-        }
+        return Err(Refused("the CPU has no page tables of four levels (Sv48), which programs get"));
     }
     Ok(())
 }
@@ -291,7 +280,7 @@ pub fn root() -> u64 {
 
 /// What `satp` has for a root.
 fn satp_of(root: u64) -> u64 {
-    MODE.load(Ordering::Relaxed) | root >> 12
+    SV48 | root >> 12
 }
 
 /// What `satp` has for the kernel's root.
@@ -302,11 +291,6 @@ pub fn satp() -> u64 {
 /// What `satp` has for the boot tables.
 pub fn boot_satp(tables: u64) -> u64 {
     SV39 | tables >> 12
-}
-
-/// How `/proc/cpuinfo` calls the format.
-pub fn mode_name() -> &'static str {
-    if MODE.load(Ordering::Relaxed) == SV39 { "sv39" } else { "sv48" }
 }
 
 /// Makes `to` (nothing if `None`) the user half of this CPU and forgets translations of the last one. All programs have address-space number 0.

@@ -225,7 +225,11 @@ impl<T> Queue<T> {
     pub fn contended(&self, current: &Entity) -> bool {
         match current.class {
             Class::Fair { .. } => !self.is_empty(),
-            Class::RealTime { .. } => !self.real.is_empty(),
+            // Only who takes turns with others of its priority: else the end of a slice would come again at once, and again.
+            Class::RealTime { priority, round_robin } => {
+                let best = self.real.last().map(|(_, best)| best.class);
+                round_robin && matches!(best, Some(Class::RealTime { priority: best, .. }) if best >= priority)
+            }
         }
     }
 
@@ -347,6 +351,22 @@ mod tests {
         q.push(6, rt(10, true), Arrival::TurnOver);
         let order: Vec<_> = core::iter::from_fn(|| q.pop().map(|(t, _)| t)).collect();
         assert_eq!(order, [5, 4, 6]);
+    }
+
+    #[test]
+    fn a_slice_ends_only_where_its_end_changes_something() {
+        let rt = |priority, round_robin| Class::RealTime { priority, round_robin };
+        let mut q = Queue::new();
+        q.push(0, Entity::new(rt(5, false), 0), Arrival::Enter);
+        // Its slice was used up when it got a real-time class.
+        let mut current = Entity::new(fair(0), 0);
+        q.charge(&mut current, SLICE);
+        current.class = rt(5, false);
+        assert!(!q.contended(&current));
+        current.class = rt(9, true);
+        assert!(!q.contended(&current));
+        current.class = rt(5, true);
+        assert!(q.contended(&current) && q.turn_over(&current));
     }
 
     #[test]
