@@ -254,10 +254,13 @@ impl Memory {
 
     /// Makes room when a fault found no frame: reclaims, else ends a process. `false` if nothing can be done. No lock held.
     pub fn make_room(&self) -> bool {
-        if self.reclaim(self.reserve.max(128)) > 0 {
+        let wanted = self.reserve.max(128);
+        let freed = self.reclaim(wanted);
+        if freed >= wanted / 4 {
             return true;
         }
-        self.killer.get().is_some_and(|killer| killer.kill_one())
+        // The little that caches still had is what those that run read next: they would take it from each other for ever.
+        self.killer.get().is_some_and(|killer| killer.kill_one()) || freed > 0
     }
 
     /// Promises `bytes` of private memory.

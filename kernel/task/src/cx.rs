@@ -291,7 +291,8 @@ impl PageWait for Cx {
             return Err(crate::wait::INTERRUPTED);
         }
         if self.kernel().memory.make_room() {
-            // Whoever was chosen to end needs the CPU for it.
+            // Whoever was chosen to end needs the CPU for it. This may go round for long.
+            hal::cpu::breathe();
             self.yield_now();
             return Ok(());
         }

@@ -34,6 +34,8 @@ impl Cx {
         if self.ended.replace(true) {
             return;
         }
+        // Thousands that were killed at once end one after the other without a program in between, and the next one begins here.
+        hal::cpu::breathe();
         self.task().clear_work(work::DIE | work::STOP | work::SIGNAL);
         self.finish_vfork();
         self.release_futexes();
