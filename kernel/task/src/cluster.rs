@@ -78,7 +78,7 @@ pub enum ProcessRequest {
     },
     /// Its parent exited; this is the new one.
     Reparent(Pid),
-    /// Its session put it into this group.
+    /// Its session put it into this group. Two of these may overtake each other, so the process's kernel asks the session what holds.
     SetGroup(Pid),
     /// Its parent waited for it: the zombie can go.
     Reap,

@@ -184,6 +184,12 @@ mod tests {
         assert_eq!(tree.device(&["ns16550a"], 0).map(|r| r.start), Some(0x1000_0000));
         assert_eq!(tree.number("/cpus", "timebase-frequency"), Some(10_000_000));
         assert_eq!(tree.pci().map(|Pci { ecam, .. }| ecam.start), Some(0x3000_0000));
+        // One of several devices of a kind is known by a cell.
+        let mut places = tree.devices(&["virtio,mmio"]).filter_map(|device| device.register(0)).map(|r| r.start);
+        assert!(places.any(|start| start == 0x1000_8000));
+        let eighth = tree.devices(&["virtio,mmio"]).find(|device| device.cell("interrupts", 0) == Some(8));
+        assert_eq!(eighth.and_then(|device| device.register(0)).map(|r| r.start), Some(0x1000_8000));
+        assert!(tree.devices(&["nothing,such"]).next().is_none());
     }
 
     #[test]

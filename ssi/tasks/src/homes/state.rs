@@ -747,7 +747,6 @@ impl<T> Homes<T> {
             let mut left = core::mem::take(&mut gathering.members);
             let now = &self.members;
             left.retain(|_, member| now.contains(&member.place));
-            // Who stands still for a home that lives does not know that the state was lost on its way to one that died, and has told nothing.
             let nobody = left.is_empty();
             // A member may have arrived when this kernel had counted, and waits here.
             if nobody && route.parked.len() > gathering.waited {
@@ -757,6 +756,7 @@ impl<T> Homes<T> {
                 route.gathering = Some(gathering);
                 continue;
             }
+            // Who stands still for a home that lives does not know that the state was lost on its way to one that died, and has told nothing.
             let unheard: Vec<_> = peers.iter().copied().filter(|k| !gathering.heard.contains(k)).collect();
             if nobody && !unheard.is_empty() {
                 for peer in unheard {
