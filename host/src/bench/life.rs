@@ -64,8 +64,7 @@ fn memory(machine: &mut Asked, kernels: usize) -> Result<f64> {
 
 /// Wake-ups per second and kernel of a machine in which nothing runs; the most. What looking costs is in both spans, and taken off.
 fn wakeups(machine: &mut Asked, kernels: usize) -> Result<f64> {
-    // What looking wakes differs from one look to the next by a few: that is not to be seen in the rate.
-    const LONG: f64 = 60.0;
+    const LONG: f64 = 20.0;
     let look = |machine: &mut Asked| -> Result<Vec<f64>> {
         (0..kernels).map(|k| column(machine, k, "usage", "wakeups")?.first().copied().context("no wake-ups")).collect()
     };
