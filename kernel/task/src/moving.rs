@@ -222,7 +222,9 @@ impl Cx {
         // Semaphores are of one kernel: it lets go of them as if it had ended here.
         kernel.undo_semaphores(pid);
         kernel.table.leave(&process, to);
-        kernel.timers.set(hal::time::now() + FORWARDED, Arc::new(Forwarder { kernel: Arc::downgrade(&kernel), pid }));
+        let end = Arc::new(Forwarder { kernel: Arc::downgrade(&kernel), pid });
+        // Nobody waits for it: an idle kernel is not woken.
+        kernel.timers.set_patient(hal::time::now() + FORWARDED, end);
         kernel.doors.told.wake(Ready::IN);
         let (late, children) = {
             let mut shared = process.shared.lock();

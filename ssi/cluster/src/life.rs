@@ -200,13 +200,14 @@ impl Machine for Hands {
         written.map_or(0, |kernel| kernel.incarnation)
     }
 
-    fn set_alarm(&self, at: u64) {
+    fn set_alarm(&self, at: Option<u64>) {
         let Some(me) = self.me.upgrade() else { return };
         let mut alarm = self.alarm.lock();
-        if alarm.is_none_or(|timer| at < timer.deadline())
-            && let Some(old) = alarm.replace(self.kernel.timers.set(at, me))
-        {
-            self.kernel.timers.cancel(old);
+        if alarm.map(|timer| timer.deadline()) != at {
+            let new = at.map(|at| self.kernel.timers.set(at, me));
+            if let Some(old) = core::mem::replace(&mut *alarm, new) {
+                self.kernel.timers.cancel(old);
+            }
         }
     }
 }

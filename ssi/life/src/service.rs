@@ -49,8 +49,8 @@ pub trait Machine: Send + Sync {
     fn bar(&self, kernel: KernelId) -> bool;
     /// The incarnation that the porch of an index names; 0 for none.
     fn written(&self, index: u16) -> u32;
-    /// Call [`LifeService::tick`] at this time at the latest. The earliest request counts.
-    fn set_alarm(&self, at: u64);
+    /// Call [`LifeService::tick`] at this time; `None`: not at all. The last word counts.
+    fn set_alarm(&self, at: Option<u64>);
 }
 
 /// What is to be done after the state machine's lock is dropped, in order.
@@ -61,7 +61,7 @@ enum Effect {
     Abort(KernelId),
     WindDown,
     Done(Ticket, Result<(), Errno>),
-    Wake(u64),
+    Alarm(Option<u64>),
 }
 
 #[derive(Default)]
@@ -88,9 +88,6 @@ impl Actions for Hands<'_> {
     }
     fn done(&mut self, ticket: Ticket, result: Result<(), Errno>) {
         self.0.push_back(Effect::Done(ticket, result));
-    }
-    fn wake_at(&mut self, at: u64) {
-        self.0.push_back(Effect::Wake(at));
     }
     fn bar(&mut self, kernel: KernelId) {
         self.0.push_back(Effect::Bar(kernel));
@@ -254,6 +251,7 @@ impl LifeService {
             let mut state = self.state.lock();
             let mut effects = VecDeque::new();
             state.step(now, event, &mut Hands(&mut effects, &*self.machine));
+            effects.push_back(Effect::Alarm(state.next()));
             self.queue.lock().effects.append(&mut effects);
         }
         self.work();
@@ -308,7 +306,7 @@ impl LifeService {
                     drop(completer.complete(result.map(base::Try::Done)));
                 }
             }
-            Effect::Wake(at) => self.machine.set_alarm(at),
+            Effect::Alarm(at) => self.machine.set_alarm(at),
         }
     }
 }

@@ -301,18 +301,21 @@ impl Life {
         );
     }
 
+    /// Who is given up when, in the order of the orders.
+    fn patience(&self) -> impl Iterator<Item = (KernelId, u64)> {
+        self.orders.values().filter_map(|order| match order.stage {
+            Stage::Joining(kernel, since) => Some((kernel, since.saturating_add(self.config.patience))),
+            _ => None,
+        })
+    }
+
+    /// When an [`Event::Tick`] is due at the latest, on the clock of [`Self::step`]; `None`: nothing waits for time to pass.
+    pub fn next(&self) -> Option<u64> {
+        self.patience().map(|(_, due)| due).min()
+    }
+
     fn expire(&mut self, now: u64, actions: &mut impl Actions) {
-        let mut late = Vec::new();
-        for order in self.orders.values() {
-            if let Stage::Joining(kernel, since) = order.stage {
-                let due = since.saturating_add(self.config.patience);
-                if due <= now {
-                    late.push(kernel);
-                } else {
-                    actions.wake_at(due);
-                }
-            }
-        }
+        let late: Vec<_> = self.patience().filter(|(_, due)| *due <= now).map(|(kernel, _)| kernel).collect();
         for kernel in late {
             actions.abort(kernel);
             self.failed(kernel, Errno::ETIMEDOUT, actions);

@@ -151,8 +151,6 @@ pub trait Actions {
     fn wind_down(&mut self);
     /// An order has ended.
     fn done(&mut self, ticket: Ticket, result: Result<(), Errno>);
-    /// Call with [`Event::Tick`] at this time, on the clock of `step`, at the latest.
-    fn wake_at(&mut self, at: u64);
     /// Makes sure that this kernel's membership lets no earlier incarnation of the index in any more. Ends with [`Event::Barred`].
     fn bar(&mut self, kernel: KernelId);
     /// The incarnation that is written in the memory of an index; 0 for none. It may be anything: only so that a kernel that was told nothing chooses

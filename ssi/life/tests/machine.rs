@@ -40,7 +40,6 @@ impl Actions for Hands {
     fn done(&mut self, ticket: u64, result: Result<(), Errno>) {
         self.done.push((ticket, result));
     }
-    fn wake_at(&mut self, _: u64) {}
     fn bar(&mut self, kernel: KernelId) {
         self.barred.push(kernel);
     }
@@ -372,6 +371,7 @@ fn a_plan_is_a_tree_of_starts_and_a_dead_starter_leaves_nobody_waiting() {
     world.order(id(0, 1), 1, 2, What::Boot);
     quiet(&mut world);
     assert!(world.members.contains(&id(2, 2)), "the first incarnation is used up");
+    assert_eq!(world.nodes[&id(0, 1)].next(), None, "nothing is left that would wake an idle kernel");
 }
 
 #[test]

@@ -76,6 +76,11 @@ impl Timers {
         Timer { slot: hal::cpu::slot(), key }
     }
 
+    /// Asks for `what` to be told some time after `deadline`: when this CPU is awake for something else. For what is only tidied up.
+    pub fn set_patient(&self, deadline: u64, what: Arc<dyn Expire>) {
+        self.cpus.get().queue.lock().insert_patient(deadline, what);
+    }
+
     /// Takes a deadline back; whether it had not passed yet.
     pub fn cancel(&self, timer: Timer) -> bool {
         // The hardware may fire once for nothing; that is cheaper than programming it twice for every wait.
