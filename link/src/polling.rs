@@ -1,21 +1,24 @@
 //! How long a CPU with nothing to do polls for messages before it sleeps.
 //!
-//! A sleeper costs its peer a bell and itself a wake-up, a poller costs the time that it polls. Polling pays if the next message comes soon, so the
-//! window follows what happens: a message that woke a CPU which a longer window would have kept awake makes the window longer, one that came after a
-//! long silence closes it. An idle kernel does not poll at all.
+//! A sleeper costs its peer a bell and itself a wake-up, a poller costs the time that it polls. Polling pays if the next message comes soon. Nobody
+//! knows that; but who polls for as long as a sleep costs pays at most twice what would have been best. Kernels talk in bursts (a program that moves is
+//! a dozen questions), so a message that ended a sleep opens the window. A silence as long as the window closes it if the last message had been alone;
+//! in a burst it takes two, for the pause between two questions may be one. An idle kernel does not poll at all.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
-/// The first window, in nanoseconds: more than a peer takes to answer.
-const FIRST: u64 = 20_000;
-/// The longest window, in nanoseconds: about what a sleep, a bell and a wake-up cost both sides.
-const MOST: u64 = 160_000;
+/// The window, in nanoseconds: about what a sleep, a bell and a wake-up cost both sides.
+const WINDOW: u64 = 160_000;
+/// So many windows in a row that passed without a message close it.
+const SILENCES: u8 = 2;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Polling {
     /// Nanoseconds; 0: the CPU sleeps at once.
     window: AtomicU64,
+    /// Windows that passed since the last message that came in one.
+    silences: AtomicU8,
     /// A CPU is at it. Others sleep: one is enough to hear everything.
     taken: AtomicBool,
 }
@@ -45,11 +48,22 @@ impl Polling {
         self.taken.store(false, Relaxed);
     }
 
+    /// The window passed and nothing came.
+    pub fn silent(&self) {
+        if self.silences.fetch_add(1, Relaxed) + 1 >= SILENCES {
+            self.window.store(0, Relaxed);
+        }
+    }
+
+    /// A message came while this CPU polled.
+    pub fn heard(&self) {
+        self.silences.store(0, Relaxed);
+    }
+
     /// A message ended a sleep, so many nanoseconds after this CPU had nothing to do any more.
     pub fn woke(&self, after: u64) {
-        let window = self.window.load(Relaxed);
-        let next = if after > MOST { 0 } else { (2 * window).clamp(FIRST, MOST) };
-        self.window.store(next, Relaxed);
+        self.silences.store(if after <= WINDOW { 0 } else { SILENCES - 1 }, Relaxed);
+        self.window.store(WINDOW, Relaxed);
     }
 
     /// The window, for people.
@@ -60,29 +74,35 @@ impl Polling {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::{FIRST, MOST, Polling};
+    use super::{Polling, WINDOW};
 
     #[test]
     fn the_window_follows_the_traffic() {
         let polling = Polling::default();
         assert_eq!(polling.enter(), 0, "an idle kernel sleeps");
+        polling.woke(WINDOW + 1);
+        assert_eq!(polling.window(), WINDOW, "it may be the first of many");
+        polling.silent();
+        assert_eq!(polling.window(), 0, "it was alone");
         polling.woke(5_000);
-        assert_eq!(polling.window(), FIRST);
         for _ in 0..20 {
-            polling.woke(FIRST + 5_000);
+            polling.silent();
+            assert_eq!(polling.window(), WINDOW, "a pause in a burst");
+            polling.woke(WINDOW + 5_000);
+            polling.heard();
         }
-        assert_eq!(polling.window(), MOST);
-        polling.woke(MOST + 1);
-        assert_eq!(polling.enter(), 0, "messages come too seldom");
+        polling.silent();
+        polling.silent();
+        assert_eq!(polling.enter(), 0, "the burst is over");
     }
 
     #[test]
     fn one_cpu_polls() {
         let polling = Polling::default();
         polling.woke(0);
-        assert_eq!(polling.enter(), FIRST);
+        assert_eq!(polling.enter(), WINDOW);
         assert_eq!(polling.enter(), 0);
         polling.leave();
-        assert_eq!(polling.enter(), FIRST);
+        assert_eq!(polling.enter(), WINDOW);
     }
 }

@@ -83,9 +83,10 @@ impl Links {
         let window = self.polling.enter();
         if window > 0 {
             let mut round = 0_u32;
-            let mut fresh = false;
+            let (mut fresh, mut any) = (false, false);
             self.watch(|heard| {
                 fresh |= heard;
+                any |= heard;
                 round = round.wrapping_add(1);
                 if heard || !round.is_multiple_of(ROUNDS) {
                     // What was heard may have made something runnable.
@@ -99,10 +100,14 @@ impl Links {
                 !cpu.has_work() && now < silent + window
             });
             self.polling.leave();
+            if any {
+                self.polling.heard();
+            }
             let taken = self.taken.load(Ordering::Relaxed);
             if cpu.has_work() {
                 return false;
             }
+            self.polling.silent();
             seen = taken;
         }
         cpu.sleep();

@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use base::{Errno, Error, Result, wait::Op};
 use hal::{addr::UserAddr, usermode::UserContext};
 use mm::FileLabel;
-use vfs::{Access, FileKind, Follow, OpenFlags, Place, Status, Walk, place::MountFlags};
+use vfs::{Access, FileKind, Follow, OpenFlags, Place, Stat, Status, Walk, place::MountFlags};
 
 use crate::{
     children::{ChildChange, ChildEvent},
@@ -26,6 +26,7 @@ const NO_RANDOM: u32 = 0x004_0000;
 struct Found {
     place: Place,
     file: ExecFile,
+    stat: Stat,
 }
 
 /// A loaded program, who it will be, and what it is called.
@@ -67,7 +68,7 @@ impl Cx {
     fn load(&self, found: &Found, path: &[u8], argv: Strings, envp: Strings) -> Result<Ready> {
         let process = self.process();
         let mut creds = (*process.creds()).clone();
-        let stat = self.finish(found.place.inode().stat())?;
+        let stat = &found.stat;
         let obeys = !found.place.mount.flags().contains(MountFlags::NOSUID);
         let setuid = (obeys && stat.mode & 0o4000 != 0).then_some(stat.uid);
         // Set-group-id without group execution is something else (mandatory locking).
@@ -116,8 +117,9 @@ impl Cx {
         }
         let caller = self.caller();
         let inode = place.inode().clone();
-        self.finish(inode.access(&caller, Access::EXECUTE))?;
+        // One look for permission, set-user-id and label: the file may be another kernel's.
         let stat = self.finish(inode.stat())?;
+        stat.check(&caller, Access::EXECUTE)?;
         // A program may be executable and not readable: the kernel reads it, not the caller.
         let reader = vfs::Caller::kernel();
         let open = inode.open(&reader, OpenFlags::READ, Status::empty(), place.clone());
@@ -125,7 +127,7 @@ impl Cx {
         let path = place.path(self.task().fs().root().ok().as_ref()).0;
         let device = u64::from(stat.device.major) << 32 | u64::from(stat.device.minor);
         let label = Arc::new(FileLabel { path, device, inode: stat.inode });
-        Ok(Found { place, file: ExecFile { object, label } })
+        Ok(Found { place, file: ExecFile { object, label }, stat })
     }
 
     fn finish<T>(&self, tried: base::TryResult<T>) -> Result<T> {

@@ -96,6 +96,12 @@ impl Node {
         }
     }
 
+    /// The node of this name, if something is mounted there: it cannot be removed or renamed.
+    pub(crate) fn mounted(&self, name: &[u8]) -> Option<Arc<Self>> {
+        let node = self.names.lock().get(name)?.weak.upgrade()?;
+        node.mounted.load(Ordering::Acquire).then_some(node)
+    }
+
     /// The node of `inode`, found as `name`; kept if `version` says that it may be.
     pub(crate) fn child(self: &Arc<Self>, name: &[u8], inode: Arc<dyn Inode>, version: Option<u64>) -> Arc<Self> {
         let mut names = self.names.lock();

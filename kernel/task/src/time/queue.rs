@@ -52,7 +52,8 @@ impl<T> TimerQueue<T> {
 
     /// Takes the first entry if it is due at `now`; patient ones last.
     pub fn expire(&mut self, now: u64) -> Option<T> {
-        let due = |entries: &BTreeMap<TimerKey, T>| entries.first_key_value().is_some_and(|(key, _)| key.deadline <= now);
+        let due =
+            |entries: &BTreeMap<TimerKey, T>| entries.first_key_value().is_some_and(|(key, _)| key.deadline <= now);
         if due(&self.entries) {
             return self.entries.pop_first().map(|(_, what)| what);
         }
