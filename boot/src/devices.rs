@@ -19,6 +19,7 @@ use vfs::device::Driver;
 use vfs::local::{FileOps, Wrote};
 use vfs::tty::{Port, Tty};
 use vfs::{Caller, Device, FileKind, LocalFile, OpenFile, OpenFlags, Place, Status, Vfs, Waiters};
+use crate::far::Boards;
 use virtio_console::{Console, DEVICES, VENDOR};
 
 /// Buses behind the host bridge that are looked at: emulated machines have one.
@@ -256,6 +257,8 @@ pub struct Devices {
     agent: Once<Arc<Agent>>,
     /// The PCI host bridge.
     pci: Option<PciHost>,
+    /// The other boards of a mixed machine.
+    boards: Once<Option<Arc<Boards>>>,
     /// For the first program that it starts.
     command_line: String,
 }
@@ -286,8 +289,20 @@ impl Devices {
         }
     }
 
+    /// The bells of these are heard from now on.
+    pub fn set_boards(&self, boards: Option<Arc<Boards>>) {
+        // Once, when the kernel is put together.
+        let _ = self.boards.set(boards);
+    }
+
     /// Serves an interrupt line or vector.
     pub fn interrupt(&self, line: u32) {
+        if let Some(Some(boards)) = self.boards.get()
+            && boards.is_bell(line)
+            && let Some(peers) = crate::member::peers()
+        {
+            peers.doorbell();
+        }
         if let Some(serial) = self.serial.get()
             && serial.line.line() == line
         {

@@ -68,7 +68,9 @@ pub fn read(raw: &RawBoot, early: fn(PhysRange) -> Option<&'static [u8]>) -> Res
     if let Some(at) = raw.boot_block {
         let bytes = early(at).ok_or("the boot block cannot be read")?;
         let block = BootBlock::decode(bytes).ok_or("the boot block is damaged")?;
-        let archive = PhysRange::new(block.archive.0, block.archive.1);
+        // A starter on another board does not know where this one's loader put the archive.
+        let told = Some(PhysRange::new(block.archive.0, block.archive.1)).filter(|told| told.len > 0);
+        let archive = told.or(raw.archive).ok_or("no archive: start the board with one")?;
         let epoch = Some(block.epoch);
         let made = facts(raw, (block.index, block.incarnation), block.plan, archive, epoch, block.command_line);
         return made.map(|facts| Facts { starter: Some(block.starter), ..facts });

@@ -10,6 +10,7 @@ use cluster::tree;
 use task::exec::Strings;
 
 use crate::devices::Devices;
+use crate::far::Boards;
 use crate::{facts, member, peers};
 
 /// The first program.
@@ -29,11 +30,6 @@ fn start(raw: &'static RawBoot) -> ! {
     };
     if let Err(why) = hal::boot::init(facts.info) {
         panic!("{why}");
-    }
-    for kernel in facts.plan.kernels.iter().filter(|k| k.index != facts.info.index) {
-        for r in &kernel.memory {
-            machine::paging::know_peer(kernel.index, PhysRange::new(r.start, r.size));
-        }
     }
     HAS_PEERS.store(facts.plan.kernels.len() > 1, Ordering::Relaxed);
     let archive = hal::window::archive().unwrap_or_default();
@@ -62,11 +58,17 @@ fn start(raw: &'static RawBoot) -> ! {
         Ok(kernel) => kernel,
         Err(why) => panic!("{why}"),
     };
-    let joined = member::join(&facts, &kernel);
+    let boards = match Boards::find(&facts, machine::board::pci()) {
+        Ok(boards) => boards,
+        Err(why) => panic!("{why}"),
+    };
+    devices.set_boards(boards.clone());
+    know_peers(&facts, boards.as_deref());
+    let joined = member::join(&facts, &kernel, boards.clone().map(|boards| boards as Arc<dyn cluster::Far>));
     match &joined {
         Ok(cluster) => {
             cluster.set_hardware(devices.clone());
-            cluster.set_starter(Arc::new(peers::Images { facts: facts.clone(), epoch }));
+            cluster.set_starter(Arc::new(peers::Images { facts: facts.clone(), epoch, boards }));
         }
         Err(why) => log::error!("no peers: {why}"),
     }
@@ -88,6 +90,20 @@ fn start(raw: &'static RawBoot) -> ! {
         first_program(&kernel, &facts.command_line);
     }
     crate::kernel::run(&kernel)
+}
+
+/// Whose the memory of others is, for who touches it by mistake.
+fn know_peers(facts: &facts::Facts, boards: Option<&Boards>) {
+    let own = facts.plan.kernel(facts.info.index).map_or(0, |kernel| kernel.board);
+    for kernel in facts.plan.kernels.iter().filter(|k| k.index != facts.info.index) {
+        for r in &kernel.memory {
+            let range = PhysRange::new(r.start, r.size);
+            let seen = if kernel.board == own { Some(range) } else { boards.and_then(|b| b.locate(kernel.board, range)) };
+            if let Some(range) = seen {
+                machine::paging::know_peer(kernel.index, range);
+            }
+        }
+    }
 }
 
 /// Starts process 1: what `init=` names, as on Linux.

@@ -19,6 +19,8 @@ mod devices;
 #[cfg(target_os = "none")]
 mod facts;
 #[cfg(target_os = "none")]
+mod far;
+#[cfg(target_os = "none")]
 mod image;
 #[cfg(target_os = "none")]
 mod kernel;

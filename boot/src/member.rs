@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 
+use cluster::Far;
 pub use cluster::{Cluster, Peers};
 use hal::sync::Once;
 use task::Kernel;
@@ -20,8 +21,8 @@ pub fn peers() -> Option<&'static Arc<Peers>> {
 ///
 /// # Errors
 /// A sentence for the log.
-pub fn join(facts: &Facts, kernel: &Arc<Kernel>) -> Result<Cluster, String> {
-    let about = cluster::Facts { plan: &facts.plan, text: &facts.text, info: &facts.info, starter: facts.starter };
+pub fn join(facts: &Facts, kernel: &Arc<Kernel>, far: Option<Arc<dyn Far>>) -> Result<Cluster, String> {
+    let about = cluster::Facts { plan: &facts.plan, text: &facts.text, info: &facts.info, starter: facts.starter, far };
     cluster::join(&about, kernel, alloc::vec::Vec::new(), |peers| PEERS.set(peers.clone()).is_ok())
 }
 

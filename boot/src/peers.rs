@@ -1,8 +1,10 @@
-//! Starting a peer: its CPUs stopped, its memory filled, its first CPU started. Whoever calls holds the leave to do so (`ssi/life`).
+//! Starting a peer: its CPUs stopped, its memory filled, its first CPU started. Whoever calls holds the leave to do so (`ssi/life`). For a peer on another
+//! board see [`crate::far`].
 
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use bootblock::BootBlock;
 use hal::addr::PhysAddr;
@@ -10,31 +12,64 @@ use hal::boot::PhysRange;
 use hal::cpuref::{BootLoan, BootToken, CpuRef, FenceToken, Fenced, Refused};
 
 use base::KernelId;
-use cluster::Starter;
+use cluster::{Far as _, Starter};
 
 use crate::facts::{self, Facts};
+use crate::far::Boards;
 
-/// Starts peers of this kernel's ISA.
+/// Starts peers.
 pub struct Images {
     /// What this kernel is.
     pub facts: Arc<Facts>,
     /// Seconds since 1970 at time 0.
     pub epoch: u64,
+    /// The other boards of a mixed machine.
+    pub boards: Option<Arc<Boards>>,
+}
+
+impl Images {
+    /// The other board that a kernel is on, and what reaches it.
+    fn elsewhere(&self, index: u16) -> Option<(usize, &Arc<Boards>)> {
+        let board = |index| self.facts.plan.kernel(index).map(|kernel| kernel.board);
+        Some((board(index).filter(|of| board(self.facts.info.index) != Some(*of))?, self.boards.as_ref()?))
+    }
 }
 
 impl Starter for Images {
     fn image(&self, index: u16) -> Option<&'static str> {
-        let isa = |index| self.facts.plan.kernel(index).map(|kernel| kernel.isa);
-        isa(index).filter(|of| isa(self.facts.info.index) == Some(*of)).map(facts::image)
+        self.facts.plan.kernel(index).map(|kernel| facts::image(kernel.isa))
     }
 
     fn start(&self, kernel: KernelId, image: &[u8]) -> Result<(), String> {
-        start(&self.facts, kernel.index, kernel.incarnation, self.epoch, image)
+        let facts = &self.facts;
+        match self.elsewhere(kernel.index) {
+            Some((_, boards)) => {
+                boards.start(kernel.index, &block(facts, kernel, self.epoch, PhysRange::new(0, 0)), image)
+            }
+            None => start(facts, kernel.index, &block(facts, kernel, self.epoch, facts.info.archive), image),
+        }
     }
 
     fn stop(&self, index: u16) -> Fenced {
-        stop(&self.facts, index)
+        match self.elsewhere(index) {
+            Some((board, boards)) => boards.stop(board),
+            None => stop(&self.facts, index),
+        }
     }
+}
+
+/// What a started kernel is told. `archive` is empty if the loader of its board tells it.
+fn block(facts: &Facts, kernel: KernelId, epoch: u64, archive: PhysRange) -> Vec<u8> {
+    BootBlock {
+        index: kernel.index,
+        starter: facts.info.index,
+        incarnation: kernel.incarnation,
+        archive: (archive.start.0, archive.len),
+        epoch,
+        plan: &facts.text,
+        command_line: &facts.command_line,
+    }
+    .encode()
 }
 
 /// Stops all CPUs that the plan gives to kernel `index`, and says how sure that is.
@@ -56,23 +91,12 @@ fn stop(facts: &Facts, index: u16) -> Fenced {
 ///
 /// # Errors
 /// A sentence about what went wrong; the target does not run then.
-fn start(facts: &Facts, index: u16, incarnation: u32, epoch: u64, image: &[u8]) -> Result<(), String> {
+fn start(facts: &Facts, index: u16, block: &[u8], image: &[u8]) -> Result<(), String> {
     let kernel = facts.plan.kernel(index).ok_or("the plan knows no such kernel")?;
     let cpu = kernel.boot_cpu().ok_or("it has no CPU")?;
     // Where CPUs need no page below 1 MiB to start, they start at the image.
     let page = kernel.low_page.unwrap_or(kernel.image_base());
     let first = kernel.memory.first().ok_or("it has no memory")?;
-    let archive = facts.info.archive;
-    let block = BootBlock {
-        index,
-        starter: facts.info.index,
-        incarnation,
-        archive: (archive.start.0, archive.len),
-        epoch,
-        plan: &facts.text,
-        command_line: &facts.command_line,
-    }
-    .encode();
     if block.len() as u64 > plan::BOOT_BLOCK_SIZE {
         return Err("the plan is too long for a boot block".to_string());
     }
@@ -84,7 +108,7 @@ fn start(facts: &Facts, index: u16, incarnation: u32, epoch: u64, image: &[u8]) 
     let say = |why: Refused| format!("kernel {index}: {}", why.0);
     let loan = BootLoan::new(&token, PhysRange::new(first.start, first.size)).map_err(say)?;
     // Porch and boot block: nothing of a former life may be seen.
-    if !loan.zero(0, plan::BOOT_BLOCK_OFFSET + plan::BOOT_BLOCK_SIZE) || !loan.write(plan::BOOT_BLOCK_OFFSET, &block) {
+    if !loan.zero(0, plan::BOOT_BLOCK_OFFSET + plan::BOOT_BLOCK_SIZE) || !loan.write(plan::BOOT_BLOCK_OFFSET, block) {
         return Err("its memory is too small".to_string());
     }
     loan.load_image(plan::IMAGE_OFFSET, image).map_err(say)?;

@@ -184,7 +184,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Run(boot) => run::run(&root, &boot),
         Command::Exec { boot, timeout, command } => exec::exec(&root, &boot, timeout, &command),
         Command::Build { checked } => {
-            let built = build::everything(&root, plan::Isa::X86_64, checked)?;
+            let built = build::everything(&root, &[plan::Isa::X86_64], checked)?;
             println!("kernel   {}\narchive  {}", built.kernel.display(), built.archive.display());
             Ok(ExitCode::SUCCESS)
         }

@@ -1,6 +1,6 @@
 //! Links on real memory: `hal`'s windows as [`Memory`], frames of this kernel for its rings, doorbells.
 
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
 use core::sync::atomic::{Ordering, fence};
 
 use hal::{
@@ -143,15 +143,30 @@ impl Memory for Window {
     }
 }
 
-/// What the plan says of a kernel: where its memory is, at this kernel's addresses, and which CPU takes its doorbells.
-#[derive(Clone, Debug)]
+/// How another kernel is told to look at what it was sent: a plugin for each kind of bell.
+pub trait Ring: Send + Sync {
+    /// Rings; does not wait.
+    fn ring(&self);
+}
+
+/// The interrupt of a CPU of this board.
+impl Ring for CpuRef {
+    fn ring(&self) {
+        self.doorbell();
+    }
+}
+
+/// What the plan says of a kernel: where its memory is, at this kernel's addresses, and what takes its doorbells.
+#[derive(Clone)]
 pub struct Reach {
     /// Its index.
     pub index: u16,
     /// Its memory; the porch is at the beginning of the first piece.
     pub memory: Vec<PhysRange>,
-    /// The hardware number of its first CPU.
-    pub cpu: u32,
+    /// What rings it; none for this kernel itself.
+    pub bell: Option<Arc<dyn Ring>>,
+    /// Whether programs may execute what lies there. If not they execute a copy in this kernel's own memory.
+    pub executable: bool,
 }
 
 impl Reach {
@@ -172,7 +187,6 @@ impl Reach {
 struct Place {
     reach: Reach,
     porch: Option<Window>,
-    bell: Option<CpuRef>,
 }
 
 /// Memory for rings: whole pages, and halves of pages for the blocks of pairs.
@@ -202,15 +216,14 @@ impl HalWindows {
                 places.resize_with(at + 1, || None);
             }
             let range = PhysRange { start: PhysAddr(reach.base()?), len: PAGE };
-            let (window, bell) = if reach.index == me {
-                (SharedWindow::reserved(range).ok(), None)
+            let window = if reach.index == me {
+                SharedWindow::reserved(range).ok()
             } else {
-                let window = WindowToken::new(range).and_then(SharedWindow::open).ok();
-                (window, CpuRef::new(reach.cpu).ok())
+                WindowToken::new(range).and_then(SharedWindow::open).ok()
             };
             let porch = window.and_then(|w| Window::new(w, 0, PAGE as usize));
             if let Some(slot) = places.get_mut(at) {
-                *slot = Some(Place { reach, porch, bell });
+                *slot = Some(Place { reach, porch });
             }
         }
         let this = Self { me, base, places, own: Lock::ranked(LINK_WINDOWS, Own::default()) };
@@ -291,8 +304,8 @@ impl Windows for HalWindows {
     }
 
     fn ring(&self, peer: u16) {
-        if let Some(bell) = self.place(peer).and_then(|p| p.bell) {
-            bell.doorbell();
+        if let Some(bell) = self.place(peer).and_then(|p| p.reach.bell.as_ref()) {
+            bell.ring();
         }
     }
 }

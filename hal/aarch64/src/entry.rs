@@ -1,9 +1,10 @@
 //! The first instructions.
 //!
 //! The image begins with the header that loaders of arm64 look for (Documentation/arch/arm64/booting.rst in Linux), whose first instruction leads
-//! to [`entry`]. A kernel starts there in one of two ways, with the MMU off:
+//! to [`entry`]. A kernel starts there in one of three ways, with the MMU off:
 //! * by the loader, `x0` = physical address of the device tree, which is a multiple of 8;
-//! * by another kernel through PSCI `CPU_ON`, `x0` = physical address of this kernel's memory, plus 1.
+//! * by another kernel of its board through PSCI `CPU_ON`, `x0` = physical address of this kernel's memory, plus 1;
+//! * by the stub of its board (`hal/stub`), for a kernel of another board: as by the loader, plus 2, and there is a boot block.
 //!
 //! The code finds its own physical address, so it only assumes that the image is 2 MiB-aligned. The tables made here live until
 //! [`crate::paging`] has made better ones: image at its place, the 2 MiB in front of it (porch and boot block) at `BOOT_WINDOW`; and in the lower

@@ -133,11 +133,11 @@ pub(crate) fn map_device(range: PhysRange) -> Result<core::ptr::NonNull<u8>, Ref
 
 impl BootLoan {
     /// Loads an ELF-64 image `at` bytes into the range: the lowest physical address of its segments goes there. Bytes that the file does not
-    /// give are zeroed.
+    /// give are zeroed. Returns where the image ends in the range.
     ///
     /// # Errors
     /// A sentence if it is not such an image or does not fit; the memory is then in an unknown state.
-    pub fn load_image(&self, at: u64, elf: &[u8]) -> Result<(), Refused> {
+    pub fn load_image(&self, at: u64, elf: &[u8]) -> Result<u64, Refused> {
         const DAMAGED: Refused = Refused("the image is cut short");
         const PT_LOAD: u64 = 1;
         let number = |off: u64, size: usize| -> Option<u64> {
@@ -165,6 +165,7 @@ impl BootLoan {
                 lowest = lowest.min(phys);
             }
         }
+        let mut end = at;
         for i in 0..count {
             let Some((off, phys, in_file, in_memory)) = segment(i).ok_or(DAMAGED)? else { continue };
             let to = at.checked_add(phys - lowest).ok_or(DAMAGED)?;
@@ -174,7 +175,8 @@ impl BootLoan {
             if !self.write(to, bytes) || !self.zero(to + in_file, rest) {
                 return Err(Refused("the image does not fit the memory"));
             }
+            end = end.max(to + in_memory);
         }
-        Ok(())
+        Ok(end)
     }
 }

@@ -101,8 +101,15 @@ pub(crate) extern "C" fn start(argument: u64, image_phys: u64) -> ! {
         }
     } else {
         facts.identity = true;
+        if argument & 2 != 0 {
+            let base = image_phys - entry::IMAGE_OFFSET;
+            facts.raw.boot_block = Some(PhysRange::new(base + BOOT_BLOCK.0, BOOT_BLOCK.1));
+            // Whose log this is, before the block is read: bytes 16 and 17 of it (`lib/bootblock`).
+            let index = early_bytes(PhysRange::new(base + BOOT_BLOCK.0 + 16, 2));
+            console::set_index(index.map_or(0, |le| u16::from_le_bytes([le[0], le[1]])));
+        }
         facts.raw.boot_cpu = entry::FIRST_HART as u32;
-        read_tree(argument);
+        read_tree(argument & !7);
     }
     clock::set_rate();
     // SAFETY: as above; what other references there were is gone.

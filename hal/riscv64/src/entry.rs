@@ -1,9 +1,10 @@
 //! The first instructions.
 //!
-//! A kernel starts at the begin of its image in one of two ways, in supervisor mode with paging off (SBI specification, "Hart State Management"),
+//! A kernel starts at the begin of its image in one of three ways, in supervisor mode with paging off (SBI specification, "Hart State Management"),
 //! `a0` = the hart:
 //! * by the firmware, `a1` = physical address of the device tree, which is a multiple of 8;
-//! * by another kernel through `hart_start`, `a1` = physical address of this kernel's memory, plus 1.
+//! * by another kernel of its board through `hart_start`, `a1` = physical address of this kernel's memory, plus 1;
+//! * by the stub of its board (`hal/stub`), for a kernel of another board: as by the firmware, plus 2, and there is a boot block.
 //!
 //! The code finds its own physical address, so it only assumes that the image is 2 MiB-aligned. The tables made here live until
 //! [`crate::paging`] has made better ones. They have three levels (Sv39), which every hart has, and show the image at its place, the 2 MiB in

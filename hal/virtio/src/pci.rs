@@ -44,6 +44,12 @@ impl Ecam {
         })
     }
 
+    /// Vendor and device of a function; `None` if it is not there.
+    pub fn ids(&self, function: DeviceFunction) -> Option<(u16, u16)> {
+        let word = self.read_word(function, 0);
+        (word != u32::MAX).then_some((word as u16, (word >> 16) as u16))
+    }
+
     /// All functions that are there, with vendor and device id.
     pub fn functions(&self) -> Vec<(DeviceFunction, u16, u16)> {
         let root = PciRoot::new(self.clone());
@@ -159,6 +165,24 @@ pub fn bus_master_off(ecam: &Ecam, function: DeviceFunction) {
     let mut root = PciRoot::new(ecam.clone());
     let (_, command) = root.get_status_command(function);
     root.set_command(function, command & !Command::BUS_MASTER);
+}
+
+/// Lets a function answer at its memory BARs.
+pub fn let_memory(ecam: &Ecam, function: DeviceFunction) {
+    let mut root = PciRoot::new(ecam.clone());
+    let (_, command) = root.get_status_command(function);
+    root.set_command(function, command | Command::MEMORY_SPACE);
+}
+
+/// Where a memory BAR is, and how large.
+///
+/// # Errors
+/// A sentence if it is not a memory BAR or nobody gave it a place.
+pub fn memory_bar(ecam: &Ecam, function: DeviceFunction, bar: u8) -> Result<PhysRange, Refused> {
+    match PciRoot::new(ecam.clone()).bar_info(function, bar) {
+        Ok(Some(BarInfo::Memory { address, size, .. })) if address != 0 => Ok(PhysRange::new(address, size)),
+        _ => Err(Refused("the BAR is not an assigned memory BAR")),
+    }
 }
 
 /// The physical address in a memory BAR.

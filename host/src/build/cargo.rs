@@ -121,6 +121,17 @@ pub fn kernel(root: &Root, isa: Isa, profile: &str) -> Result<PathBuf> {
     found.pop().map(|program| program.path).context("cargo built no kernel")
 }
 
+/// What a board runs that waits for another kernel.
+pub fn stub(root: &Root, isa: Isa) -> Result<PathBuf> {
+    let Some(toolchain) = Toolchain::find(isa) else {
+        bail!("no Rust that can build for {}; `./cob doctor` says what to install", kernel_target(isa));
+    };
+    let mut cargo = toolchain.cargo(root, isa, "build", &root.target().join("kernel"));
+    cargo.args(["-p", "stub", "--bin", "stub", "--profile", "release"]);
+    let mut found = executables(cargo).context("building the stub of a board")?;
+    found.pop().map(|program| program.path).context("cargo built no stub")
+}
+
 /// A program that was built.
 pub struct Program {
     /// Its package's folder, relative to the top.

@@ -7,6 +7,7 @@ mod elf;
 mod fresh;
 mod tree;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -26,41 +27,55 @@ pub struct Built {
     pub kernel: PathBuf,
     /// What the loader of the ISA's emulator takes.
     pub image: PathBuf,
+    /// What boards behind the first wait with, per ISA.
+    pub stubs: BTreeMap<Isa, PathBuf>,
     /// The base tree of every machine: records of a cpio without its trailer.
     pub archive: PathBuf,
 }
 
-/// Builds what changed. `checked`: the kernel with its assertions on.
-pub fn everything(root: &Root, isa: Isa, checked: bool) -> Result<Built> {
+/// Builds what changed, for machines whose boards are of these ISAs, the first board's first. `checked`: kernels with their assertions on.
+pub fn everything(root: &Root, isas: &[Isa], checked: bool) -> Result<Built> {
+    let isa = *isas.first().context("a machine without boards")?;
     let profile = if checked { "checked" } else { "release" };
-    let folder = if isa == Isa::X86_64 { profile.to_owned() } else { format!("{profile}-{}", isa.name()) };
+    let names: Vec<&str> = isas.iter().map(|isa| isa.name()).collect();
+    let folder = if isas == [Isa::X86_64] { profile.to_owned() } else { format!("{profile}-{}", names.join("+")) };
     let out = root.target().join("image").join(folder);
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
     let kernel = out.join(format!("cob-{}", isa.name()));
     // The loader of aarch64 wants Linux' flat image; the others take the ELF file.
     let image = if isa == Isa::Aarch64 { kernel.with_extension("flat") } else { kernel.clone() };
-    let built = Built { kernel, image, archive: out.join("archive.cpio") };
+    let stubs = isas.iter().skip(1).map(|isa| (*isa, out.join(format!("stub-{}", isa.name())))).collect();
+    let built = Built { kernel, image, stubs, archive: out.join("archive.cpio") };
     let inputs = fresh::fingerprint(root)?;
     let stamp = out.join("inputs");
     if fs::read_to_string(&stamp).is_ok_and(|old| old == inputs)
-        && [&built.kernel, &built.image, &built.archive].iter().all(|file| file.exists())
+        && [&built.kernel, &built.image, &built.archive].into_iter().chain(built.stubs.values()).all(|file| file.exists())
     {
         return Ok(built);
     }
-    let kernel = cargo::kernel(root, isa, profile)?;
-    let programs = cargo::programs(root, isa)?;
-    let busybox = debian::busybox(root, isa)?;
-    let elf = fs::read(&kernel).with_context(|| format!("reading {}", kernel.display()))?;
-    let symbols = symtab::from_elf(&elf, IMAGE, |name| format!("{:#}", rustc_demangle::demangle(name)));
-    let stripped = if isa == Isa::X86_64 { cargo::strip(&kernel, &out)? } else { elf::loadable(&elf)? };
     // Links for busybox are named by the one that runs here.
     let applets = tree::applets(&debian::busybox(root, Isa::X86_64)?)?;
-    let archive = tree::archive(root, &tree::Parts { isa, programs, busybox, applets, image: stripped, symbols })?;
-    write_if_changed(&built.kernel, &elf)?;
-    if built.image != built.kernel {
-        write_if_changed(&built.image, &elf::flat(&elf)?)?;
+    let mut parts = Vec::new();
+    for of in isas {
+        let kernel = cargo::kernel(root, *of, profile)?;
+        let programs = cargo::programs(root, *of)?;
+        let busybox = debian::busybox(root, *of)?;
+        let elf = fs::read(&kernel).with_context(|| format!("reading {}", kernel.display()))?;
+        let symbols = symtab::from_elf(&elf, IMAGE, |name| format!("{:#}", rustc_demangle::demangle(name)));
+        let image = if *of == Isa::X86_64 { cargo::strip(&kernel, &out)? } else { elf::loadable(&elf)? };
+        if *of == isa {
+            write_if_changed(&built.kernel, &elf)?;
+            if built.image != built.kernel {
+                write_if_changed(&built.image, &elf::flat(&elf)?)?;
+            }
+        } else if let Some(path) = built.stubs.get(of) {
+            let stub = cargo::stub(root, *of)?;
+            let stub = fs::read(&stub).with_context(|| format!("reading {}", stub.display()))?;
+            write_if_changed(path, &if *of == Isa::Aarch64 { elf::flat(&stub)? } else { elf::loadable(&stub)? })?;
+        }
+        parts.push(tree::Parts { isa: *of, programs, busybox, image, symbols });
     }
-    write_if_changed(&built.archive, &archive)?;
+    write_if_changed(&built.archive, &tree::archive(root, &parts, &applets)?)?;
     fs::write(&stamp, inputs).with_context(|| format!("writing {}", stamp.display()))?;
     Ok(built)
 }

@@ -44,7 +44,7 @@ const FOLDERS: [(&str, u32); 28] = [
     ("var/tmp", 0o1777),
 ];
 
-/// What was built for the tree.
+/// What was built of one ISA for the tree.
 pub struct Parts {
     /// The ISA of the kernel and of all programs.
     pub isa: Isa,
@@ -52,46 +52,79 @@ pub struct Parts {
     pub programs: Vec<Program>,
     /// Debian's busybox.
     pub busybox: PathBuf,
-    /// Where it wants its links.
-    pub applets: Vec<String>,
     /// The kernel image without symbols: secondaries are started from it.
     pub image: Vec<u8>,
     /// Its symbol table, for backtraces.
     pub symbols: Option<Vec<u8>>,
 }
 
-/// Makes the records of the tree; what belongs to one machine comes behind them.
-pub fn archive(root: &Root, parts: &Parts) -> Result<Vec<u8>> {
+/// The name of an ISA in paths, as Debian has it.
+pub const fn triplet(isa: Isa) -> &'static str {
+    match isa {
+        Isa::X86_64 => "x86_64-linux-gnu",
+        Isa::Aarch64 => "aarch64-linux-gnu",
+        Isa::Riscv64 => "riscv64-linux-gnu",
+    }
+}
+
+/// Makes the records of the tree; what belongs to one machine comes behind them. The programs of the first ISA have the plain names, those of each ISA
+/// are found in `/usr/TRIPLET`. `applets`: where busybox wants its links.
+pub fn archive(root: &Root, parts: &[Parts], applets: &[String]) -> Result<Vec<u8>> {
     let mut archive = Archive::new();
     for (path, mode) in FOLDERS {
         archive.directory(path, mode)?;
     }
     archive.put_tree(&root.join("host/tree"))?;
-    let image = format!("boot/cob-{}", parts.isa.name());
-    archive.file(&image, 0o755, &parts.image)?;
-    if let Some(symbols) = &parts.symbols {
-        archive.file(&format!("{image}.sym"), 0o644, symbols)?;
+    for (number, part) in parts.iter().enumerate() {
+        let image = format!("boot/cob-{}", part.isa.name());
+        archive.file(&image, 0o755, &part.image)?;
+        if let Some(symbols) = &part.symbols {
+            archive.file(&format!("{image}.sym"), 0o644, symbols)?;
+        }
+        let own = format!("usr/{}", triplet(part.isa));
+        archive.directory(&own, 0o755)?;
+        if number == 0 {
+            programs(&mut archive, part, applets, "")?;
+            archive.link(&format!("{own}/bin"), "/bin")?;
+            archive.link(&format!("{own}/sbin"), "/sbin")?;
+            archive.link(&format!("{own}/lib"), "/usr/lib")?;
+        } else {
+            for folder in ["bin", "sbin", "lib", "lib/cob", "lib/cob/tests"] {
+                archive.directory(&format!("{own}/{folder}"), 0o755)?;
+            }
+            programs(&mut archive, part, applets, &format!("{own}/"))?;
+        }
     }
+    Ok(archive.records())
+}
+
+/// Puts the programs of an ISA below `top`, which is empty for the root or ends with a slash.
+fn programs(archive: &mut Archive, part: &Parts, applets: &[String], top: &str) -> Result<()> {
+    // The root has the folders of a Linux system; elsewhere one for programs is enough.
+    let (usr, plain) = if top.is_empty() { ("usr/", true) } else { ("", false) };
     let mut ours = BTreeMap::new();
-    for program in &parts.programs {
+    for program in &part.programs {
         let place = match program.folder.components().next().map(|part| part.as_os_str()) {
-            Some(top) if top == "bench" => "usr/lib/cob/bench",
-            Some(top) if top == "tests" => "usr/lib/cob/tests",
-            _ if program.name == "init" => "sbin",
-            _ => "bin",
+            Some(folder) if folder == "bench" => format!("{top}{usr}lib/cob/bench"),
+            Some(folder) if folder == "tests" => format!("{top}{usr}lib/cob/tests"),
+            _ if program.name == "init" => format!("{top}sbin"),
+            _ => format!("{top}bin"),
         };
         ours.insert(format!("{place}/{}", program.name), &program.path);
     }
     for (path, from) in &ours {
         archive.file(path, 0o755, &fs::read(from).with_context(|| format!("reading {}", from.display()))?)?;
     }
-    archive.file("bin/busybox", 0o755, &fs::read(&parts.busybox)?)?;
-    for applet in &parts.applets {
-        if applet != "bin/busybox" && applet != "linuxrc" && !ours.contains_key(applet) {
-            archive.link(applet, "/bin/busybox")?;
+    let busybox = format!("{top}bin/busybox");
+    archive.file(&busybox, 0o755, &fs::read(&part.busybox)?)?;
+    for applet in applets {
+        let name = applet.rsplit('/').next().unwrap_or(applet);
+        let path = if plain { applet.clone() } else { format!("{top}bin/{name}") };
+        if path != busybox && applet != "linuxrc" && !ours.contains_key(&path) {
+            archive.link(&path, &format!("/{busybox}"))?;
         }
     }
-    Ok(archive.records())
+    Ok(())
 }
 
 /// Where busybox wants its links, by its own word.

@@ -2,12 +2,14 @@
 
 mod accel;
 mod asked;
+mod boards;
 mod console;
 mod logs;
 mod qemu;
 mod session;
 mod vm;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -87,6 +89,8 @@ pub struct Machine {
     pub kernel: PathBuf,
     /// What the emulator loads of it.
     pub image: PathBuf,
+    /// What the boards of a mixed machine wait with, per ISA.
+    pub stubs: BTreeMap<plan::Isa, PathBuf>,
     /// The base tree.
     pub archive: PathBuf,
     /// What is put into the tree.
@@ -102,23 +106,31 @@ impl Machine {
     pub fn prepare(root: &Root, boot: &Boot) -> Result<Self> {
         let name = boot.machine.as_deref().unwrap_or(if boot.icount { DEFAULT_ICOUNT } else { DEFAULT });
         let (plan, text) = load(root, name)?;
-        if plan.boards.len() != 1 {
-            bail!("{name} has {} boards; only machines of one board can be started so far", plan.boards.len());
+        let isa = plan.boards.first().context("a plan without boards")?.model.isa;
+        if plan.is_mixed() && boot.icount {
+            bail!("{name} has {} boards: several emulators cannot count instructions together", plan.boards.len());
         }
-        let isa = plan.boards[0].model.isa;
-        let built = build::everything(root, isa, boot.checked)?;
+        let mut isas: Vec<_> = plan.boards.iter().map(|board| board.model.isa).collect();
+        isas.sort();
+        isas.dedup();
+        // The ISA of the first board is the one whose programs have the plain names.
+        isas.retain(|other| *other != isa);
+        isas.insert(0, isa);
+        let built = build::everything(root, &isas, boot.checked)?;
         let mut machine = Self {
             plan,
             text,
             accel: if boot.icount { Accel::Counted } else { Accel::Kvm },
             kernel: built.kernel,
             image: built.image,
+            stubs: built.stubs,
             archive: built.archive,
             put: Vec::new(),
             qemu_args: Vec::new(),
             kernel_args: vec![String::from("cob.mode=exec")],
         };
-        if !boot.icount && isa.name() != std::env::consts::ARCH {
+        // Emulators that share memory must all be of a kind.
+        if !boot.icount && (machine.plan.is_mixed() || isa.name() != std::env::consts::ARCH) {
             machine.accel = Accel::Tcg;
         } else if !boot.icount {
             machine.accel = Accel::find(root, || machine.comes_up(root));

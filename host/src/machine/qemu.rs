@@ -3,16 +3,25 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use plan::{Board, Isa};
+use plan::{Board, Isa, Plan};
 
 use super::Machine;
+use super::boards::{Memory, bells_socket, control_socket};
 
 /// What the emulator's exit status is after a clean power-off: what comes of 0x10 written to `isa-debug-exit`, and what kernels of other
 /// ISAs exit with (contract C6).
 pub const CLEAN: i32 = 0x10 << 1 | 1;
 
-/// The command for the machine's only board, ready to be spawned.
-pub fn command(machine: &Machine, board: &Board, folder: &Path, extra_memory: u64) -> Command {
+/// The memory of a board.
+pub struct Ram<'a> {
+    /// More than the plan says, for the archive.
+    pub extra: u64,
+    /// In a mixed machine: that of all boards.
+    pub shared: &'a [Memory],
+}
+
+/// The command for a board of the machine, ready to be spawned.
+pub fn command(machine: &Machine, number: usize, board: &Board, folder: &Path, ram: &Ram<'_>) -> Command {
     let program = match board.model.isa {
         Isa::X86_64 => "qemu-system-x86_64",
         Isa::Aarch64 => "qemu-system-aarch64",
@@ -22,17 +31,29 @@ pub fn command(machine: &Machine, board: &Board, folder: &Path, extra_memory: u6
     let mut qemu = Command::new("setpriv");
     qemu.args(["--pdeathsig", "KILL", program, "-name", &machine.plan.name]);
     qemu.args(machine.accel.qemu_args());
-    qemu.args(["-smp", &smp(machine, board), "-m", &format!("{}M", (board.memory + extra_memory) >> 20)]);
-    qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
-    qemu.arg("-kernel").arg(&machine.image);
+    let size = board.memory + ram.extra;
+    qemu.args(["-smp", &smp(machine, board), "-m", &format!("{}M", size >> 20)]);
+    qemu.args(["-nodefaults", "-no-user-config", "-display", "none"]);
     let mut words = vec![format!("cob.machine={}", machine.plan.name)];
     words.extend(machine.kernel_args.iter().cloned());
+    let own = if machine.plan.is_mixed() { ",memory-backend=ram" } else { "" };
     match board.model.isa {
-        Isa::X86_64 => pc(&mut qemu, machine, board),
-        Isa::Aarch64 => words.push(virt(&mut qemu, board, folder, "virt", "max,pauth-impdef=on")),
-        Isa::Riscv64 => words.push(virt(&mut qemu, board, folder, "virt,aia=aplic-imsic", "rv64")),
+        Isa::X86_64 => pc(&mut qemu, machine, board, own),
+        Isa::Aarch64 => words.push(virt(&mut qemu, board, folder, &format!("virt{own}"), "max,pauth-impdef=on")),
+        Isa::Riscv64 => words.push(virt(&mut qemu, board, folder, &format!("virt,aia=aplic-imsic{own}"), "rv64")),
     }
     qemu.args(["-append", &words.join(" ")]);
+    if machine.plan.is_mixed() {
+        share(&mut qemu, number, size, ram.shared);
+    }
+    if number > 0 {
+        // Off until another kernel starts it. It may be reset: by the controller.
+        qemu.arg("-kernel").arg(&machine.stubs[&board.model.isa]).arg("-S");
+        qemu.args(["-chardev", &format!("socket,id=gdb,path=gdb{number}.sock,server=on,wait=off"), "-gdb", "chardev:gdb"]);
+        qemu.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
+        return qemu;
+    }
+    qemu.arg("-no-reboot").arg("-kernel").arg(&machine.image);
     qemu.args(["-chardev", "socket,id=console,path=console.sock", "-serial", "chardev:console"]);
     // Not port 0: that is a console, which loses what the host does not read at once.
     qemu.args(["-device", "virtio-serial-pci,disable-legacy=on,max_ports=2,vectors=6"]);
@@ -46,8 +67,8 @@ pub fn command(machine: &Machine, board: &Board, folder: &Path, extra_memory: u6
 }
 
 /// A PC: firmware loads the archive, every kernel logs to a port of its own.
-fn pc(qemu: &mut Command, machine: &Machine, board: &Board) {
-    qemu.args(["-M", board.model.name, "-cpu", "max", "-vga", "none", "-initrd", "initrd"]);
+fn pc(qemu: &mut Command, machine: &Machine, board: &Board, more: &str) {
+    qemu.args(["-M", &format!("{}{more}", board.model.name), "-cpu", "max", "-vga", "none", "-initrd", "initrd"]);
     qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
     for kernel in &machine.plan.kernels {
         if let Some(port) = kernel.log_port {
@@ -65,6 +86,30 @@ fn virt(qemu: &mut Command, board: &Board, folder: &Path, model: &str, cpu: &str
     qemu.args(["-M", model, "-cpu", cpu, "-semihosting-config", "enable=on,target=native"]);
     qemu.args(["-device", &format!("loader,file=initrd,addr={start:#x},force-raw=on")]);
     format!("cob.archive={start:#x}+{size:#x}")
+}
+
+/// What a board of a mixed machine has in common with the others: its RAM in memory that they address too, windows to theirs, bells, a controller.
+fn share(qemu: &mut Command, number: usize, size: u64, memory: &[Memory]) {
+    let mut file = |id: &str, size: u64, path: &str| {
+        qemu.args(["-object", &format!("memory-backend-file,id={id},size={size},mem-path={path},share=on")]);
+    };
+    for (board, memory) in memory.iter().enumerate() {
+        if board == number {
+            file("ram", size, &memory.path());
+        } else {
+            file(&format!("board{board}"), memory.window, &memory.path());
+        }
+    }
+    for board in (0..memory.len()).filter(|board| *board != number) {
+        let slot = Plan::window_slot(board);
+        qemu.args(["-device", &format!("ivshmem-plain,memdev=board{board},addr={slot:#x}")]);
+    }
+    let vectors = boardctl::VECTORS;
+    qemu.args(["-chardev", &format!("socket,id=bells,path={}", bells_socket(number))]);
+    qemu.args(["-device", &format!("ivshmem-doorbell,vectors={vectors},chardev=bells,addr={:#x}", Plan::BELL_SLOT)]);
+    let control = control_socket(number);
+    qemu.args(["-chardev", &format!("socket,id=control,path={control},server=on,wait=off")]);
+    qemu.args(["-mon", "chardev=control,mode=control"]);
 }
 
 /// With one CPU the translator leaves out what makes atomic operations work between emulators; a second possible one keeps it.

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::logs::{Logs, Severity};
+use super::boards::{Boards, Memory, bells_socket};
 use super::{Died, Machine, qemu};
 use crate::build::cpio::Archive;
 use crate::root::Root;
@@ -30,9 +31,33 @@ const fn firmware_tables(isa: plan::Isa) -> u64 {
     }
 }
 
-/// A running machine. Dropping it ends the emulator.
+/// Emulators. Dropping them ends them.
+struct Children(Vec<Child>);
+
+impl Children {
+    fn kill(&mut self) {
+        for mut child in self.0.drain(..) {
+            // It may have ended by itself meanwhile.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A running machine. Dropping it ends the emulators.
 pub struct Vm {
+    /// The first board.
     child: Child,
+    /// The other boards of a mixed machine; they end with the first.
+    others: Children,
+    /// What the boards share: the emulators open it by this process.
+    _memory: Vec<Memory>,
     exit: Option<ExitStatus>,
     pidfd: OwnedFd,
     folder: PathBuf,
@@ -54,19 +79,34 @@ pub struct Vm {
 impl Vm {
     /// Starts a machine in a folder of its own.
     pub fn start(root: &Root, machine: &Machine) -> Result<Self> {
-        let board = machine.plan.boards.first().context("a plan without boards")?;
+        let boards = &machine.plan.boards;
         let folder = new_folder(root, &machine.plan.name)?;
         let archive = initrd(machine)?;
-        let extra = extra_memory(board, archive.len() as u64)?;
+        let length = archive.len() as u64;
+        let extra: Vec<u64> = boards.iter().map(|board| extra_memory(board, length)).collect::<Result<_>>()?;
         fs::write(folder.join("initrd"), archive)?;
         fs::write(folder.join("machine.toml"), &machine.text)?;
         symlink(&machine.kernel, folder.join("kernel")).context("naming the kernel of the run")?;
         let (console, agent) = (listen(&folder, "console.sock")?, listen(&folder, "agent.sock")?);
-        let mut command = qemu::command(machine, board, &folder, extra);
-        command.stderr(File::create(folder.join("qemu.log"))?);
-        let line: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
-        fs::write(folder.join("qemu.cmd"), line.join("\n") + "\n")?;
-        let mut child = command.spawn().context("starting QEMU (through setpriv of util-linux)")?;
+        let mut memory = Vec::new();
+        if machine.plan.is_mixed() {
+            let bytes: Vec<u64> = boards.iter().zip(&extra).map(|(board, extra)| board.memory + extra).collect();
+            let bells = (0..boards.len()).map(|board| listen(&folder, &bells_socket(board)));
+            memory = Boards::new(&bytes)?.serve(bells.collect::<Result<_>>()?, &folder)?;
+        }
+        let mut children = Children(Vec::new());
+        for (number, (board, extra)) in boards.iter().zip(extra).enumerate() {
+            let named = |name: &str| match number {
+                0 => folder.join(name),
+                _ => folder.join(name.replace('.', &format!("{number}."))),
+            };
+            let mut command = qemu::command(machine, number, board, &folder, &qemu::Ram { extra, shared: &memory });
+            command.stderr(File::create(named("qemu.log"))?);
+            let line: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
+            fs::write(named("qemu.cmd"), line.join("\n") + "\n")?;
+            children.0.push(command.spawn().context("starting QEMU (through setpriv of util-linux)")?);
+        }
+        let mut child = children.0.remove(0);
         let connected = accept(&console, &mut child, &folder)
             .and_then(|console| Ok((console, accept(&agent, &mut child, &folder)?)));
         let (console, agent) = match connected {
@@ -81,6 +121,8 @@ impl Vm {
         let kernels = machine.plan.kernels.len();
         Ok(Self {
             child,
+            others: children,
+            _memory: memory,
             exit: None,
             pidfd: pidfd_open(pid, PidfdFlags::empty()).context("watching QEMU")?,
             logs: Logs::new(&folder, kernels),
@@ -178,6 +220,7 @@ impl Vm {
             let _ = self.child.kill();
             self.exit = self.child.wait().ok();
         }
+        self.others.kill();
     }
 }
 
@@ -190,6 +233,8 @@ impl Vm {
         Self {
             pidfd: pidfd_open(pid, PidfdFlags::empty()).expect("a process"),
             child,
+            others: Children(Vec::new()),
+            _memory: Vec::new(),
             exit: None,
             logs: Logs::new(&folder, 1),
             folder,

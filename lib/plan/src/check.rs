@@ -201,6 +201,9 @@ impl<'a> Check<'a> {
         } else if kernel.boot.value == BootWord::Firmware && place == 0 && range.start != first {
             let what = format!("kernel {index} is started by firmware but begins at {:#x}", range.start);
             self.fail(piece.line, what, format!("firmware loads it at {0}: write `at = {0}`", quoted_size(first)));
+        } else if kernel.board.value > 0 && place == 0 && range.start != first {
+            let what = format!("kernel {index} is alone on its board but begins at {:#x}", range.start);
+            self.fail(piece.line, what, format!("its board starts it at {0}: write `at = {0}`", quoted_size(first)));
         } else if let Some((owner, other, _)) =
             taken.iter().find(|(_, other, on)| *on == kernel.board.value && other.overlaps(&range))
         {
@@ -292,9 +295,12 @@ impl<'a> Check<'a> {
                 cpus.push(Cpu { global, hardware });
             }
             let boots = cpus.first().is_some_and(|cpu| cpu.hardware == board.model.boot_cpu);
+            let id = board.model.boot_cpu;
             if kernel.boot.value == BootWord::Firmware && !boots && !cpus.is_empty() {
-                let id = board.model.boot_cpu;
                 let what = format!("kernel {index} is started by firmware, but not on the boot CPU (hardware id {id})");
+                self.fail(kernel.cpus.line, what, "list the boot CPU first in its `cpus`");
+            } else if on > 0 && !boots && !cpus.is_empty() {
+                let what = format!("kernel {index} does not begin on the boot CPU of its board (hardware id {id})");
                 self.fail(kernel.cpus.line, what, "list the boot CPU first in its `cpus`");
             }
             all.push(cpus);
@@ -305,10 +311,32 @@ impl<'a> Check<'a> {
     fn boots(&mut self) -> Vec<Boot> {
         let raw = self.raw;
         for (index, board) in raw.boards.iter().enumerate() {
+            let mut here = self.kernels().filter(|(_, kernel)| kernel.board.value == index);
+            if raw.boards.len() > 1
+                && let (Some((first, _)), Some((second, kernel))) = (here.next(), here.next())
+            {
+                // A board is switched off and on as a whole.
+                let what = format!("kernels {first} and {second} share a board, and there are other boards");
+                self.fail(kernel.board.line, what, "give each a board of its own, or all CPUs to one of them");
+            }
+            if raw.boards.len() > 1
+                && let [_, high] = board.model.ram(board.memory.value)
+                && high.size > 0
+            {
+                let what = format!("board {index} has RAM in two pieces, which other boards cannot see as one");
+                self.fail(board.memory.line, what, "give it less memory, or leave it alone in its machine");
+            }
             let mut firmware = self
                 .kernels()
                 .filter(|(_, kernel)| kernel.board.value == index && kernel.boot.value == BootWord::Firmware);
             let (first, second) = (firmware.next(), firmware.next());
+            if index > 0 {
+                if let Some((first, kernel)) = first {
+                    let what = format!("firmware does not start kernel {first}: its board waits for another kernel");
+                    self.fail(kernel.boot.line, what, "write `boot = \"auto\"`");
+                }
+                continue;
+            }
             if first.is_none() {
                 let what = format!("no kernel of board {index} is started by firmware");
                 self.fail(board.line, what, "write `boot = \"firmware\"` in the kernel that has the boot CPU");
@@ -320,10 +348,7 @@ impl<'a> Check<'a> {
         }
         let mut boots = Vec::new();
         for (index, kernel) in self.kernels() {
-            let primary = raw
-                .kernels
-                .iter()
-                .position(|other| other.board.value == kernel.board.value && other.boot.value == BootWord::Firmware);
+            let primary = raw.kernels.iter().position(|other| other.boot.value == BootWord::Firmware);
             let by = kernel.booter.as_ref().map_or(primary.unwrap_or(0) as u16, |at| at.value);
             boots.push(match kernel.boot.value {
                 BootWord::Firmware => Boot::Firmware,
@@ -338,10 +363,7 @@ impl<'a> Check<'a> {
             } else if usize::from(booter.value) == index {
                 self.fail(booter.line, format!("kernel {index} cannot boot itself"), "name another kernel");
             } else if let Some(target) = target {
-                if target.board.value != kernel.board.value {
-                    let what = format!("kernel {} cannot reach the CPUs of kernel {index}", booter.value);
-                    self.fail(booter.line, what, "name a kernel of the same board");
-                } else if target.boot.value == BootWord::Manual {
+                if target.boot.value == BootWord::Manual {
                     let what = format!("kernel {} boots kernel {index} but nobody boots it", booter.value);
                     self.fail(booter.line, what, "boot that one automatically or this one manually too");
                 }

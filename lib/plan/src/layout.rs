@@ -23,8 +23,6 @@ pub const MIN_ARCHIVE: u64 = 8 * MIB;
 pub const BOOT_BLOCK_OFFSET: u64 = 0x1000;
 /// The most bytes of a boot block.
 pub const BOOT_BLOCK_SIZE: u64 = 0x1_0000;
-/// The image's offset from a kernel's base.
-pub const IMAGE_OFFSET: u64 = 0x20_0000;
 
 /// A kind of board that a plan can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

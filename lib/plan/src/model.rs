@@ -128,6 +128,12 @@ impl Board {
     pub fn ram(&self) -> [Range; 2] {
         self.model.ram(self.memory)
     }
+
+    /// How far an address is from the begin of its RAM: where it is in a window that shows this board's RAM. `None` if it is none, or behind the hole.
+    pub fn ram_offset(&self, address: u64) -> Option<u64> {
+        let [low, _] = self.ram();
+        low.contains(address).then(|| address - low.start)
+    }
 }
 
 /// What belongs to one kernel.
@@ -323,6 +329,19 @@ impl Plan {
     pub fn device_owner(&self, board: usize, device: Device) -> Option<&Kernel> {
         self.on_board(board).find(|kernel| kernel.has(device))
     }
+
+    /// Whether kernels share memory and bells between emulators or cards: there is more than one board.
+    pub fn is_mixed(&self) -> bool {
+        self.boards.len() > 1
+    }
+
+    /// Where a board of a mixed machine has the window to another one's RAM: the number of its device on the first PCI bus.
+    pub const fn window_slot(board: usize) -> u8 {
+        16 + board as u8
+    }
+
+    /// Where each board of a mixed machine has the device with the bells and the page that all share.
+    pub const BELL_SLOT: u8 = 15;
 
     /// The distance of two kernels as in `/sys/devices/system/node`; `None` if one does not exist.
     pub fn distance(&self, a: u16, b: u16) -> Option<u8> {

@@ -21,7 +21,7 @@ use files::{FileHandler, FileService, abstracts::Abstracts};
 use hal::boot::{BootInfo, PhysRange};
 use hal::cpuref::{CpuRef, FenceToken, Fenced};
 use hal::sync::{Once, SpinLock, rank};
-use link::window::{HalWindows, Reach};
+use link::window::{HalWindows, Reach, Ring};
 use link::{Facts as Hello, Handler, Shm};
 use membership::{Config, Machine, MembershipService, Outcome, Service, View};
 use memory::{MemoryHandler, MemoryService};
@@ -42,8 +42,16 @@ use crate::tree::Own;
 /// Membership over this machine's memory.
 pub type Peers = MembershipService<HalWindows>;
 
+/// What a kernel has to do with kernels of other boards.
+pub trait Far: Send + Sync {
+    /// How this kernel reaches one of another board; `None` if it cannot.
+    fn reach(&self, kernel: &plan::Kernel) -> Option<Reach>;
+    /// Switches another board off, which has one kernel.
+    fn stop(&self, board: usize) -> Fenced;
+}
+
 /// What a kernel is told of its machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Facts<'a> {
     /// The machine.
     pub plan: &'a Plan,
@@ -53,6 +61,8 @@ pub struct Facts<'a> {
     pub info: &'a BootInfo,
     /// The kernel that started it; none for the first of the machine.
     pub starter: Option<u16>,
+    /// What is on other boards; none if there are no others.
+    pub far: Option<Arc<dyn Far>>,
 }
 
 /// A handler that whoever puts the kernel together adds to the links: under which name, and what it does.
@@ -62,8 +72,11 @@ pub type Extra = (&'static str, Arc<dyn Handler>);
 struct Board {
     kernel: Arc<Kernel>,
     hello: Hello,
-    /// The hardware numbers of the CPUs of each kernel.
+    /// The hardware numbers of the CPUs of each kernel of this board.
     cpus: Vec<(u16, Vec<u32>)>,
+    /// The boards of the others.
+    boards: Vec<(u16, usize)>,
+    far: Option<Arc<dyn Far>>,
     alarm: SpinLock<Option<Timer>>,
     /// When it is due; `u64::MAX` if there is none. Changed with the alarm's lock held.
     soonest: AtomicU64,
@@ -116,6 +129,15 @@ impl Machine for Board {
     }
 
     fn fence(&self, victim: KernelId) -> Outcome {
+        let outcome = |fenced| match fenced {
+            Fenced::Reset => Outcome::Fenced,
+            Fenced::Parked => Outcome::Parked,
+            Fenced::Lost => Outcome::Lost,
+        };
+        if let Some((_, board)) = self.boards.iter().find(|(index, _)| *index == victim.index) {
+            // With its CPUs its devices stand still.
+            return outcome(self.far.as_ref().map_or(Fenced::Lost, |far| far.stop(*board)));
+        }
         let token = FenceToken::for_fence();
         let mut outcome = Outcome::Fenced;
         for cpu in self.cpus.iter().filter(|(index, _)| *index == victim.index).flat_map(|(_, cpus)| cpus) {
@@ -287,7 +309,7 @@ fn serve(
         k.cpus.iter().map(|c| CpuFact {
             global: c.global,
             kernel: k.index,
-            isa: kernel.facts.isa.name(),
+            isa: k.isa.name(),
             online: true,
             describe: describe.clone(),
         })
@@ -353,10 +375,16 @@ pub fn join(
     publish: impl FnOnce(&Arc<Peers>) -> bool,
 ) -> Result<Cluster, String> {
     let me = KernelId { index: facts.info.index, incarnation: facts.info.incarnation };
-    let reaches = facts.plan.kernels.iter().map(|k| Reach {
-        index: k.index,
-        memory: k.memory.iter().map(|r| PhysRange::new(r.start, r.size)).collect(),
-        cpu: k.boot_cpu().map_or(u32::MAX, |cpu| cpu.hardware),
+    let board = facts.plan.kernel(me.index).map_or(0, |k| k.board);
+    let near = |k: &plan::Kernel| k.board == board;
+    let reaches = facts.plan.kernels.iter().filter_map(|k| match &facts.far {
+        Some(far) if !near(k) => far.reach(k),
+        _ => Some(Reach {
+            index: k.index,
+            memory: k.memory.iter().map(|r| PhysRange::new(r.start, r.size)).collect(),
+            bell: CpuRef::new(k.boot_cpu()?.hardware).ok().map(|cpu| Arc::new(cpu) as Arc<dyn Ring>),
+            executable: true,
+        }),
     });
     let reaches: Vec<Reach> = reaches.collect();
     let windows = HalWindows::new(me.index, reaches.clone()).ok_or("the porch cannot be reached")?;
@@ -371,7 +399,9 @@ pub fn join(
             plan: hash(facts.text),
             epoch: 0,
         },
-        cpus: facts.plan.kernels.iter().map(|k| (k.index, k.cpus.iter().map(|c| c.hardware).collect())).collect(),
+        cpus: facts.plan.on_board(board).map(|k| (k.index, k.cpus.iter().map(|c| c.hardware).collect())).collect(),
+        boards: facts.plan.kernels.iter().filter(|k| !near(k)).map(|k| (k.index, k.board)).collect(),
+        far: facts.far.clone(),
         alarm: SpinLock::new(rank::LINK, None),
         soonest: AtomicU64::new(u64::MAX),
         peers: Once::new(),

@@ -71,7 +71,8 @@ impl Hands {
             alarm: SpinLock::new(rank::LINK, None),
             me: me.clone(),
         });
-        let boards = plan.kernels.iter().map(|k| k.board as u16).collect();
+        // Every kernel of a mixed machine reaches every board, through the controller.
+        let boards = plan.kernels.iter().map(|_| 0).collect();
         let life = LifeService::new(peers.links().clone(), boards, hands.clone(), Config { patience: PATIENCE });
         // Made a moment ago.
         let _ = hands.life.set(Arc::downgrade(&life));
