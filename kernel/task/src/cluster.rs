@@ -226,6 +226,15 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     /// `ENODEV` if no kernel has that index, `EHOSTDOWN` if it is not in the view.
     fn place(&self, placement: Placement) -> Result<Option<KernelId>>;
+    /// Whether the machine has kernels of several instruction sets.
+    fn is_mixed(&self) -> bool {
+        false
+    }
+    /// A kernel of an instruction set, of those that are up.
+    fn kernel_of(&self, isa: linux_abi::Isa) -> Option<KernelId> {
+        let _ = isa;
+        None
+    }
     /// Asks kernel `to` to reserve everything for a task and to load its program: PREPARE. It stays here until the result is committed, or for good if
     /// that is dropped.
     ///

@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::sync::atomic::Ordering::Relaxed;
 
-use base::{Errno, Error, Result, wait::Op};
+use base::{Errno, Error, KernelId, Result, wait::Op};
 use hal::{addr::UserAddr, usermode::UserContext};
 use mm::FileLabel;
 use vfs::{Access, FileKind, Follow, OpenFlags, Place, Stat, Status, Walk, place::MountFlags};
@@ -52,11 +52,31 @@ impl Cx {
     }
 
     fn execve_found(&self, found: &Found, path: &[u8], argv: Strings, envp: Strings) -> Result<()> {
-        if let Some(to) = self.kernel().cluster().place(self.process().placement())? {
+        if let Some(to) = self.elsewhere(found)? {
             return self.execve_elsewhere(to, &found.place, path, &argv, &envp);
         }
         let (loaded, creds, name) = self.load(found, path, argv, envp)?;
         self.exec(loaded, creds, &name)
+    }
+
+    /// The kernel where the program goes on: the one that was asked for, or one of its ISA. `None`: here.
+    fn elsewhere(&self, found: &Found) -> Result<Option<KernelId>> {
+        let (kernel, cluster) = (self.kernel(), self.kernel().cluster());
+        let asked = cluster.place(self.process().placement())?;
+        if asked.is_some() || !cluster.is_mixed() {
+            return Ok(asked);
+        }
+        let isa = exec::isa(&found.file, self)?;
+        if isa == kernel.facts.isa {
+            return Ok(None);
+        }
+        match cluster.kernel_of(isa) {
+            Some(to) => Ok(Some(to)),
+            None => {
+                log::info!("exec: {}: no kernel for {} is up", found.file.label.path.escape_ascii(), isa.name());
+                Err(Error::new(Errno::ENOEXEC, "no kernel for its instruction set"))
+            }
+        }
     }
 
     /// Loads the program at `place` without starting it.

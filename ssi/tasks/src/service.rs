@@ -7,6 +7,7 @@ use base::{
     wait::{Op, Subscription, Try, TryResult, Wake, done},
 };
 use link::{Incoming, Links, lock::Lock};
+use linux_abi::Isa;
 use names::{Kind, Name, NameService, PidBlocks};
 use objects::{call, codec::Body, from_wire, object_to_wire, to_wire, when_done};
 use task::{
@@ -122,6 +123,8 @@ pub struct TaskService {
     pids: Lock<PidBlocks>,
     members: Lock<Vec<KernelId>>,
     cpus: Vec<CpuFact>,
+    /// They are of several ISAs.
+    mixed: bool,
     handles: Lock<Option<Arc<dyn task::moving::Handles>>>,
     pub(crate) moves: Lock<Moves>,
     pub(crate) watches: Watches,
@@ -149,6 +152,7 @@ impl TaskService {
             local: Lock::new(None),
             pids: Lock::new(PidBlocks::new(me.index, kernels)),
             members: Lock::new(alloc::vec![me]),
+            mixed: cpus.iter().any(|cpu| cpus.first().is_some_and(|first| first.isa != cpu.isa)),
             cpus,
             handles: Lock::new(None),
             moves: Lock::new(Moves::default()),
@@ -596,6 +600,15 @@ impl Cluster for Peers {
         let members = self.0.members.lock();
         let member = members.iter().find(|member| member.index == index);
         member.copied().map(Some).ok_or(Error::new(Errno::EHOSTDOWN, "that kernel is not running"))
+    }
+
+    fn is_mixed(&self) -> bool {
+        self.0.mixed
+    }
+
+    fn kernel_of(&self, isa: Isa) -> Option<KernelId> {
+        let of = |index: u16| self.0.cpus.iter().any(|cpu| cpu.kernel == index && cpu.isa == isa.name());
+        self.0.members.lock().iter().copied().filter(|member| of(member.index)).min_by_key(|member| member.index)
     }
 
     fn prepare_exec(&self, to: KernelId, image: Box<TaskImage>) -> TryResult<Box<dyn Departure>> {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod multiarch;
 mod show;
 mod system;
 mod table;
@@ -104,7 +105,18 @@ fn run(kernel: u16, line: &[OsString]) -> ExitCode {
     let Some((program, words)) = line.split_first() else {
         return ExitCode::from(127);
     };
-    let error = std::process::Command::new(program).args(words).exec();
+    let mut command = std::process::Command::new(program);
+    if multiarch::is_mixed()
+        && let Ok(kernels) = read("cob/kernels", system::kernels)
+        && let Some(there) = kernels.iter().find(|row| row.id == u64::from(kernel))
+    {
+        if let Some(twin) = multiarch::twin(&there.isa, program, |path| path.exists()) {
+            command = std::process::Command::new(twin);
+        }
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+        command.env("PATH", multiarch::search_path(&there.isa, &path));
+    }
+    let error = command.args(words).exec();
     eprintln!("kctl: {}: {error}", program.to_string_lossy());
     ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 })
 }

@@ -52,6 +52,10 @@ struct Cpu {
 /// The deadlines of a kernel.
 pub struct Timers {
     cpus: CpuLocal<Cpu>,
+    /// What waits, after its deadline, for some CPU to wake for something else.
+    patient: SpinLock<TimerQueue<Arc<dyn Expire>>>,
+    /// Its first deadline.
+    patient_next: AtomicU64,
 }
 
 impl Timers {
@@ -63,6 +67,8 @@ impl Timers {
                 slice: AtomicU64::new(NEVER),
                 programmed: AtomicU64::new(NEVER),
             }),
+            patient: SpinLock::new(rank::TIMERS, TimerQueue::new()),
+            patient_next: AtomicU64::new(NEVER),
         }
     }
 
@@ -76,9 +82,27 @@ impl Timers {
         Timer { slot: hal::cpu::slot(), key }
     }
 
-    /// Asks for `what` to be told some time after `deadline`: when this CPU is awake for something else. For what is only tidied up.
+    /// Asks for `what` to be told some time after `deadline`: when a CPU is awake for another deadline. For what is only tidied up.
     pub fn set_patient(&self, deadline: u64, what: Arc<dyn Expire>) {
-        self.cpus.get().queue.lock().insert_patient(deadline, what);
+        let mut patient = self.patient.lock();
+        patient.insert(deadline, what);
+        self.patient_next.store(patient.next().unwrap_or(NEVER), Relaxed);
+    }
+
+    /// Tells those whose deadlines have passed and who waited for somebody to be awake.
+    fn tidy(&self, now: u64) {
+        while self.patient_next.load(Relaxed) <= now {
+            let due = {
+                let mut patient = self.patient.lock();
+                let due = patient.expire(now);
+                self.patient_next.store(patient.next().unwrap_or(NEVER), Relaxed);
+                due
+            };
+            match due {
+                Some(what) => what.expire(),
+                None => return,
+            }
+        }
     }
 
     /// Takes a deadline back; whether it had not passed yet.
@@ -114,6 +138,7 @@ impl Timers {
                 None => break,
             }
         }
+        self.tidy(now);
         if cpu.slice.load(Relaxed) <= now {
             cpu.slice.store(NEVER, Relaxed);
             kernel.sched.tick(kernel);

@@ -14,15 +14,13 @@ pub struct TimerKey {
 #[derive(Debug)]
 pub struct TimerQueue<T> {
     entries: BTreeMap<TimerKey, T>,
-    /// What waits for another deadline after its own.
-    patient: BTreeMap<TimerKey, T>,
     serial: u64,
 }
 
 impl<T> TimerQueue<T> {
     /// Nothing due.
     pub const fn new() -> Self {
-        Self { entries: BTreeMap::new(), patient: BTreeMap::new(), serial: 0 }
+        Self { entries: BTreeMap::new(), serial: 0 }
     }
 
     /// Something is due at `deadline`. Whether it is the first now.
@@ -34,40 +32,29 @@ impl<T> TimerQueue<T> {
         (key, first)
     }
 
-    /// Something is due after `deadline`, as soon as something else is.
-    pub fn insert_patient(&mut self, deadline: u64, what: T) {
-        self.serial += 1;
-        self.patient.insert(TimerKey { deadline, serial: self.serial }, what);
-    }
-
     /// Takes an entry back, if it has not been due yet.
     pub fn remove(&mut self, key: TimerKey) -> Option<T> {
         self.entries.remove(&key)
     }
 
-    /// When the next entry is due; patient ones do not count.
+    /// When the next entry is due.
     pub fn next(&self) -> Option<u64> {
         self.entries.first_key_value().map(|(key, _)| key.deadline)
     }
 
-    /// Takes the first entry if it is due at `now`; patient ones last.
+    /// Takes the first entry if it is due at `now`.
     pub fn expire(&mut self, now: u64) -> Option<T> {
-        let due =
-            |entries: &BTreeMap<TimerKey, T>| entries.first_key_value().is_some_and(|(key, _)| key.deadline <= now);
-        if due(&self.entries) {
-            return self.entries.pop_first().map(|(_, what)| what);
-        }
-        if due(&self.patient) { self.patient.pop_first().map(|(_, what)| what) } else { None }
+        if self.next()? <= now { self.entries.pop_first().map(|(_, what)| what) } else { None }
     }
 
     /// How many are due some time.
     pub fn len(&self) -> usize {
-        self.entries.len() + self.patient.len()
+        self.entries.len()
     }
 
     /// Whether nothing is due.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.entries.is_empty()
     }
 }
 
@@ -98,18 +85,5 @@ mod tests {
         assert_eq!(q.expire(25), Some('B'));
         assert_eq!(q.expire(25), None);
         assert_eq!((q.next(), q.len()), (Some(30), 1));
-    }
-
-    #[test]
-    fn what_is_patient_wakes_nobody() {
-        let mut q = TimerQueue::new();
-        q.insert_patient(10, 'p');
-        assert_eq!((q.next(), q.len()), (None, 1));
-        let (_, first) = q.insert(30, 'a');
-        assert!(first);
-        assert_eq!(q.expire(9), None);
-        q.insert_patient(40, 'q');
-        assert_eq!((q.expire(30), q.expire(30), q.expire(30)), (Some('a'), Some('p'), None));
-        assert_eq!((q.next(), q.len()), (None, 1));
     }
 }
