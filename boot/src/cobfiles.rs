@@ -92,12 +92,15 @@ impl Machine {
     fn links(&self) -> String {
         let mut text = String::from("from to transport state messages bytes doorbells rtt_ns\n");
         for peer in self.peers.links().peers() {
+            let board = |index| self.plan.kernel(index).map(|kernel| kernel.board);
+            let near = board(peer.id.index) == board(self.me.index);
             let lanes = [Lane::Control, Lane::Request, Lane::Reply, Lane::Bulk].map(|lane| peer.report(lane));
             let _ = writeln!(
                 text,
-                "{} {} shm+ipi up {} {} {} -",
+                "{} {} {} up {} {} {} -",
                 self.me.index,
                 peer.id.index,
+                if near { "shm+ipi" } else { "shm+ivshmem" },
                 lanes.iter().map(|l| l.sent).sum::<u64>(),
                 lanes.iter().map(|l| l.sent_bytes).sum::<u64>(),
                 peer.counters.doorbells.load(Ordering::Relaxed),
@@ -276,7 +279,7 @@ pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster
         format!("lent {lent}\nheld {held}\nsubscriptions {subscriptions}\nwatched {watched}\nworking {working}\n")
     });
     trees.cob.text("plan", move || text.clone());
-    trees.cob.file("measure", cluster::measure::Measure::new(kernel, &cluster.peers, &facts.plan));
+    trees.cob.file("measure", cluster::measure::Measure::new(kernel, &cluster.peers, cluster.reaches.clone()));
     let resting = kernel.clone();
     trees.cob.text("idle", move || idle(&resting));
     trees.cob.file("control", Control(machine.clone()));

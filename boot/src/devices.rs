@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::far::Boards;
 use base::io::{Sink, Source};
 use base::wait::{Try, done};
 use base::{Errno, Ready, Subscription, TryResult, Wake};
@@ -19,7 +20,6 @@ use vfs::device::Driver;
 use vfs::local::{FileOps, Wrote};
 use vfs::tty::{Port, Tty};
 use vfs::{Caller, Device, FileKind, LocalFile, OpenFile, OpenFlags, Place, Status, Vfs, Waiters};
-use crate::far::Boards;
 use virtio_console::{Console, DEVICES, VENDOR};
 
 /// Buses behind the host bridge that are looked at: emulated machines have one.

@@ -98,7 +98,8 @@ fn know_peers(facts: &facts::Facts, boards: Option<&Boards>) {
     for kernel in facts.plan.kernels.iter().filter(|k| k.index != facts.info.index) {
         for r in &kernel.memory {
             let range = PhysRange::new(r.start, r.size);
-            let seen = if kernel.board == own { Some(range) } else { boards.and_then(|b| b.locate(kernel.board, range)) };
+            let seen =
+                if kernel.board == own { Some(range) } else { boards.and_then(|b| b.locate(kernel.board, range)) };
             if let Some(range) = seen {
                 machine::paging::know_peer(kernel.index, range);
             }

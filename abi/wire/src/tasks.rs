@@ -116,6 +116,11 @@ crate::messages! {
         }
     }
 
+    /// A task is being made ready to come: the receiver does nothing, and is awake when the parts arrive.
+    0x0415 MoveComing (Bulk, event) {
+        v1 {}
+    }
+
     /// Forget it: the process stays at the sender.
     0x0414 MoveAbort (Request, event) {
         v1 {
@@ -144,6 +149,16 @@ crate::messages! {
 
     /// The payload is a `Load`.
     0x0433 SystemLook (Reply, reply, payload 4096) {
+        v1 {}
+    }
+
+    /// How are the receiver's CPUs described? Answered by [`CpuIs`]. Asked by kernels of other instruction sets.
+    0x0434 DescribeCpu (Request, request -> CpuIs) {
+        v1 {}
+    }
+
+    /// The payload is text: the `name: value` lines of `/proc/cpuinfo` that say what a CPU is.
+    0x0435 CpuIs (Reply, reply, payload 4096) {
         v1 {}
     }
 

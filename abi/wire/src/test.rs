@@ -37,6 +37,19 @@ crate::messages! {
         }
     }
 
+    /// Take part in a proof that this memory of the asker is the same for both: `ssi/cluster/src/proof.rs` says what is in it. Answered at the end.
+    0x7f07 Prove (Request, request -> Proved) {
+        v1 {
+            /// Where it is, counted from the beginning of the asker's memory.
+            at: u64,
+        }
+    }
+
+    /// That is done; what came out is in the memory.
+    0x7f08 Proved (Reply, reply) {
+        v1 {}
+    }
+
     /// How often did you ring me?
     0x7f05 Tally (Request, request -> Tallied) {
         v1 {}

@@ -49,7 +49,10 @@ pub fn everything(root: &Root, isas: &[Isa], checked: bool) -> Result<Built> {
     let inputs = fresh::fingerprint(root)?;
     let stamp = out.join("inputs");
     if fs::read_to_string(&stamp).is_ok_and(|old| old == inputs)
-        && [&built.kernel, &built.image, &built.archive].into_iter().chain(built.stubs.values()).all(|file| file.exists())
+        && [&built.kernel, &built.image, &built.archive]
+            .into_iter()
+            .chain(built.stubs.values())
+            .all(|file| file.exists())
     {
         return Ok(built);
     }

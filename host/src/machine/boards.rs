@@ -77,7 +77,8 @@ pub fn control_socket(board: usize) -> String {
 impl Boards {
     /// For boards with so many bytes of RAM.
     pub fn new(bytes: &[u64]) -> Result<Self> {
-        let memory = bytes.iter().enumerate().map(|(board, bytes)| Memory::new(board, *bytes)).collect::<Result<_>>()?;
+        let memory =
+            bytes.iter().enumerate().map(|(board, bytes)| Memory::new(board, *bytes)).collect::<Result<_>>()?;
         let page = memfd_create("cob-boards", MemfdFlags::CLOEXEC).context("memory for all boards")?;
         ftruncate(&page, boardctl::PAGE as u64).context("memory for all boards")?;
         let bell = |_| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("a bell");

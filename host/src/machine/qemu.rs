@@ -49,7 +49,12 @@ pub fn command(machine: &Machine, number: usize, board: &Board, folder: &Path, r
     if number > 0 {
         // Off until another kernel starts it. It may be reset: by the controller.
         qemu.arg("-kernel").arg(&machine.stubs[&board.model.isa]).arg("-S");
-        qemu.args(["-chardev", &format!("socket,id=gdb,path=gdb{number}.sock,server=on,wait=off"), "-gdb", "chardev:gdb"]);
+        qemu.args([
+            "-chardev",
+            &format!("socket,id=gdb,path=gdb{number}.sock,server=on,wait=off"),
+            "-gdb",
+            "chardev:gdb",
+        ]);
         qemu.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
         return qemu;
     }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::logs::{Logs, Severity};
 use super::boards::{Boards, Memory, bells_socket};
+use super::logs::{Logs, Severity};
 use super::{Died, Machine, qemu};
 use crate::build::cpio::Archive;
 use crate::root::Root;

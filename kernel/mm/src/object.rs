@@ -184,6 +184,12 @@ pub trait MemoryObject: Send + Sync {
     /// `EPERM` if the object may not be mapped like this now (seals).
     fn attach(&self, mapper: &Weak<dyn Mapper>, shared_writable: bool) -> Result<usize>;
 
+    /// Whether programs may execute its pages. What lies in the memory of another board is only looked at and written: it is copied to be executed, which
+    /// a private mapping does.
+    fn is_executable(&self) -> bool {
+        true
+    }
+
     /// Undoes [`attach`](MemoryObject::attach).
     fn detach(&self, token: usize);
 }

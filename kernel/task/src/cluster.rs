@@ -235,6 +235,10 @@ pub trait Cluster: Send + Sync {
         let _ = isa;
         None
     }
+    /// A task will go to kernel `to` as soon as it is made ready.
+    fn about_to_go(&self, to: KernelId) {
+        let _ = to;
+    }
     /// Asks kernel `to` to reserve everything for a task and to load its program: PREPARE. It stays here until the result is committed, or for good if
     /// that is dropped.
     ///

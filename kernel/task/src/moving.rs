@@ -90,6 +90,7 @@ impl Cx {
     ) -> Result<()> {
         let kernel = self.kernel().clone();
         let handles = kernel.cluster().handles().ok_or(NO_HANDLES)?;
+        kernel.cluster().about_to_go(to);
         // Other threads live until all is ready there: if this fails they go on.
         let alone = self.process().thread_count() == 1;
         let image = self.export(to, &*handles, program, path, argv, envp, alone)?;

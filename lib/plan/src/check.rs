@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 
 use crate::read::{At, BootWord, RawKernel, RawPlan, RawRange};
 use crate::{
-    Board, Boot, Cpu, Device, GRAIN, Kernel, Link, MAX_CPUS_PER_KERNEL, MAX_KERNELS, MAX_RANGES, MIN_ARCHIVE,
-    MIN_KERNEL_MEMORY, Membership, Plan, PlanError, Range, show_size,
+    Board, Boot, Cpu, Device, GRAIN, Kernel, Link, MAX_BOARDS, MAX_CPUS_PER_KERNEL, MAX_KERNELS, MAX_RANGES,
+    MIN_ARCHIVE, MIN_KERNEL_MEMORY, Membership, Plan, PlanError, Range, show_size,
 };
 
 /// The plan, if it is consistent; what is wrong goes to `errors`.
@@ -90,6 +90,10 @@ impl<'a> Check<'a> {
     fn boards(&mut self) -> Vec<Board> {
         let raw = self.raw;
         let mut boards = Vec::new();
+        if let Some(board) = raw.boards.get(MAX_BOARDS) {
+            let what = format!("a machine has {} boards", raw.boards.len());
+            self.fail(board.line, what, format!("{MAX_BOARDS} are the most: leave some out"));
+        }
         for board in &raw.boards {
             let (memory, archive) = (board.memory.value, board.archive.value);
             for (at, what) in [(&board.memory, "the memory of the board"), (&board.archive, "the archive reserve")] {

@@ -11,6 +11,8 @@ pub const MIB: u64 = 1 << 20;
 pub const GRAIN: u64 = 2 * MIB;
 /// Most kernels of a machine.
 pub const MAX_KERNELS: usize = 64;
+/// Most boards of a machine: each has a PCI device for the window to every other.
+pub const MAX_BOARDS: usize = 8;
 /// Most CPUs of one kernel: a CPU mask is a `u64`.
 pub const MAX_CPUS_PER_KERNEL: usize = 64;
 /// Most pieces of memory of one kernel.

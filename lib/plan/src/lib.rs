@@ -16,12 +16,12 @@ mod stage;
 mod units;
 
 pub use layout::{
-    BOOT_BLOCK_OFFSET, BOOT_BLOCK_SIZE, GRAIN, MAX_CPUS_PER_KERNEL, MAX_KERNELS, MAX_RANGES, MIB, MIN_ARCHIVE,
-    MIN_KERNEL_MEMORY, MODELS, Model,
+    BOOT_BLOCK_OFFSET, BOOT_BLOCK_SIZE, GRAIN, MAX_BOARDS, MAX_CPUS_PER_KERNEL, MAX_KERNELS, MAX_RANGES, MIB,
+    MIN_ARCHIVE, MIN_KERNEL_MEMORY, MODELS, Model,
 };
-pub use stage::{IMAGE_OFFSET, STAGE_MAGIC, STAGE_OFFSET, STUB_OFFSET};
 pub use linux_abi::Isa;
 pub use model::{Board, Boot, Cpu, Device, Kernel, Link, Membership, Owner, Plan, Range};
+pub use stage::{IMAGE_OFFSET, STAGE_MAGIC, STAGE_OFFSET, STUB_OFFSET};
 pub use units::{parse_size, show_size};
 
 use alloc::string::String;

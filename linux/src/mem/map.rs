@@ -62,6 +62,12 @@ fn file_content(
     }
     let object =
         if shared { cx.settle(file.share(max.contains(Prot::WRITE)), Interrupted::Killed)? } else { file.memory()? };
+    if !object.is_executable() {
+        if want.contains(Prot::EXEC) {
+            return Err(Error::new(Errno::EPERM, "memory of another board is not executed"));
+        }
+        max -= Prot::EXEC;
+    }
     let (device, inode) = match file.stat()? {
         Try::Done(stat) => (u64::from(stat.device.major) << 32 | u64::from(stat.device.minor), stat.inode),
         // A name for /proc/PID/maps is not worth waiting for a peer.

@@ -7,13 +7,14 @@ extern crate alloc;
 
 pub mod life;
 pub mod measure;
+pub mod proof;
 pub mod seat;
 pub mod tree;
 
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ::life::{LifeHandler, LifeService};
 use base::KernelId;
@@ -183,6 +184,22 @@ struct Services {
     peers: Weak<Peers>,
     resources: Arc<ResourceService>,
     orders: Arc<Orders>,
+    kernel: Arc<Kernel>,
+    reaches: Vec<Reach>,
+    /// The memory shared with kernels of other boards is still to be proved: by whoever comes later, once.
+    unproved: AtomicBool,
+}
+
+impl Services {
+    fn prove(&self, view: &View) {
+        let (me, Some(peers)) = (self.kernel.id(), self.peers.upgrade()) else { return };
+        if view.contains(me) && self.unproved.swap(false, Ordering::Relaxed) {
+            // What cannot be executed is on another board.
+            let is_far = |index: u16| self.reaches.iter().any(|reach| reach.index == index && !reach.executable);
+            let far = view.members.iter().copied().filter(|member| *member != me && is_far(member.index)).collect();
+            proof::begin(&self.kernel, &peers, &self.reaches, far);
+        }
+    }
 }
 
 impl Service for Services {
@@ -199,6 +216,7 @@ impl Service for Services {
         self.tasks.view(view.epoch, view.members.clone());
         self.resources.view(view.epoch, view.members.clone());
         self.orders.look();
+        self.prove(view);
     }
 }
 
@@ -219,6 +237,8 @@ pub struct Cluster {
     orders: Arc<Orders>,
     board: Arc<Board>,
     hands: Arc<Hands>,
+    /// How this kernel reaches all of them.
+    pub reaches: Vec<Reach>,
 }
 
 /// What a kernel has with the others, counted: when no process is left it is what it was before there were any.
@@ -302,7 +322,7 @@ fn serve(
 ) -> Result<Served, String> {
     let (links, kernels) = (peers.links(), facts.plan.kernels.len() as u16);
     let names = NameService::new(links.clone(), kernels);
-    // The CPUs of a board are alike; a CPU that cannot describe itself has no description.
+    // CPUs of an ISA are alike; kernels of others are asked. One that cannot describe itself has no description.
     let mut describe = String::new();
     let _ = hal::cpu::describe(&mut describe);
     let cpus = facts.plan.kernels.iter().flat_map(|k| {
@@ -311,12 +331,12 @@ fn serve(
             kernel: k.index,
             isa: k.isa.name(),
             online: true,
-            describe: describe.clone(),
+            describe: if k.isa == kernel.facts.isa { describe.clone() } else { String::new() },
         })
     });
     let tasks = TaskService::new(links.clone(), names.clone(), kernels, cpus.collect());
     let files = FileService::new(links.clone(), kernel.memory.clone());
-    let memory = MemoryService::new(links.clone(), kernel.clone(), reaches);
+    let memory = MemoryService::new(links.clone(), kernel.clone(), reaches.clone());
     let weak: Weak<FileService> = Arc::downgrade(&files);
     memory.set_finder(weak);
     files.set_memory(memory.clone());
@@ -337,7 +357,7 @@ fn serve(
         && links.register("files", Arc::new(FileHandler(files.clone())))
         && links.register("generic", Arc::new(FileHandler(files.clone())))
         && links.register("devices", Arc::new(ResourceHandler(resources.clone())))
-        && links.register("test", measure::Tests::new(kernel, links, facts.plan))
+        && links.register("test", measure::Tests::new(kernel, links, reaches.clone()))
         && links.register("resources", Arc::new(LifeHandler(life.clone())))
         && extras.into_iter().all(|(name, handler)| links.register(name, handler))
         && kernel.set_cluster(Arc::new(tasks::Peers(tasks.clone())));
@@ -351,6 +371,9 @@ fn serve(
         peers: weak,
         resources: resources.clone(),
         orders: orders.clone(),
+        kernel: kernel.clone(),
+        reaches,
+        unproved: AtomicBool::new(facts.starter.is_some()),
     }));
     // Last: who waits for the end of a kernel finds everybody told.
     peers.add(life.clone());
@@ -418,7 +441,7 @@ pub fn join(
     // Made a moment ago: nobody else has set it.
     let _ = board.peers.set(Arc::downgrade(&peers));
     let Served { files, processes, memory, resources, names, tasks, orders, life, hands } =
-        serve(facts, kernel, &peers, reaches, &board, extras)?;
+        serve(facts, kernel, &peers, reaches.clone(), &board, extras)?;
     let _ = board.memory.set(Arc::downgrade(&memory));
     if !publish(&peers) {
         return Err(String::from("it has begun already"));
@@ -427,5 +450,5 @@ pub fn join(
         Some(starter) => peers.enter(starter),
         None => peers.found(),
     }
-    Ok(Cluster { peers, files, processes, resources, life, names, tasks, orders, board, hands })
+    Ok(Cluster { peers, files, processes, resources, life, names, tasks, orders, board, hands, reaches })
 }

@@ -15,21 +15,20 @@ use base::wait::{Ready, TryResult, Wake as _, done};
 use base::{Errno, Error};
 use hal::addr::PhysAddr;
 use hal::boot::PhysRange;
-use hal::cpuref::CpuRef;
 use hal::frame::FrameRun;
 use hal::sync::{SpinLock, rank};
 use hal::time::now;
 use hal::window::{SharedWindow, WindowToken};
 use link::echo::EchoService;
+use link::window::{Reach, Ring};
 use link::{Handler, Incoming, Links};
-use plan::Plan;
 use procfs::entry::Entry;
 use task::{Kernel, Task};
 use vfs::Caller;
-use wire::test::{Bounce, Bounced, Echo, Tallied, Tally};
+use wire::test::{Bounce, Bounced, Echo, Prove, Proved, Tallied, Tally};
 use wire::{KernelId, Message as _, ObjectId};
 
-use crate::Peers;
+use crate::{Peers, proof};
 
 const MS: u64 = 1_000_000;
 const PAGE: u64 = 4096;
@@ -47,33 +46,35 @@ const SLEEP: u64 = 2 * MS;
 /// Requests under way at once, and how many in all, in the measurement under load.
 const LOAD: (u64, u64) = (32, 20_000);
 
-/// Where a kernel is.
-#[derive(Clone, Copy)]
-struct Place {
-    index: u16,
-    /// The beginning of its memory.
-    base: u64,
-    /// Its first CPU.
-    cpu: u32,
+/// A piece of a peer's memory that it names by the distance from its base, and how far in what is mapped it begins.
+pub fn piece(reaches: &[Reach], peer: u16, at: u64, len: u64) -> Option<(SharedWindow, usize)> {
+    let reach = reaches.iter().find(|reach| reach.index == peer)?;
+    let start = reach.locate(at, len).filter(|start| start.is_multiple_of(8))?;
+    let first = start / PAGE * PAGE;
+    let range = PhysRange { start: PhysAddr(first), len: (start + len).next_multiple_of(PAGE) - first };
+    let window = WindowToken::new(range).and_then(SharedWindow::open).ok()?;
+    Some((window, (start - first) as usize))
 }
 
-/// The kernels of a plan.
-fn places(plan: &Plan) -> Vec<Place> {
-    let place = |k: &plan::Kernel| {
-        Some(Place {
-            index: k.index,
-            base: k.memory.first()?.start,
-            cpu: k.boot_cpu().map_or(u32::MAX, |c| c.hardware),
-        })
-    };
-    plan.kernels.iter().filter_map(place).collect()
+/// `1 << order` pages of this kernel's own for a peer, and where they are.
+pub fn own_piece(reaches: &[Reach], me: u16, order: usize) -> base::Result<(SharedWindow, u64)> {
+    let base = reaches.iter().find(|reach| reach.index == me).and_then(Reach::base).ok_or(Errno::ENXIO)?;
+    let window = SharedWindow::offer(FrameRun::alloc(order).map_err(|_| Errno::ENOMEM)?);
+    window.zero(0, window.len());
+    let at = window.phys().0.checked_sub(base).ok_or(Errno::ENXIO)?;
+    Ok((window, at))
+}
+
+/// What rings a peer.
+fn bell(reaches: &[Reach], peer: u16) -> Option<Arc<dyn Ring>> {
+    reaches.iter().find(|reach| reach.index == peer)?.bell.clone()
 }
 
 /// A line that two kernels reach, and the bell of the other one if they ring.
 struct Line {
     window: SharedWindow,
     offset: usize,
-    bell: Option<CpuRef>,
+    bell: Option<Arc<dyn Ring>>,
 }
 
 impl Line {
@@ -104,8 +105,8 @@ impl Line {
 
     fn store(&self, value: u64) {
         self.word().store(value, Ordering::Release);
-        if let Some(bell) = self.bell {
-            bell.doorbell();
+        if let Some(bell) = &self.bell {
+            bell.ring();
         }
     }
 
@@ -128,28 +129,44 @@ impl Line {
 pub struct Tests {
     kernel: Arc<Kernel>,
     links: Weak<Links>,
-    places: Vec<Place>,
-    plan: Plan,
+    reaches: Vec<Reach>,
 }
 
 impl Tests {
-    /// For a kernel of this plan.
-    pub fn new(kernel: &Arc<Kernel>, links: &Arc<Links>, plan: &Plan) -> Arc<Self> {
+    /// For a kernel that reaches the others so.
+    pub fn new(kernel: &Arc<Kernel>, links: &Arc<Links>, reaches: Vec<Reach>) -> Arc<Self> {
         let (kernel, links) = (kernel.clone(), Arc::downgrade(links));
-        Arc::new(Self { kernel, links, places: places(plan), plan: plan.clone() })
+        Arc::new(Self { kernel, links, reaches })
     }
 
     /// The line that a peer names, if it is in that peer's memory.
     fn line(&self, peer: u16, at: u64, bells: bool) -> Option<Line> {
-        let place = self.places.iter().find(|p| p.index == peer)?;
-        let start = place.base.checked_add(at)?;
-        let end = start.checked_add(8).filter(|_| start.is_multiple_of(8))?;
-        self.plan.kernel(peer)?.memory.iter().find(|r| start >= r.start && end <= r.end())?;
-        let first = start / PAGE * PAGE;
-        let range = PhysRange { start: PhysAddr(first), len: PAGE };
-        let window = WindowToken::new(range).and_then(SharedWindow::open).ok()?;
-        let bell = if bells { Some(CpuRef::new(place.cpu).ok()?) } else { None };
-        Some(Line { window, offset: (start - first) as usize, bell })
+        let (window, offset) = piece(&self.reaches, peer, at, 8)?;
+        let bell = if bells { Some(bell(&self.reaches, peer)?) } else { None };
+        Some(Line { window, offset, bell })
+    }
+
+    /// A peer wants to know whether its memory is the same for both.
+    fn prove(&self, links: &Links, message: &Incoming<'_>) -> link::Result<()> {
+        let to = message.answer_to();
+        let (asked, _) = message.read::<Prove>()?;
+        let Some((window, offset)) = piece(&self.reaches, message.from.index, asked.at, proof::BYTES) else {
+            return Err(link::Error::new(Errno::EFAULT, "not memory of the asker", message.from));
+        };
+        // It takes too long for the receive path.
+        let mine = self.links.clone();
+        let started = self.kernel.start_thread("proof", move |_| {
+            proof::take_part(&window, offset, proof::Side::Asked);
+            drop(window);
+            if let Some(links) = mine.upgrade() {
+                // An asker that is dead needs no answer.
+                let _ = links.answer(to, &Proved {}, &[]);
+            }
+        });
+        if started.is_err() {
+            links.refuse(to, Errno::ENOMEM);
+        }
+        Ok(())
     }
 
     fn bounce(&self, links: &Links, message: &Incoming<'_>) -> link::Result<()> {
@@ -181,6 +198,9 @@ impl Handler for Tests {
         if message.header.kind == Bounce::SPEC.number {
             return self.bounce(links, message);
         }
+        if message.header.kind == Prove::SPEC.number {
+            return self.prove(links, message);
+        }
         if message.header.kind == Tally::SPEC.number {
             let doorbells = links.peer(message.from).map_or(0, |p| p.counters.doorbells.load(Ordering::Relaxed));
             return links.answer(message.answer_to(), &Tallied { doorbells }, &[]);
@@ -195,18 +215,18 @@ pub struct Measure(Arc<Shared>);
 struct Shared {
     kernel: Arc<Kernel>,
     peers: Arc<Peers>,
-    places: Vec<Place>,
+    reaches: Vec<Reach>,
     last: SpinLock<String>,
     busy: AtomicBool,
 }
 
 impl Measure {
-    /// Of a kernel of this plan.
-    pub fn new(kernel: &Arc<Kernel>, peers: &Arc<Peers>, plan: &Plan) -> Self {
+    /// Of a kernel that reaches the others so.
+    pub fn new(kernel: &Arc<Kernel>, peers: &Arc<Peers>, reaches: Vec<Reach>) -> Self {
         Self(Arc::new(Shared {
             kernel: kernel.clone(),
             peers: peers.clone(),
-            places: places(plan),
+            reaches,
             last: SpinLock::new(rank::INODE_NAMES, String::new()),
             busy: AtomicBool::new(false),
         }))
@@ -227,7 +247,7 @@ impl Entry for Measure {
         let index: u16 = words.next().and_then(|t| t.parse().ok()).ok_or(Error::new(Errno::EINVAL, "not a kernel"))?;
         let only = words.next().map(String::from);
         let shared = self.0.clone();
-        if index == shared.kernel.id().index || !shared.places.iter().any(|p| p.index == index) {
+        if index == shared.kernel.id().index || !shared.reaches.iter().any(|reach| reach.index == index) {
             return Err(Error::new(Errno::ENXIO, "not another kernel of the plan"));
         }
         let view = shared.peers.view();
@@ -358,12 +378,8 @@ impl Run<'_> {
     /// Round trips of a line of memory, in ns for all.
     fn line(&self, rounds: u32, bells: bool) -> base::Result<u64> {
         const FIRST: u32 = 4;
-        let places = &self.shared.places;
-        let place = |index: u16| places.iter().find(|p| p.index == index).ok_or(Errno::ENXIO);
-        let (mine, theirs) = (place(self.shared.kernel.id().index)?, place(self.peer.index)?);
-        let window = SharedWindow::offer(FrameRun::alloc(0).map_err(|_| Errno::ENOMEM)?);
-        let at = window.phys().0.saturating_sub(mine.base);
-        let bell = if bells { Some(CpuRef::new(theirs.cpu).map_err(|_| Errno::ENXIO)?) } else { None };
+        let (window, at) = own_piece(&self.shared.reaches, self.shared.kernel.id().index, 0)?;
+        let bell = if bells { Some(bell(&self.shared.reaches, self.peer.index).ok_or(Errno::ENXIO)?) } else { None };
         let line = Line { window: window.clone(), offset: 0, bell };
         let pending = Arc::new(Pending::default());
         let message = Bounce { at, rounds: FIRST + rounds, bells: u8::from(bells) };

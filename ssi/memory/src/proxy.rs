@@ -181,6 +181,12 @@ impl MemoryObject for Proxy {
         true
     }
 
+    fn is_executable(&self) -> bool {
+        let Ok(service) = self.service() else { return false };
+        let home = service.holder.lock().home(self.id);
+        home.is_some_and(|home| service.may_execute(home))
+    }
+
     fn words(&self) -> Option<&dyn WordHome> {
         Some(self)
     }

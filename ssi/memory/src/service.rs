@@ -156,6 +156,11 @@ impl MemoryService {
         frame.phys().0.checked_sub(self.reaches.iter().find(|reach| reach.index == me.index)?.base()?)
     }
 
+    /// Whether programs here may execute what lies in a peer's memory.
+    pub(crate) fn may_execute(&self, home: KernelId) -> bool {
+        self.reaches.iter().any(|reach| reach.index == home.index && reach.executable)
+    }
+
     /// The frame at a place that a peer granted.
     pub(crate) fn frame_at(&self, home: KernelId, place: u64) -> Option<PeerFrame> {
         let reach = self.reaches.iter().find(|reach| reach.index == home.index)?;

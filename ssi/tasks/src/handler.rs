@@ -9,10 +9,10 @@ use task::{ids::Pid, image::TaskImage, session::Sender, signal::SigInfo};
 use wire::{
     Message as _,
     tasks::{
-        Adopt, ChildTell, ListProcesses, LookAtProcess, LookAtSystem, MoveAbort, MoveCommit, MovePart, MovePrepare,
-        ProcessAnswer, ProcessAsk, ProcessChanged, ProcessLook, Processes, SessionAsk, SessionCensus, SessionFetch,
-        SessionFreeze, SessionFrozen, SessionHome, SessionPart, SessionTell, SessionsSettled, SignalAll, SignalMembers,
-        SignalledAll, SystemLook, Told, WatchProcess,
+        Adopt, ChildTell, CpuIs, DescribeCpu, ListProcesses, LookAtProcess, LookAtSystem, MoveAbort, MoveComing,
+        MoveCommit, MovePart, MovePrepare, ProcessAnswer, ProcessAsk, ProcessChanged, ProcessLook, Processes,
+        SessionAsk, SessionCensus, SessionFetch, SessionFreeze, SessionFrozen, SessionHome, SessionPart, SessionTell,
+        SessionsSettled, SignalAll, SignalMembers, SignalledAll, SystemLook, Told, WatchProcess,
     },
 };
 
@@ -102,6 +102,10 @@ impl Handler for TaskHandler {
             kind if kind == LookAtSystem::SPEC.number => {
                 let _ = links.answer(answer, &SystemLook {}, &encode(&local.load()));
             }
+            kind if kind == DescribeCpu::SPEC.number => {
+                let text = self.0.own_description().as_bytes();
+                let _ = links.answer(answer, &CpuIs {}, text.get(..CpuIs::SPEC.payload).unwrap_or(text));
+            }
             kind if kind == WatchProcess::SPEC.number => {
                 let (watch, _) = message.read::<WatchProcess>()?;
                 self.0.watched_by(from_wire(from), Pid(watch.pid), &*local);
@@ -115,6 +119,8 @@ impl Handler for TaskHandler {
                 let question = decode(payload).map_err(|_| bad(from))?;
                 self.shown(answer, look.offset, local.look(Pid(look.pid), &question));
             }
+            // It is awake now.
+            kind if kind == MoveComing::SPEC.number => {}
             kind if kind == MovePart::SPEC.number => {
                 let (part, payload) = message.read::<MovePart>()?;
                 self.0.moves.lock().part(from_wire(from), part.serial, part.offset, payload).map_err(|_| bad(from))?;

@@ -1,6 +1,6 @@
 //! The task service of one kernel: other kernels' processes and sessions for this one, and this one's for the others.
 
-use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 
 use base::{
     Errno, Error, KernelId, ObjectId, Result,
@@ -20,8 +20,8 @@ use task::{
     signal::{SigInfo, Signal},
 };
 use wire::tasks::{
-    Adopt, ChildTell, ListProcesses, LookAtSystem, MoveAbort, MoveCommit, MovePart, MovePrepare, ProcessAsk, SignalAll,
-    SignalMembers, SignalledAll,
+    Adopt, ChildTell, CpuIs, DescribeCpu, ListProcesses, LookAtSystem, MoveAbort, MoveComing, MoveCommit, MovePart,
+    MovePrepare, ProcessAsk, SignalAll, SignalMembers, SignalledAll,
 };
 
 use crate::{
@@ -125,6 +125,8 @@ pub struct TaskService {
     cpus: Vec<CpuFact>,
     /// They are of several ISAs.
     mixed: bool,
+    /// How kernels of other ISAs describe their CPUs, by index.
+    described: Lock<BTreeMap<u16, String>>,
     handles: Lock<Option<Arc<dyn task::moving::Handles>>>,
     pub(crate) moves: Lock<Moves>,
     pub(crate) watches: Watches,
@@ -154,6 +156,7 @@ impl TaskService {
             members: Lock::new(alloc::vec![me]),
             mixed: cpus.iter().any(|cpu| cpus.first().is_some_and(|first| first.isa != cpu.isa)),
             cpus,
+            described: Lock::new(BTreeMap::new()),
             handles: Lock::new(None),
             moves: Lock::new(Moves::default()),
             watches: Watches::default(),
@@ -188,6 +191,9 @@ impl TaskService {
             now.clone_from(&members);
             gone
         };
+        if self.mixed {
+            self.ask_descriptions(&members);
+        }
         self.sessions_view(epoch, members);
         let Some(local) = self.local().ok().filter(|_| !gone.is_empty()) else {
             return;
@@ -197,6 +203,30 @@ impl TaskService {
         for (parent, child) in local.absent_children() {
             self.perhaps_killed(&local, parent, child);
         }
+    }
+
+    /// Kernels of other ISAs know what their CPUs are.
+    fn ask_descriptions(self: &Arc<Self>, members: &[KernelId]) {
+        let of = |index: u16| self.cpus.iter().find(|cpu| cpu.kernel == index).map(|cpu| cpu.isa);
+        let own = of(self.me().index);
+        for member in members.iter().filter(|member| of(member.index) != own) {
+            let (service, index) = (self.clone(), member.index);
+            let then: link::Then = Box::new(move |_, answer| {
+                // Without an answer its CPUs are shown without a description.
+                if let Ok((_, text)) =
+                    answer.and_then(|answer| answer.read::<CpuIs>().map(|(is, text)| (is, text.to_vec())))
+                {
+                    service.described.lock().insert(index, String::from_utf8_lossy(&text).into_owned());
+                }
+            });
+            self.links.request(to_wire(*member), wire::ObjectId::NONE, &DescribeCpu {}, &[], self.soon(), then);
+        }
+    }
+
+    /// How the CPUs of this kernel are described.
+    pub(crate) fn own_description(&self) -> &str {
+        let me = self.me().index;
+        self.cpus.iter().find(|cpu| cpu.kernel == me).map_or("", |cpu| &cpu.describe)
     }
 
     /// A child of a process here may have been on a kernel that is gone. If it has no name any more its parent learns that it was killed.
@@ -611,6 +641,11 @@ impl Cluster for Peers {
         self.0.members.lock().iter().copied().filter(|member| of(member.index)).min_by_key(|member| member.index)
     }
 
+    fn about_to_go(&self, to: KernelId) {
+        // If it is dead, whatever comes next says so.
+        let _ = self.0.links.send(to_wire(to), wire::ObjectId::NONE, &MoveComing {}, &[]);
+    }
+
     fn prepare_exec(&self, to: KernelId, image: Box<TaskImage>) -> TryResult<Box<dyn Departure>> {
         let service = &self.0;
         let serial = service.moves.lock().next_serial();
@@ -645,8 +680,12 @@ impl Cluster for Peers {
     fn cpus(&self) -> Vec<CpuFact> {
         let members = self.0.members.lock().clone();
         let mut cpus = self.0.cpus.clone();
+        let described = self.0.described.lock();
         for cpu in &mut cpus {
             cpu.online = members.iter().any(|member| member.index == cpu.kernel);
+            if let Some(text) = described.get(&cpu.kernel) {
+                cpu.describe.clone_from(text);
+            }
         }
         cpus
     }
