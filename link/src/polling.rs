@@ -9,6 +9,8 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 /// The window, in nanoseconds: about what a sleep, a bell and a wake-up cost both sides.
 const WINDOW: u64 = 160_000;
+/// The longest that a CPU polls because somebody said that more will come.
+const LONGEST: u64 = 1_000_000;
 /// So many windows in a row that passed without a message close it.
 const SILENCES: u8 = 2;
 
@@ -19,6 +21,8 @@ pub struct Polling {
     window: AtomicU64,
     /// Windows that passed since the last message that came in one.
     silences: AtomicU8,
+    /// The next window is at least so long: somebody said that more will come.
+    expected: AtomicU64,
     /// A CPU is at it. Others sleep: one is enough to hear everything.
     taken: AtomicBool,
 }
@@ -36,11 +40,19 @@ pub trait IdleCpu {
 impl Polling {
     /// How long to poll now, in nanoseconds. 0: not at all. Otherwise this CPU is the one that polls, until [`Polling::leave`].
     pub fn enter(&self) -> u64 {
-        match self.window.load(Relaxed) {
+        match self.window.load(Relaxed).max(self.expected.load(Relaxed)) {
             0 => 0,
             _ if self.taken.swap(true, Relaxed) => 0,
-            window => window,
+            window => {
+                self.expected.store(0, Relaxed);
+                window
+            }
         }
+    }
+
+    /// More will come within so many nanoseconds: the next wait is polled that long.
+    pub fn expect(&self, within: u64) {
+        self.expected.store(within.min(LONGEST), Relaxed);
     }
 
     /// This CPU polls no more.
@@ -94,6 +106,15 @@ mod tests {
         polling.silent();
         polling.silent();
         assert_eq!(polling.enter(), 0, "the burst is over");
+    }
+
+    #[test]
+    fn what_is_expected_is_waited_for_once() {
+        let polling = Polling::default();
+        polling.expect(500_000);
+        assert_eq!(polling.enter(), 500_000);
+        polling.leave();
+        assert_eq!(polling.enter(), 0);
     }
 
     #[test]

@@ -117,6 +117,11 @@ impl Links {
         true
     }
 
+    /// More will come within so many nanoseconds: a CPU with nothing to do polls that long.
+    pub fn expect(&self, within: u64) {
+        self.polling.expect(within);
+    }
+
     /// Handles what came, from the doorbell interrupt. At most `budget` messages; `true` if there may be more (call again soon: nobody
     /// rings for those). If another CPU is at it, that one goes on for us.
     pub fn receive(&self, budget: usize) -> bool {

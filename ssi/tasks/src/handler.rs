@@ -25,6 +25,9 @@ use crate::{
     service::{LIST_MAX, Local, Parcel, Prepared, TaskService},
 };
 
+/// A task that was announced comes within this time, in ns, or it takes so long that sleeping pays.
+const COMING: u64 = 500_000;
+
 /// The payload of one answer in bytes.
 const PIECE: usize = 4096;
 
@@ -119,8 +122,7 @@ impl Handler for TaskHandler {
                 let question = decode(payload).map_err(|_| bad(from))?;
                 self.shown(answer, look.offset, local.look(Pid(look.pid), &question));
             }
-            // It is awake now.
-            kind if kind == MoveComing::SPEC.number => {}
+            kind if kind == MoveComing::SPEC.number => links.expect(COMING),
             kind if kind == MovePart::SPEC.number => {
                 let (part, payload) = message.read::<MovePart>()?;
                 self.0.moves.lock().part(from_wire(from), part.serial, part.offset, payload).map_err(|_| bad(from))?;

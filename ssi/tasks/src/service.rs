@@ -37,6 +37,8 @@ use crate::{
 
 /// How long a peer may take for what it answers at once, in ns.
 const SOON: u64 = 10_000_000_000;
+/// Within what time a process that moved away begins to ask for what it left here, in ns: a short one has ended by then.
+const ASKS_SOON: u64 = 1_000_000;
 /// How long a peer may take to say what `/proc` shows, in ns. Who is slower is left out.
 const AT_ONCE: u64 = 2_000_000_000;
 /// How long a peer may take to load a program, in ns.
@@ -713,7 +715,9 @@ impl Departure for Leaving {
             self.service.names.leaves(name);
             let (call, completer) = call();
             let (service, pid) = (self.service.clone(), self.pid);
-            let told: link::Then = Box::new(move |_, result| {
+            let told: link::Then = Box::new(move |links, result| {
+                // It has files and a parent here: it will ask soon.
+                links.expect(ASKS_SOON);
                 service.moves.lock().left(pid);
                 service.names.landed(name);
                 drop(completer.complete(result.map(|_| Try::Done(())).map_err(objects::error)));
