@@ -58,6 +58,10 @@ pub fn take_part(window: &SharedWindow, offset: usize, side: Side) {
     let (mut turn, until) = (0, now() + PATIENCE);
     while word(HERE).load(Ordering::Acquire) < 2 && now() < until {
         hal::cpu::relax(&mut turn);
+        if turn % 256 == 0 {
+            // The message that asks the other may wait for something from it.
+            hal::cpu::breathe();
+        }
     }
     let (mine, other) = (side as usize, 1 - side as usize);
     for round in 0..ROUNDS {
