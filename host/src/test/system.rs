@@ -45,17 +45,31 @@ pub fn all(root: &Root, report: &mut Report, depth: Depth, programs: &[Program])
     // The other placements take three times as long: quick runs leave them out, unless somebody names them.
     let all = depth != Depth::Quick || report.is_filtered();
     let others = report.is_filtered();
-    for (machine, name, all) in
-        [("duo", "abi", all), ("duo-aarch64", "aarch64-abi", others), ("duo-riscv64", "riscv64-abi", others)]
-    {
+    let local = &[Placement::Local][..];
+    // Between ISAs the first kernel is tried by `abi` already.
+    let apart = &[Placement::Remote, Placement::Crossed][..];
+    let placements = |all| if all { &Placement::ALL[..] } else { local };
+    for (machine, name, placements) in [
+        ("duo", "abi", placements(all)),
         // On the other ISAs locally: what crosses kernels is the same code.
-        if machine != "duo" && depth == Depth::Quick && !all {
+        ("duo-aarch64", "aarch64-abi", placements(others)),
+        ("duo-riscv64", "riscv64-abi", placements(others)),
+        ("pair-arm", "pair-arm-abi", apart),
+        ("pair-riscv", "pair-riscv-abi", apart),
+    ] {
+        let mixed = machine.starts_with("pair");
+        if machine != "duo" && depth == Depth::Quick && !others || mixed && !others {
             continue;
         }
         let jobs = programs.iter().flat_map(|program| {
-            Placement::ALL.into_iter().filter(move |placement| all || *placement == Placement::Local).map(|placement| {
+            placements.iter().map(move |placement| {
                 let name = format!("{}@{}", program.name, placement.name());
-                Job { name, case: program.case(), placement, linux: None }
+                let mut case = program.case();
+                if mixed {
+                    // The one of the ISA on which the shell runs.
+                    case.run = case.run.replace("/usr/lib/cob/tests/", "/usr/$(uname -m)-linux-gnu/lib/cob/tests/");
+                }
+                Job { name, case, placement: *placement, linux: None }
             })
         });
         let jobs: Vec<Job> = jobs.filter(|job| report.wants(&format!("{name}/{}", job.name))).collect();
