@@ -318,6 +318,10 @@ fn time_passes_for_an_idle_cpu() {
         let ahead = crate::time::now() + 5_000_000;
         assert!(crate::time::step_forward(ahead) > 0);
         assert!(crate::time::now() >= ahead && crate::time::step_forward(start) == 0);
+        // From before the step, and less than it: it has passed, and is not for ever away.
+        crate::time::set_deadline(Some(1));
+        crate::cpu::breathe();
+        assert_eq!(count.timers.load(SeqCst), 2);
         crate::cpu::kick(0);
         crate::cpu::breathe();
         assert_eq!(count.kicks.load(SeqCst), 1);

@@ -20,7 +20,8 @@ pub fn now() -> u64 {
 /// Asks for [`Handlers::timer`](crate::boot::Handlers::timer) on this CPU at `at` (time of [`now`]), replacing the last request of this
 /// CPU. A time in the past fires as soon as interrupts are let in. `None`: no timer.
 pub fn set_deadline(at: Option<u64>) {
-    P::set_deadline(at.map(|t| t.wrapping_add_signed(-instance().skew.load(Relaxed))));
+    // A time from before this kernel's clock was stepped forward has passed all the same.
+    P::set_deadline(at.map(|t| t.saturating_add_signed(-instance().skew.load(Relaxed)).max(1)));
 }
 
 /// Moves this kernel's clock forward so that `now()` is at least `seen`, a time that a peer's message carried. Never back. Returns by how

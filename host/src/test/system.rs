@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::abi::Program;
 use super::cases::{self, Case, Placement, Suite};
@@ -192,9 +192,28 @@ fn live<'s>(root: &Root, machine: &Machine, session: &'s mut Option<Session>) ->
     if session.is_none() {
         let mut fresh = Session::new(Vm::start(root, machine)?)?;
         fresh.wait_ready(Duration::from_secs(60))?;
+        if machine.plan.is_mixed() {
+            all_up(&mut fresh, machine)?;
+        }
         *session = Some(fresh);
     }
     session.as_mut().context("no machine")
+}
+
+/// Waits until every kernel that starts by itself is there: those of other boards are later than the agent.
+fn all_up(session: &mut Session, machine: &Machine) -> Result<()> {
+    let kernels = machine.plan.kernels.iter().filter(|kernel| kernel.boot != plan::Boot::Manual).count();
+    let line = format!("until [ $(kctl kernels --json | grep -c '\"up\"') -ge {kernels} ]; do sleep 0.05; done");
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let ended = session.run(Command {
+        line: &line,
+        input: Input::Memory(&[]),
+        stdout: Output::Memory(&mut stdout),
+        stderr: Output::Memory(&mut stderr),
+        deadline: Some(Instant::now() + Duration::from_secs(60)),
+    })?;
+    ensure!(ended == Ended::Status(0), "not all kernels came up");
+    Ok(())
 }
 
 /// Runs one job; the second value says that the machine cannot be used any more.
