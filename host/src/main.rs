@@ -126,6 +126,9 @@ enum BenchWhat {
     },
     /// Messages between two kernels, against what lies under them.
     Link {
+        /// The machine whose kernels 0 and 1 talk.
+        #[arg(short, long, default_value = "duo")]
+        machine: String,
         /// How many runs; the medians count.
         #[arg(long, default_value_t = 3)]
         runs: usize,
@@ -201,7 +204,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Bench { what: BenchWhat::Life } => bench::life::life(&root),
         Command::Bench { what: BenchWhat::Micro { wall, rows } } => bench::micro::micro(&root, wall, &rows),
         Command::Bench { what: BenchWhat::Boot { pairs } } => bench::boot::boot(&root, pairs.max(1)),
-        Command::Bench { what: BenchWhat::Link { runs } } => bench::link::link(&root, runs.max(1)),
+        Command::Bench { what: BenchWhat::Link { machine, runs } } => bench::link::link(&root, &machine, runs.max(1)),
         Command::Sim { args } => inspect::sim(&root, &args),
         Command::Lint => lint::lint(&root),
         Command::Doctor => doctor::doctor(&root),

@@ -15,16 +15,25 @@ use crate::terminal::RawTerminal;
 /// What a visitor without a terminal sees: about ten lines of a live system.
 const TOUR: &str = r#"
 kernels=$(kctl kernels --json | grep -o '"id": *[0-9]*' | grep -o '[0-9]*$')
+i=0; until [ "$(kctl kernels --json | grep -c '"up"')" = $(echo $kernels | wc -w) ] || [ $i = 100 ]; do i=$((i+1)); sleep 0.1; done
 echo "$(uname -srm), up $(cut -d' ' -f1 /proc/uptime) s: $(nproc --all) CPUs under $(echo $kernels | wc -w) kernels that look like one machine."
 kctl kernels
-for k in $kernels; do kctl run -k $k sh -c 'echo "Process $$ runs on kernel $(grep Cob /proc/self/status | grep -o "[0-9]*$") and sees $(ls -d /proc/[0-9]* | wc -l) processes."'; done
+for k in $kernels; do kctl run -k $k sh -c 'echo "Process $$ runs on kernel $(grep Cob /proc/self/status | grep -o "[0-9]*$"), $(uname -m), and sees $(ls -d /proc/[0-9]* | wc -l) processes."'; done
 echo "A pipe from one to another: $(kctl run -k 0 echo message | kctl run -k $(echo $kernels | tail -c 2) tr a-z A-Z)"
 free -m | head -n 2
 echo "Try './cob run' in a terminal, or './cob exec COMMAND'."
 "#;
 
+/// The machine that a visitor is shown.
+const SHOWN: &str = "trio";
+
 /// Boots and gives the console; without a terminal runs stdin as a script.
 pub fn run(root: &Root, boot: &Boot) -> Result<ExitCode> {
+    let mut boot = boot.clone();
+    if !boot.icount {
+        boot.machine.get_or_insert_with(|| SHOWN.to_owned());
+    }
+    let boot = &boot;
     if !RawTerminal::is_there() {
         return script(root, boot);
     }

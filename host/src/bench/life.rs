@@ -2,6 +2,7 @@
 //! `/proc/cob/{boots,deaths,usage}` (`docs/proc-cob.md`).
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -114,6 +115,16 @@ fn run_elsewhere(machine: &mut Asked) -> Result<f64> {
     ratios.get(ratios.len() / 2).copied().context("no ratios")
 }
 
+/// What the emulators of a machine take of a core of the host while nothing runs in it, in hundredths.
+fn at_rest(machine: &mut Asked) -> Result<f64> {
+    const LONG: f64 = 20.0;
+    // What begins with the last command has ended.
+    machine.ask("sleep 2")?;
+    let (before, begun) = (machine.0.vm.cpu_seconds()?, Instant::now());
+    machine.ask(&format!("sleep {LONG}"))?;
+    Ok((machine.0.vm.cpu_seconds()? - before) * 100.0 / begun.elapsed().as_secs_f64())
+}
+
 /// Measures, prints a table, fails if a bar is missed and the host had time.
 pub fn life(root: &Root) -> Result<ExitCode> {
     let (quiet, verdicts) = measure(root)?;
@@ -122,7 +133,7 @@ pub fn life(root: &Root) -> Result<ExitCode> {
 
 /// Measures and prints a table. Whether the host had time, and the rows that have a bar.
 pub fn measure(root: &Root) -> Result<(bool, Vec<(&'static str, Result<(), String>)>)> {
-    let mut quiet = idle(1, 2)?;
+    let mut quiet = idle(1, 3)?;
     let mut rows = Vec::new();
     let mut row = |name, what, value, bar, unit| rows.push(Row { name, what, value, bar, unit });
     let mut duo = Asked::boot(root, "duo", false)?;
@@ -132,7 +143,7 @@ pub fn measure(root: &Root) -> Result<(bool, Vec<(&'static str, Result<(), Strin
     row("hang", "silent hang to the last service told, duo", missed(&mut duo, 2, "hang", 1)?, 3000.0, "ms");
     row("run-elsewhere", "kctl run -k 1 true / kctl run -k 0 true", run_elsewhere(&mut duo)?, 2.0, "");
     drop(duo);
-    quiet &= idle(2, 2)?;
+    quiet &= idle(2, 3)?;
     let mut octo = Asked::boot(root, "octo", false)?;
     // Who is missing is said, should it never come.
     octo.ask(
@@ -149,6 +160,13 @@ pub fn measure(root: &Root) -> Result<(bool, Vec<(&'static str, Result<(), Strin
     }
     later.sort_by(f64::total_cmp);
     row("later-deaths", "octo, later deaths, median", later[later.len() / 2], 20.0, "ms");
+    drop(octo);
+    quiet &= idle(3, 3)?;
+    let begun = Instant::now();
+    let mut trio = Asked::boot(root, "trio", false)?;
+    trio.ask("until [ \"$(kctl kernels --json | grep -c '\"up\"')\" = 3 ]; do sleep 0.01; done")?;
+    row("trio-joined", "trio, three ISAs joined after the start", begun.elapsed().as_secs_f64(), 3.0, "s");
+    row("trio-idle", "trio, part of a host's core when idle", at_rest(&mut trio)?, 3.0, "%");
     let mut verdicts = Vec::new();
     println!("{:<44} {:>10} {:>10}", "", "measured", "bar");
     for Row { name, what, value, bar, unit } in rows {

@@ -179,6 +179,18 @@ impl Vm {
         self.dead.iter().all(|dead| *dead)
     }
 
+    /// The CPU time that the emulators have taken, in seconds.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let mut ticks = 0;
+        for child in std::iter::once(&self.child).chain(&self.others.0) {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).context("the emulator's times")?;
+            // Behind the name, which may have blanks: utime and stime are the 12th and 13th.
+            let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+            ticks += fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+        }
+        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+
     /// The death of the system as an error; a panic says more than `reason`.
     pub fn died(&mut self, reason: impl Into<String>) -> Died {
         self.read_logs();

@@ -26,7 +26,7 @@ pub fn all(root: &Root, report: &mut Report, depth: Depth) {
         return;
     }
     judge(report, "wall", || bench::micro::by_the_wall(root, PAIRS, &[]));
-    judge(report, "link", || bench::link::measure(root, PAIRS));
+    judge(report, "link", || bench::link::measure(root, "duo", PAIRS));
     judge(report, "boot", || bench::boot::measure(root, PAIRS));
     if report.wants_part("life") {
         match bench::life::measure(root) {

@@ -192,7 +192,7 @@ fn tour(bench: &Bench<'_>) -> Result<()> {
     let output = bench.cob(&["run", "--checked"], Stdio::null())?;
     status(&output, 0)?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    for part in ["x86_64", "kernel 0", "kernel 1", "Mem:"] {
+    for part in ["kernel 0, x86_64", "kernel 1, aarch64", "kernel 2, riscv64", "MESSAGE", "Mem:"] {
         ensure!(said.contains(part), "nothing of {part:?} in {said:?}");
     }
     Ok(())

@@ -67,6 +67,7 @@ pub fn run(words: &[String]) -> ExitCode {
             }
         }
         ["mapped", rest @ ..] => crate::mapped::run(rest),
+        ["stamps", rest @ ..] => crate::stamps::run(rest),
         _ => ExitCode::from(254),
     }
 }

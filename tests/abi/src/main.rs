@@ -12,6 +12,7 @@ mod cases;
 mod children;
 mod mapped;
 mod runner;
+mod stamps;
 mod sys;
 
 use std::process::ExitCode;
