@@ -102,7 +102,7 @@ pub fn bench(root: &Root, name: &str) -> Result<Bench> {
 /// The ABI test programs, which run on this host as well as in the guest.
 pub fn guest_tests(root: &Root) -> Result<Vec<Program>> {
     let mut programs = cargo::programs(root, Isa::X86_64)?;
-    programs.retain(|program| program.folder.starts_with("tests"));
+    programs.retain(|program| program.folder.starts_with("tests/abi"));
     Ok(programs)
 }
 
