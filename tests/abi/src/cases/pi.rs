@@ -198,6 +198,11 @@ cases! {
             Ok(())
         })?;
         contended(a);
+        // The word says that somebody waits a moment before he does: until then he is the one who would close the circle.
+        while !sys::proc_stat(pid).is_ok_and(|fields| fields.first().is_some_and(|state| state == "S")) {
+            let time = sys::ms(1);
+            sys!(SYS_nanosleep, &raw const time, 0usize)?;
+        }
         refused!(futex(b, LOCK, 0), EDEADLK);
         futex(a, UNLOCK, 0)?;
         good(pid)
