@@ -148,7 +148,7 @@ enum PlanAction {
 /// What `run` and `exec` have in common.
 #[derive(Args, Clone, Default)]
 pub struct Boot {
-    /// A machine of `machines/`, or the path of a description.
+    /// A machine of `machines/`, or the path of a description (default: `trio` for `run`, `duo` for `exec`).
     #[arg(short, long, value_name = "MACHINE")]
     machine: Option<String>,
     /// Put a host file or directory into the tree, with its modes (default: `/root/NAME`).
