@@ -65,21 +65,23 @@ fn memory(machine: &mut Asked, kernels: usize) -> Result<f64> {
     Ok(most)
 }
 
-/// Wake-ups per second and kernel of a machine in which nothing runs; the most. A short and a long sleep are compared, so that what asking, sleeping
-/// and looking cost is in both. Where the spans begin and end between two wake-ups is worth one of them, which is no rate and is left out.
+/// Wake-ups per second and kernel of a machine in which nothing runs; the most. A shell on each kernel looks before, between and after a short and a long
+/// sleep: what looking and sleeping cost (questions to another kernel) is in both. Where the spans begin and end between two wake-ups is worth one.
 fn wakeups(machine: &mut Asked, kernels: usize) -> Result<f64> {
     const SHORT: f64 = 2.0;
     const LONG: f64 = 62.0;
-    let look = |machine: &mut Asked| -> Result<Vec<f64>> {
-        (0..kernels).map(|k| column(machine, k, "usage", "wakeups")?.first().copied().context("no wake-ups")).collect()
-    };
-    let first = look(machine)?;
-    machine.ask(&format!("sleep {SHORT}"))?;
-    let second = look(machine)?;
-    machine.ask(&format!("sleep {LONG}"))?;
-    let third = look(machine)?;
-    let rate = |k: usize| Some((third.get(k)? - 2.0 * second.get(k)? + first.get(k)? - 1.0) / (LONG - SHORT));
-    largest(&(0..kernels).filter_map(rate).collect::<Vec<_>>()).context("no kernels")
+    machine.ask(
+        "cat >/tmp/wakeups <<'X'
+look() { awk 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == \"wakeups\") at = i } NR == 2 { print $at }' /proc/cob/usage; }
+a=$(look); sleep $1; b=$(look); sleep $2; c=$(look); echo $((c - b - (b - a)))
+X",
+    )?;
+    let text = machine.ask(&format!(
+        "k=0; while [ $k -lt {kernels} ]; do kctl run -k $k sh /tmp/wakeups {SHORT} {LONG} & k=$((k+1)); done; wait"
+    ))?;
+    let counts: Vec<f64> = text.lines().filter_map(|line| line.trim().parse().ok()).collect();
+    anyhow::ensure!(counts.len() == kernels, "not all kernels counted: {text}");
+    Ok((largest(&counts).context("no kernels")? - 1.0) / (LONG - SHORT))
 }
 
 /// Milliseconds from the end of a kernel to the moment when the last service of the last survivor had been told.
