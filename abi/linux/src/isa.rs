@@ -33,6 +33,15 @@ impl Isa {
         }
     }
 
+    /// The name in paths of Debian's multiarch, which `/usr/TRIPLET` has.
+    pub const fn triplet(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-linux-gnu",
+            Self::Aarch64 => "aarch64-linux-gnu",
+            Self::Riscv64 => "riscv64-linux-gnu",
+        }
+    }
+
     /// The ISA with this [`Isa::name`].
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|isa| isa.name() == name)

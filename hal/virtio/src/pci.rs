@@ -104,7 +104,7 @@ impl Msix {
         );
         let entries = (cap.private_header & 0x7ff) + 1;
         let place = ecam.read_word(function, cap.offset + 4);
-        let base = bar_address(&mut root, function, (place & 7) as u8)?;
+        let base = memory_bar(ecam, function, (place & 7) as u8)?.start.0;
         let table = Mmio::map(PhysRange::new(base + u64::from(place & !7), u64::from(entries) * 16))?;
         Ok(Some(Self { table, entries, ecam: ecam.clone(), function, offset: cap.offset }))
     }
@@ -181,14 +181,6 @@ pub fn let_memory(ecam: &Ecam, function: DeviceFunction) {
 pub fn memory_bar(ecam: &Ecam, function: DeviceFunction, bar: u8) -> Result<PhysRange, Refused> {
     match PciRoot::new(ecam.clone()).bar_info(function, bar) {
         Ok(Some(BarInfo::Memory { address, size, .. })) if address != 0 => Ok(PhysRange::new(address, size)),
-        _ => Err(Refused("the BAR is not an assigned memory BAR")),
-    }
-}
-
-/// The physical address in a memory BAR.
-pub(crate) fn bar_address(root: &mut PciRoot<Ecam>, function: DeviceFunction, bar: u8) -> Result<u64, Refused> {
-    match root.bar_info(function, bar) {
-        Ok(Some(BarInfo::Memory { address, .. })) if address != 0 => Ok(address),
         _ => Err(Refused("the BAR is not an assigned memory BAR")),
     }
 }

@@ -16,7 +16,7 @@ use virtio_drivers::transport::{
 
 use crate::{
     dma::Dma,
-    pci::{DeviceFunction, Ecam, Msix, bar_address},
+    pci::{DeviceFunction, Ecam, Msix, memory_bar},
 };
 
 /// Why a device cannot be used.
@@ -66,7 +66,7 @@ impl Device {
             .ok_or(Error("not a modern virtio device"))?;
         let bar = ecam.read_word(function, common.offset + 4) as u8;
         let offset = ecam.read_word(function, common.offset + 8);
-        let base = bar_address(&mut root, function, bar)?;
+        let base = memory_bar(ecam, function, bar)?.start.0;
         let common = Mmio::map(PhysRange::new(base + u64::from(offset), 64))?;
         let mut transport = PciTransport::new::<Dma, _>(&mut root, function)
             .map_err(|_| Error("virtio structures are not as the standard says"))?;

@@ -27,7 +27,7 @@ pub struct Built {
     pub kernel: PathBuf,
     /// What the loader of the ISA's emulator takes.
     pub image: PathBuf,
-    /// What boards behind the first wait with, per ISA.
+    /// What boards behind the first wait with, per ISA that has such a stub.
     pub stubs: BTreeMap<Isa, PathBuf>,
     /// The base tree of every machine: records of a cpio without its trailer.
     pub archive: PathBuf,
@@ -44,7 +44,9 @@ pub fn everything(root: &Root, isas: &[Isa], checked: bool) -> Result<Built> {
     let kernel = out.join(format!("cob-{}", isa.name()));
     // The loader of aarch64 wants Linux' flat image; the others take the ELF file.
     let image = if isa == Isa::Aarch64 { kernel.with_extension("flat") } else { kernel.clone() };
-    let stubs = isas.iter().skip(1).map(|isa| (*isa, out.join(format!("stub-{}", isa.name())))).collect();
+    // Also of the first board's ISA: another board may have it too.
+    let waiting = isas.iter().filter(|isa| **isa != Isa::X86_64);
+    let stubs = waiting.map(|isa| (*isa, out.join(format!("stub-{}", isa.name())))).collect();
     let built = Built { kernel, image, stubs, archive: out.join("archive.cpio") };
     let inputs = fresh::fingerprint(root)?;
     let stamp = out.join("inputs");
@@ -71,7 +73,8 @@ pub fn everything(root: &Root, isas: &[Isa], checked: bool) -> Result<Built> {
             if built.image != built.kernel {
                 write_if_changed(&built.image, &elf::flat(&elf)?)?;
             }
-        } else if let Some(path) = built.stubs.get(of) {
+        }
+        if let Some(path) = built.stubs.get(of) {
             let stub = cargo::stub(root, *of)?;
             let stub = fs::read(&stub).with_context(|| format!("reading {}", stub.display()))?;
             write_if_changed(path, &if *of == Isa::Aarch64 { elf::flat(&stub)? } else { elf::loadable(&stub)? })?;

@@ -58,15 +58,6 @@ pub struct Parts {
     pub symbols: Option<Vec<u8>>,
 }
 
-/// The name of an ISA in paths, as Debian has it.
-pub const fn triplet(isa: Isa) -> &'static str {
-    match isa {
-        Isa::X86_64 => "x86_64-linux-gnu",
-        Isa::Aarch64 => "aarch64-linux-gnu",
-        Isa::Riscv64 => "riscv64-linux-gnu",
-    }
-}
-
 /// Makes the records of the tree; what belongs to one machine comes behind them. The programs of the first ISA have the plain names, those of each ISA
 /// are found in `/usr/TRIPLET`. `applets`: where busybox wants its links.
 pub fn archive(root: &Root, parts: &[Parts], applets: &[String]) -> Result<Vec<u8>> {
@@ -81,7 +72,7 @@ pub fn archive(root: &Root, parts: &[Parts], applets: &[String]) -> Result<Vec<u
         if let Some(symbols) = &part.symbols {
             archive.file(&format!("{image}.sym"), 0o644, symbols)?;
         }
-        let own = format!("usr/{}", triplet(part.isa));
+        let own = format!("usr/{}", part.isa.triplet());
         archive.directory(&own, 0o755)?;
         if number == 0 {
             programs(&mut archive, part, applets, "")?;

@@ -335,6 +335,10 @@ impl<'a> Check<'a> {
                 .filter(|(_, kernel)| kernel.board.value == index && kernel.boot.value == BootWord::Firmware);
             let (first, second) = (firmware.next(), firmware.next());
             if index > 0 {
+                if !board.model.waits {
+                    let what = format!("board {index} is a {}, which cannot wait for another kernel", board.model.name);
+                    self.fail(board.line, what, "make it the first board");
+                }
                 if let Some((first, kernel)) = first {
                     let what = format!("firmware does not start kernel {first}: its board waits for another kernel");
                     self.fail(kernel.boot.line, what, "write `boot = \"auto\"`");

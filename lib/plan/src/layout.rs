@@ -47,6 +47,8 @@ pub struct Model {
     pub max_cpus: usize,
     /// The hardware id of the CPU that firmware starts.
     pub boot_cpu: u32,
+    /// Whether it has a stub (`hal/stub`), so that it can be a board that waits for a kernel of another one.
+    pub waits: bool,
     /// The least RAM that does not lie in one piece.
     low_most: u64,
     /// RAM in the first piece, if there are two: what is over goes to `high_base`.
@@ -76,6 +78,7 @@ const Q35: Model = Model {
     ram_base: 0,
     max_cpus: 255,
     boot_cpu: 0,
+    waits: false,
     low_most: 0xb000_0000,
     low_if_more: 0x8000_0000,
     high_base: 0x1_0000_0000,
@@ -92,6 +95,7 @@ const VIRT_AARCH64: Model = Model {
     ram_base: 0x4000_0000,
     max_cpus: 8,
     boot_cpu: 0,
+    waits: true,
     low_most: 255 << 30,
     low_if_more: 255 << 30,
     high_base: 1 << 39,
@@ -108,6 +112,7 @@ const VIRT_RISCV64: Model = Model {
     ram_base: 0x8000_0000,
     max_cpus: 8,
     boot_cpu: 0,
+    waits: true,
     low_most: 14 << 30,
     low_if_more: 14 << 30,
     high_base: 1 << 39,

@@ -4,27 +4,26 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// ISAs as `/proc/cob/kernels` names them, and their triplets.
-const TRIPLETS: [(&str, &str); 3] =
-    [("x86_64", "x86_64-linux-gnu"), ("aarch64", "aarch64-linux-gnu"), ("riscv64", "riscv64-linux-gnu")];
+use plan::Isa;
+
 /// Folders whose programs have a twin of every ISA.
 const PLAIN: [&str; 4] = ["/bin", "/sbin", "/usr/bin", "/usr/sbin"];
 
 /// The folders with programs of an ISA.
-fn folders(isa: &str) -> Option<[PathBuf; 2]> {
-    let (_, triplet) = TRIPLETS.iter().find(|(name, _)| *name == isa)?;
-    Some(["bin", "sbin"].map(|folder| Path::new("/usr").join(triplet).join(folder)))
+fn folders(isa: Isa) -> [PathBuf; 2] {
+    ["bin", "sbin"].map(|folder| Path::new("/usr").join(isa.triplet()).join(folder))
 }
 
 /// Whether programs of several ISAs are there.
 pub fn is_mixed() -> bool {
-    TRIPLETS.iter().filter_map(|(isa, _)| folders(isa)).filter(|[bin, _]| bin.is_dir()).count() > 1
+    Isa::ALL.into_iter().filter(|isa| folders(*isa)[0].is_dir()).count() > 1
 }
 
 /// The search path for an ISA: its own programs first, those of others only by what else was in the path.
 pub fn search_path(isa: &str, path: &OsStr) -> OsString {
-    let Some(own) = folders(isa) else { return path.to_owned() };
-    let of_some_isa: Vec<PathBuf> = TRIPLETS.iter().filter_map(|(isa, _)| folders(isa)).flatten().collect();
+    let Some(isa) = Isa::from_name(isa) else { return path.to_owned() };
+    let own = folders(isa);
+    let of_some_isa: Vec<PathBuf> = Isa::ALL.into_iter().flat_map(folders).collect();
     let rest = std::env::split_paths(path).filter(|folder| !of_some_isa.contains(folder));
     // A folder with a colon in its name cannot be in a path.
     std::env::join_paths(own.into_iter().chain(rest)).unwrap_or_else(|_| path.to_owned())
@@ -37,7 +36,10 @@ pub fn twin(isa: &str, program: &OsStr, exists: impl Fn(&Path) -> bool) -> Optio
     if !PLAIN.iter().any(|plain| Path::new(plain) == folder) {
         return None;
     }
-    folders(isa)?.into_iter().map(|own| own.join(path.file_name().unwrap_or_default())).find(|own| exists(own))
+    folders(Isa::from_name(isa)?)
+        .into_iter()
+        .map(|own| own.join(path.file_name().unwrap_or_default()))
+        .find(|own| exists(own))
 }
 
 #[cfg(test)]
