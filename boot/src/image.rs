@@ -40,12 +40,13 @@ fn start(raw: &'static RawBoot) -> ! {
     let epoch =
         facts.epoch.unwrap_or_else(|| machine::clock::wall_clock().saturating_sub(hal::time::now() / 1_000_000_000));
     log::info!(
-        "{}: kernel {} at {:#x}, {} CPUs, {} MiB, entered at {} us",
+        "{}: kernel {} at {:#x}, {} CPUs, {} MiB, {}, entered at {} us",
         facts.plan.name,
         facts.info.index,
         raw.image.start,
         facts.info.n_cpus,
         facts.info.owned().iter().map(|r| r.len).sum::<u64>() >> 20,
+        machine::board::about(),
         machine::clock::entered() / 1000,
     );
     // What it had in a former life is others' now.

@@ -18,22 +18,30 @@ fn find(root: &Root, name: Option<&str>, good: impl Fn(&Path) -> bool) -> Option
     }
 }
 
-/// Becomes gdb, connected to a running machine.
-pub fn gdb(root: &Root, name: Option<&str>, args: &[String]) -> Result<ExitCode> {
+/// Becomes gdb, connected to a board of a running machine.
+pub fn gdb(root: &Root, board: usize, name: Option<&str>, args: &[String]) -> Result<ExitCode> {
     let Some(run) = find(root, name, |run| run.join("gdb.sock").exists()) else {
         bail!("no machine is running; start one with `./cob run` in another terminal");
     };
-    let symbols = fs::read_link(run.join("kernel")).context("the run does not say which kernel it booted")?;
+    let socket = machine::of_board("gdb.sock", board);
+    if !run.join(&socket).exists() {
+        bail!("the machine has no board {board}; its plan is {}", run.join("machine.toml").display());
+    }
+    let symbols = fs::read_link(run.join(machine::of_board("kernel", board)));
+    let symbols = symbols.context("the run does not say which kernel the board has")?;
+    // One that knows all ISAs, if the kernel is not of this host's.
+    let own = symbols.to_string_lossy().ends_with(std::env::consts::ARCH);
+    let program = if own { "gdb" } else { "gdb-multiarch" };
     // The folder is the current one: sockets have short names.
-    let error = Command::new("gdb")
+    let error = Command::new(program)
         .current_dir(&run)
         .arg("-q")
         .arg(&symbols)
-        .args(["-ex", "set confirm off", "-ex", "target remote gdb.sock"])
+        .args(["-ex", "set confirm off", "-ex", &format!("target remote {socket}")])
         .args(args)
         .exec();
     if error.kind() == std::io::ErrorKind::NotFound {
-        bail!("gdb is not there; install it (Debian's package `gdb`)");
+        bail!("{program} is not there; install it (Debian's package of that name)");
     }
     Err(error).context("starting gdb")
 }

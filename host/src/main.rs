@@ -35,6 +35,12 @@ struct Cli {
     command: Command,
 }
 
+/// An ISA by its name.
+fn isa(name: &str) -> Result<plan::Isa, String> {
+    let known = plan::Isa::ALL.map(plan::Isa::name).join(", ");
+    plan::Isa::from_name(name).ok_or_else(|| format!("no such ISA; there are {known}"))
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Build, boot, and give a console; Ctrl-A x leaves. Without a terminal: run the commands on stdin.
@@ -57,6 +63,9 @@ enum Command {
     },
     /// Attach gdb, with symbols, to the newest running machine. While gdb holds it, no kernel counts as dead.
     Gdb {
+        /// The board, as the machine's plan counts them; while gdb holds one, all boards are stopped.
+        #[arg(long, default_value_t = 0)]
+        board: usize,
         /// A run as `cob log --list` names it; the newest if absent.
         #[arg(long)]
         run: Option<String>,
@@ -112,6 +121,9 @@ enum BenchWhat {
     Life,
     /// Single operations: system calls, faults, processes.
     Micro {
+        /// Which ISA the kernels are of: x86_64, aarch64 or riscv64.
+        #[arg(long, default_value = "x86_64", value_parser = isa)]
+        isa: plan::Isa,
         /// Wall clock, interleaved pairs of runs (7 if no number is given), instead of counted instructions.
         #[arg(long, value_name = "PAIRS", num_args = 0..=1, require_equals = true, default_missing_value = "7")]
         wall: Option<usize>,
@@ -188,10 +200,13 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Exec { boot, timeout, command } => exec::exec(&root, &boot, timeout, &command),
         Command::Build { checked } => {
             let built = build::everything(&root, &[plan::Isa::X86_64], checked)?;
-            println!("kernel   {}\narchive  {}", built.kernel.display(), built.archive.display());
+            for kernel in built.kernels.values() {
+                println!("kernel   {}", kernel.display());
+            }
+            println!("archive  {}", built.archive.display());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Gdb { run, args } => inspect::gdb(&root, run.as_deref(), &args),
+        Command::Gdb { board, run, args } => inspect::gdb(&root, board, run.as_deref(), &args),
         Command::Log { run, list } => inspect::log(&root, run.as_deref(), list),
         Command::Test { quick, long, filter } => {
             let depth = match (quick, long) {
@@ -202,7 +217,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             test::test(&root, depth, filter)
         }
         Command::Bench { what: BenchWhat::Life } => bench::life::life(&root),
-        Command::Bench { what: BenchWhat::Micro { wall, rows } } => bench::micro::micro(&root, wall, &rows),
+        Command::Bench { what: BenchWhat::Micro { isa, wall, rows } } => bench::micro::micro(&root, isa, wall, &rows),
         Command::Bench { what: BenchWhat::Boot { pairs } } => bench::boot::boot(&root, pairs.max(1)),
         Command::Bench { what: BenchWhat::Link { machine, runs } } => bench::link::link(&root, &machine, runs.max(1)),
         Command::Sim { args } => inspect::sim(&root, &args),

@@ -67,7 +67,7 @@ impl Bells {
         let mut msix = Msix::find(ecam, at)?.ok_or(Refused("bells that no interrupt tells of"))?;
         let registers = Mmio::map(pci::memory_bar(ecam, at, REGISTERS)?)?;
         let page = SharedWindow::open(WindowToken::new(pci::memory_bar(ecam, at, MEMORY)?)?)?;
-        let msi = Msi::new(0)?;
+        let msi = Msi::new(0, pci::requester(at))?;
         msix.set(BELL, msi.address, msi.data)?;
         msix.enable();
         Ok(Arc::new(Self { registers, msi, _msix: SpinLock::new(rank::DRIVER, msix), page }))

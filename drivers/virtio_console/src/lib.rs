@@ -11,7 +11,7 @@ mod control;
 use hal::io::Msi;
 use hal_virtio::{
     Device, Error, ReceiveQueue, SendQueue,
-    pci::{DeviceFunction, Ecam},
+    pci::{self, DeviceFunction, Ecam},
 };
 
 use control::{Act, Control, Message};
@@ -58,7 +58,7 @@ impl Console {
                 "the device has one port only; start it with `max_ports=2,vectors=6` and the agent as port 1",
             ));
         }
-        let interrupt = Msi::new(slot)?;
+        let interrupt = Msi::new(slot, pci::requester(function))?;
         let message = Some((interrupt.address, interrupt.data));
         let mut control_receive = ReceiveQueue::new(&mut device, CONTROL_RECEIVE, message)?;
         let control_send = SendQueue::new(&mut device, CONTROL_SEND, message)?;

@@ -15,7 +15,7 @@ pub struct Found {
     pub gic: PhysRange,
     /// The CPU interface (2) or the redistributors (3).
     pub gic_cpu: PhysRange,
-    /// The frame for message-signalled interrupts of a GICv2.
+    /// The frame for message-signalled interrupts of a GICv2, the translation service of a GICv3.
     pub msi: PhysRange,
     uart: PhysRange,
     uart_line: u64,
@@ -78,7 +78,7 @@ pub(crate) fn read(tree: &Tree<'_>) {
         gic_version,
         gic: device(gic, 0),
         gic_cpu: device(gic, 1),
-        msi: device(&["arm,gic-v2m-frame"], 0),
+        msi: device(&[if gic_version == 3 { "arm,gic-v3-its" } else { "arm,gic-v2m-frame" }], 0),
         uart: device(&["arm,pl011"], 0),
         // Shared peripheral interrupts begin at 32.
         uart_line: tree.interrupt(&["arm,pl011"], 1).map_or(0, |n| u64::from(n) + 32),
@@ -100,4 +100,14 @@ pub fn serial() -> Option<SerialPort> {
 pub fn pci() -> Option<PciHost> {
     let found = found();
     (found.ecam.len > 0).then_some(PciHost { ecam: found.ecam.start, unassigned: Some((found.narrow, found.wide)) })
+}
+
+/// What the kernel found of what boards differ in, for its log.
+pub fn about() -> &'static str {
+    match (found().gic_version, found().msi.len > 0) {
+        (3, true) => "GICv3 with ITS",
+        (3, false) => "GICv3",
+        (_, true) => "GICv2 with v2m",
+        _ => "GICv2",
+    }
 }

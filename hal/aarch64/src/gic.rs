@@ -9,7 +9,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use hal_api::{Refused, WindowAttr};
 
-use crate::{board, cpu, paging, percpu};
+use crate::percpu::PerCpu;
+use crate::{board, cpu, its, paging, percpu};
 
 /// Between CPUs: look at your run queue.
 pub const KICK: u32 = 0;
@@ -47,6 +48,7 @@ const C_ACKNOWLEDGE: u64 = 0x0c;
 const C_END: u64 = 0x10;
 // Redistributor of a GICv3: two frames of 64 KiB per CPU.
 const R_STRIDE: u64 = 0x2_0000;
+const R_CTLR: u64 = 0x0;
 const R_WAKER: u64 = 0x14;
 const R_SGI: u64 = 0x1_0000;
 
@@ -82,6 +84,21 @@ fn private() -> u64 {
 
 fn redistributor() -> u64 {
     board::found().gic_cpu.start.0 + u64::from(cpu::hardware_id()) * R_STRIDE
+}
+
+/// The redistributor of another CPU of this kernel.
+pub fn redistributor_of(cpu: &PerCpu) -> u64 {
+    board::found().gic_cpu.start.0 + cpu.hardware.load(Ordering::Relaxed) * R_STRIDE
+}
+
+/// Ends message-signalled interrupts of a CPU, which may use tables in memory of the kernel that had it before.
+pub fn forget_messages(redistributor: u64) -> Result<(), Refused> {
+    let control = redistributor + R_CTLR;
+    write(control, read(control) & !1);
+    while read(control) & 1 << 3 != 0 {
+        crate::relax();
+    }
+    if read(control) & 1 == 0 { Ok(()) } else { Err(Refused("the CPU keeps the interrupt tables of a former kernel")) }
 }
 
 /// Maps the registers. Once, on the boot CPU.
@@ -136,6 +153,8 @@ pub fn init_cpu() {
         while read(waker) & 4 != 0 {
             crate::relax();
         }
+        // If it keeps them, that is said when somebody wants an interrupt.
+        let _ = forget_messages(redistributor());
     }
     let p = private();
     write(p + D_CLEAR_ENABLE, u32::MAX);
@@ -169,7 +188,7 @@ pub fn acknowledge() -> Option<(u32, u32)> {
         read(board::found().gic_cpu.start.0 + C_ACKNOWLEDGE)
     };
     let id = if is_v3() { word } else { word & 0x3ff };
-    (id < END).then_some((id, word))
+    (id < END || id >= its::FIRST).then_some((id, word))
 }
 
 /// Says that it is handled.
@@ -251,11 +270,14 @@ const M_SET: u64 = 0x40;
 static MSI_USED: [AtomicU32; 8] = [const { AtomicU32::new(0) }; 8];
 
 /// An interrupt of its own for a device: (line, address, data) for the CPU of `slot`.
-pub fn msi_alloc(slot: usize) -> Result<(u32, u64, u32), Refused> {
+pub fn msi_alloc(slot: usize, device: u32) -> Result<(u32, u64, u32), Refused> {
     let cpu = percpu::of(slot).ok_or(Refused("no such CPU"))?;
     let frame = board::found().msi;
     if frame.len == 0 {
         return Err(Refused("there are no message-signalled interrupts"));
+    }
+    if is_v3() {
+        return its::alloc(slot, cpu, device);
     }
     let about = read(frame.start.0 + M_TYPER);
     let (first, count) = (about >> 16 & 0x3ff, about & 0x3ff);
@@ -275,6 +297,9 @@ pub fn msi_alloc(slot: usize) -> Result<(u32, u64, u32), Refused> {
 
 /// Gives it back.
 pub fn msi_free(line: u32) {
+    if is_v3() {
+        return its::free(line);
+    }
     disable_line(line);
     let frame = board::found().msi;
     if frame.len > 0 {

@@ -17,6 +17,7 @@ mod entry;
 pub mod exit;
 mod fpu;
 mod gic;
+mod its;
 mod lock;
 mod page;
 pub mod paging;

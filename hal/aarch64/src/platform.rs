@@ -266,8 +266,8 @@ unsafe impl Platform for Machine {
         gic::disable_line(line);
     }
 
-    fn msi_alloc(slot: usize) -> Result<(u32, u64, u32), Refused> {
-        gic::msi_alloc(slot)
+    fn msi_alloc(slot: usize, device: u32) -> Result<(u32, u64, u32), Refused> {
+        gic::msi_alloc(slot, device)
     }
 
     fn msi_free(line: u32) {

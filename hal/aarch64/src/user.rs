@@ -71,7 +71,7 @@ unsafe impl UserRegs for User {
 
     #[inline]
     fn run(&mut self) -> Exit {
-        if self.regs.pc >= Aarch64::USER_TOP {
+        if self.regs.pc >= Aarch64::user_top() {
             let addr = UserAddr(self.regs.pc);
             return Exit::Fault(Fault { kind: FaultKind::Protection, addr, trap: 0x20, code: 0 });
         }

@@ -69,16 +69,16 @@ pub struct Leaf {
 
 /// One format of page tables. `level` counts from 0 (the tables whose entries map 4 KiB pages) upwards.
 pub trait PageFormat: 'static {
-    /// Number of table levels.
-    const LEVELS: u32;
-    /// One past the highest address of the user half (Linux' `TASK_SIZE`).
-    const USER_TOP: u64;
     /// The first root entry that belongs to the kernel half; 512 if the kernel half has its own root register.
     const USER_ROOT_ENTRIES: usize;
     /// Whether the CPU itself sets accessed and dirty. Where not, a cleared bit makes the access fault and [`PageFormat::leaf`] should be
     /// given what the fault would set.
     const HARDWARE_AD: bool;
 
+    /// Number of table levels; the same as long as a kernel runs.
+    fn levels() -> u32;
+    /// One past the highest address of the user half (Linux' `TASK_SIZE`); the same as long as a kernel runs.
+    fn user_top() -> u64;
     /// An entry that points to a lower table.
     fn table(at: PhysAddr) -> u64;
     /// The lower table, if the entry points to one.
@@ -118,10 +118,18 @@ impl X86_64 {
 }
 
 impl PageFormat for X86_64 {
-    const LEVELS: u32 = 4;
-    const USER_TOP: u64 = 0x7fff_ffff_f000;
     const USER_ROOT_ENTRIES: usize = 256;
     const HARDWARE_AD: bool = true;
+
+    #[inline]
+    fn levels() -> u32 {
+        4
+    }
+
+    #[inline]
+    fn user_top() -> u64 {
+        0x7fff_ffff_f000
+    }
 
     fn table(at: PhysAddr) -> u64 {
         at.0 | Self::PRESENT | Self::WRITE | Self::USER | Self::ACCESSED
@@ -210,10 +218,18 @@ impl Aarch64 {
 }
 
 impl PageFormat for Aarch64 {
-    const LEVELS: u32 = 4;
-    const USER_TOP: u64 = 0xffff_ffff_f000;
     const USER_ROOT_ENTRIES: usize = 512;
     const HARDWARE_AD: bool = false;
+
+    #[inline]
+    fn levels() -> u32 {
+        4
+    }
+
+    #[inline]
+    fn user_top() -> u64 {
+        0xffff_ffff_f000
+    }
 
     fn table(at: PhysAddr) -> u64 {
         at.0 | Self::VALID | Self::TABLE_OR_PAGE
@@ -302,10 +318,18 @@ macro_rules! riscv_format {
         pub struct $name;
 
         impl PageFormat for $name {
-            const LEVELS: u32 = $levels;
-            const USER_TOP: u64 = $top;
             const USER_ROOT_ENTRIES: usize = 256;
             const HARDWARE_AD: bool = false;
+
+            #[inline]
+            fn levels() -> u32 {
+                $levels
+            }
+
+            #[inline]
+            fn user_top() -> u64 {
+                $top
+            }
 
             fn table(at: PhysAddr) -> u64 {
                 (at.0 >> 2) | riscv::V

@@ -278,8 +278,9 @@ pub unsafe trait Platform: Sized + 'static {
     fn irq_enable(line: u32) -> Result<(), Refused>;
     /// Masks a wired line.
     fn irq_disable(line: u32);
-    /// A message-signalled vector to the CPU of `slot`: `(line number for Upcalls::irq, address, data)`.
-    fn msi_alloc(slot: usize) -> Result<(u32, u64, u32), Refused>;
+    /// A message-signalled vector to the CPU of `slot`: `(line number for Upcalls::irq, address, data)`. `device` is who will send it, as PCI names
+    /// requesters: bus, device and function in 8, 5 and 3 bits.
+    fn msi_alloc(slot: usize, device: u32) -> Result<(u32, u64, u32), Refused>;
     /// Gives it back.
     fn msi_free(line: u32);
 

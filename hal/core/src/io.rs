@@ -154,9 +154,9 @@ pub struct Msi {
 }
 
 impl Msi {
-    /// A vector to the CPU of `slot`.
-    pub fn new(slot: usize) -> Result<Self, Refused> {
-        let (line, address, data) = P::msi_alloc(slot)?;
+    /// A vector to the CPU of `slot`, for the device that PCI calls `requester` (bus, device and function in 8, 5 and 3 bits).
+    pub fn new(slot: usize, requester: u16) -> Result<Self, Refused> {
+        let (line, address, data) = P::msi_alloc(slot, u32::from(requester))?;
         Ok(Self { line, address, data })
     }
     /// The number that `Handlers::irq` gets.

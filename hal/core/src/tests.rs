@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use hal_host::{KernelConfig, Machine, MachineConfig, Outcome};
 
-use crate::addr::{PAGE_SIZE, USER_TOP, UserAddr};
+use crate::addr::{PAGE_SIZE, UserAddr, user_top};
 use crate::boot::Handlers;
 use crate::frame::{Frame, FrameRun, MapFrame};
 use crate::space::{AddressSpace, Prot};
@@ -140,7 +140,7 @@ fn user_copies_stop_where_memory_stops() {
         assert_eq!(copy_in(&mut [], UserAddr(0)).all(), Ok(()));
         assert_eq!(copy_in(&mut [0], UserAddr(0)).fault, Some(UserAddr(0)));
         // Beyond the user half, and around the end of everything.
-        assert_eq!(copy_in(&mut [0; 8], UserAddr(USER_TOP)).fault, Some(UserAddr(USER_TOP)));
+        assert_eq!(copy_in(&mut [0; 8], UserAddr(user_top())).fault, Some(UserAddr(user_top())));
         assert_eq!(copy_in(&mut [0; 8], UserAddr(u64::MAX - 3)).fault, Some(UserAddr(u64::MAX - 3)));
         assert_eq!(copy_out(UserAddr(0xffff_8880_0000_0000), b"x").done, 0);
         // Strings.

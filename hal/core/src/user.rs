@@ -8,7 +8,7 @@ use core::mem::MaybeUninit;
 use hal_api::{NotMapped, Platform, UserAddr};
 
 use crate::P;
-use crate::addr::{USER_TOP, is_user_range};
+use crate::addr::{is_user_range, user_top};
 
 /// How far a copy came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,7 +35,7 @@ fn result(at: UserAddr, len: usize, done: usize) -> CopyResult {
 /// How much of `[at, at + len)` lies in the user half.
 #[inline]
 fn clip(at: UserAddr, len: usize) -> usize {
-    if is_user_range(at, len) { len } else { USER_TOP.saturating_sub(at.0).min(len as u64) as usize }
+    if is_user_range(at, len) { len } else { user_top().saturating_sub(at.0).min(len as u64) as usize }
 }
 
 /// Copies user memory to `buf`.

@@ -316,7 +316,7 @@ unsafe impl Platform for Host {
 
     fn irq_disable(_line: u32) {}
 
-    fn msi_alloc(_slot: usize) -> Result<(u32, u64, u32), Refused> {
+    fn msi_alloc(_slot: usize, _device: u32) -> Result<(u32, u64, u32), Refused> {
         Err(Refused("the host has no message-signalled interrupts"))
     }
 

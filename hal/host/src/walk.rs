@@ -9,11 +9,11 @@ use crate::cpu::Identity;
 /// The bytes of user memory from `at` to the end of its page, if `need` is allowed there.
 pub(crate) fn translate(c: &Identity, at: UserAddr, need: Prot) -> Option<*mut u8> {
     let root = c.cpu().root.load(SeqCst);
-    if root == 0 || at.0 >= X86_64::USER_TOP {
+    if root == 0 || at.0 >= X86_64::user_top() {
         return None;
     }
     let mut table = PhysAddr(root);
-    let mut level = X86_64::LEVELS - 1;
+    let mut level = X86_64::levels() - 1;
     loop {
         let index = (at.0 >> (PAGE_SHIFT + 9 * level)) as usize % 512;
         let slot = c.machine.at(table, PAGE_SIZE).cast::<[AtomicU64; 512]>();

@@ -120,3 +120,8 @@ pub fn pci() -> Option<PciHost> {
     let found = found();
     (found.ecam.len > 0).then_some(PciHost { ecam: found.ecam.start, unassigned: Some((found.narrow, found.wide)) })
 }
+
+/// What the kernel found of what boards differ in, for its log.
+pub fn about() -> &'static str {
+    if crate::paging::levels() == 4 { "IMSIC, Sv48" } else { "IMSIC, Sv39" }
+}

@@ -28,6 +28,8 @@ const RANGES: usize = 8;
 const COMMAND_LINE: usize = 1024;
 /// The boot block of a kernel that a peer starts: where, from the begin of its memory, and how long at most (ARCHITECTURE.md C5).
 const BOOT_BLOCK: (u64, u64) = (0x1000, 0x10000);
+/// A word of the command line, as Linux has it: page tables of three levels on CPUs that have more (Linux, "kernel-parameters").
+const THREE_LEVELS: &str = "no4lvl";
 /// The most that a device tree may have.
 const TREE_MAX: usize = 2 << 20;
 
@@ -37,6 +39,8 @@ struct Facts {
     command_line: [u8; COMMAND_LINE],
     /// Early RAM is at its physical addresses until `init`.
     identity: bool,
+    /// Page tables are to have three levels, though the CPU may have more.
+    three_levels: bool,
 }
 
 struct Cell(UnsafeCell<Facts>);
@@ -56,6 +60,7 @@ static FACTS: Cell = Cell(UnsafeCell::new(Facts {
     ram: [PhysRange::new(0, 0); RANGES],
     command_line: [0; COMMAND_LINE],
     identity: false,
+    three_levels: false,
 }));
 
 /// Bytes in physical memory before the kernel has its own page tables: what the loader left in early RAM, or the first 2 MiB of this
@@ -98,6 +103,7 @@ pub(crate) extern "C" fn start(argument: u64, image_phys: u64) -> ! {
             console::set_index(h.index as u16);
             board::set_found(&h.board);
             facts.raw.boot_cpu = h.hart as u32;
+            facts.three_levels = h.three_levels != 0;
         }
     } else {
         facts.identity = true;
@@ -129,6 +135,7 @@ fn read_tree(at: u64) {
     let n = line.len().min(COMMAND_LINE);
     facts.command_line[..n].copy_from_slice(&line[..n]);
     facts.raw.command_line = core::str::from_utf8(&facts.command_line[..n]).unwrap_or("");
+    facts.three_levels = facts.raw.command_line.split_whitespace().any(|word| word == THREE_LEVELS);
     facts.raw.archive = facts.raw.command_line.split_whitespace().find_map(archive);
     let mut n = 0;
     tree.memory(|range| {
@@ -151,11 +158,12 @@ fn archive(word: &str) -> Option<PhysRange> {
 /// The rest of `Platform::init`.
 pub(crate) fn init(info: &hal_api::BootInfo) -> Result<(), hal_api::Refused> {
     console::set_index(info.index);
-    // SAFETY: once, on the boot CPU; `info` tells the truth (contract of `Platform::init`).
-    unsafe { paging::init(info.owned())? };
-    imsic::init()?;
     // SAFETY: only read after the boot CPU has written it.
-    if unsafe { &*FACTS.0.get() }.identity {
+    let facts = unsafe { &*FACTS.0.get() };
+    // SAFETY: once, on the boot CPU; `info` tells the truth (contract of `Platform::init`).
+    unsafe { paging::init(info.owned(), facts.three_levels)? };
+    imsic::init()?;
+    if facts.identity {
         imsic::init_shared();
     }
     imsic::init_cpu();

@@ -65,5 +65,5 @@ pub fn hwcap() -> u64 {
 pub fn describe(out: &mut dyn core::fmt::Write) -> core::fmt::Result {
     out.write_str("isa\t\t: ")?;
     board::isa(out)?;
-    writeln!(out, "\nmmu\t\t: sv48")
+    writeln!(out, "\nmmu\t\t: {}", if crate::paging::levels() == 4 { "sv48" } else { "sv39" })
 }

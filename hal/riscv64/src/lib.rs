@@ -15,6 +15,7 @@ mod copy;
 mod cpu;
 mod entry;
 pub mod exit;
+mod format;
 mod fpu;
 mod imsic;
 mod lock;

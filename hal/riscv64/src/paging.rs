@@ -7,7 +7,7 @@
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use hal_api::{MAX_RANGES, PhysAddr, PhysRange, Refused, WindowAttr};
 
@@ -53,6 +53,8 @@ static POOL_PAGES: Pool = Pool(UnsafeCell::new([[0; 512]; POOL]));
 static POOL_USED: AtomicUsize = AtomicUsize::new(0);
 static IMAGE_PHYS: AtomicU64 = AtomicU64::new(0);
 static ROOT: AtomicU64 = AtomicU64::new(0);
+/// Levels of the tables that are used.
+static LEVELS: AtomicU32 = AtomicU32::new(4);
 
 unsafe extern "C" {
     static __image_start: u8;
@@ -156,8 +158,11 @@ const fn target(entry: u64) -> u64 {
     (entry & 0x003f_ffff_ffff_fc00) << 2
 }
 
-/// Levels of the tables above the lowest.
-const TOP_LEVEL: u32 = 3;
+/// Levels of the tables that this kernel and its programs have: four (Sv48) or three (Sv39).
+#[inline]
+pub fn levels() -> u32 {
+    LEVELS.load(Ordering::Relaxed)
+}
 
 /// Makes entries that were just written visible to the table walks of all CPUs: they may remember that there was nothing.
 fn publish() {
@@ -167,7 +172,7 @@ fn publish() {
 /// The entry for `at` at `level`, making tables on the way if `make`. Stops early at a large page: (entry, its level).
 fn entry(at: u64, level: u32, make: bool) -> Option<(*mut u64, u32)> {
     let mut t = table(ROOT.load(Ordering::Relaxed));
-    let mut l = TOP_LEVEL;
+    let mut l = levels() - 1;
     loop {
         let i = (at >> (12 + 9 * l) & 511) as usize;
         // SAFETY: `t` is a table of ours and `i` in it; the caller holds the lock or is alone.
@@ -225,11 +230,12 @@ fn map_range(mut at: u64, mut phys: u64, mut len: u64, flags: u64, largest: u64)
 
 /// Builds the kernel half and switches to it; the boot mappings are gone afterwards.
 ///
-/// All of the kernel half is in the last entry of the root: the table there would be the root of three levels.
+/// All of the kernel half is in the last entry of a root of four levels. The table there is the root of three levels, for CPUs that have no
+/// more, or if `three` is wanted.
 ///
 /// # Safety
 /// Once, on the boot CPU; `owned` is this kernel's memory.
-pub unsafe fn init(owned: &[PhysRange]) -> Result<(), Refused> {
+pub unsafe fn init(owned: &[PhysRange], three: bool) -> Result<(), Refused> {
     let root = table_page().ok_or(Refused("no page for the root table"))?;
     ROOT.store(root, Ordering::Release);
     let image = IMAGE_PHYS.load(Ordering::Relaxed);
@@ -258,10 +264,14 @@ pub unsafe fn init(owned: &[PhysRange]) -> Result<(), Refused> {
     if !ok {
         return Err(Refused("the memory of this kernel does not fit the early page tables"));
     }
-    if !load() {
-        return Err(Refused("the CPU has no page tables of four levels (Sv48), which programs get"));
+    if !three && load() {
+        return Ok(());
     }
-    Ok(())
+    // SAFETY: the boot CPU is alone; the entry points to a table, for what was mapped above is there.
+    let last = unsafe { (*table(root))[511] };
+    ROOT.store(target(last), Ordering::Release);
+    LEVELS.store(3, Ordering::Release);
+    if load() { Ok(()) } else { Err(Refused("the CPU has page tables of neither four levels (Sv48) nor three (Sv39)")) }
 }
 
 /// Makes the kernel's root this CPU's. `false`: the CPU has no such tables, and nothing has changed.
@@ -280,7 +290,8 @@ pub fn root() -> u64 {
 
 /// What `satp` has for a root.
 fn satp_of(root: u64) -> u64 {
-    SV48 | root >> 12
+    let mode = if levels() == 4 { SV48 } else { SV39 };
+    mode | root >> 12
 }
 
 /// What `satp` has for the kernel's root.

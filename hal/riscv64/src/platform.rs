@@ -4,10 +4,11 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use hal_api::{
-    BootInfo, Fenced, Ipi, NotMapped, PhysAddr, PhysRange, Platform, Refused, Sv48, Upcalls, UserAddr, WindowAttr,
+    BootInfo, Fenced, Ipi, NotMapped, PhysAddr, PhysRange, Platform, Refused, Upcalls, UserAddr, WindowAttr,
 };
 
 use crate::context::{self, Context};
+use crate::format::Sv;
 use crate::user::User;
 use crate::{clock, console, copy, cpu, exit, imsic, paging, percpu, smp, trap};
 
@@ -19,7 +20,7 @@ static INSTANCE: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
 // SAFETY: see the modules; each function does what the trait's sentence says.
 unsafe impl Platform for Machine {
-    type Format = Sv48;
+    type Format = Sv;
     type User = User;
     type Context = Context;
 
@@ -267,7 +268,7 @@ unsafe impl Platform for Machine {
         imsic::disable_line(line);
     }
 
-    fn msi_alloc(slot: usize) -> Result<(u32, u64, u32), Refused> {
+    fn msi_alloc(slot: usize, _device: u32) -> Result<(u32, u64, u32), Refused> {
         imsic::msi_alloc(slot)
     }
 

@@ -26,6 +26,8 @@ pub struct HandOver {
     pub hart: u64,
     /// Where the devices are that the device tree told about.
     pub board: board::Found,
+    /// Not 0: page tables are to have three levels, though the CPU may have more.
+    pub three_levels: u64,
 }
 
 const HAND_OVER_MAGIC: u64 = u64::from_le_bytes(*b"COBSTART");
@@ -149,7 +151,13 @@ pub unsafe fn start_peer(hardware: u32, image: PhysAddr, base: u64) -> Result<()
     // SAFETY: the caller prepares this memory alone, and it is mapped.
     unsafe {
         let index = u64::from(((at + BLOCK_INDEX) as *const u16).read());
-        let h = HandOver { magic: HAND_OVER_MAGIC, index, hart: u64::from(hardware), board: *board::found() };
+        let h = HandOver {
+            magic: HAND_OVER_MAGIC,
+            index,
+            hart: u64::from(hardware),
+            board: *board::found(),
+            three_levels: u64::from(paging::levels() == 3),
+        };
         ((at + HAND_OVER) as *mut HandOver).write(h);
     }
     core::sync::atomic::fence(Ordering::SeqCst);

@@ -2,9 +2,10 @@
 
 use core::fmt::{self, Write};
 
-use hal_api::{Access, Exit, Fault, FaultKind, PageFormat, SignalFrame, Sv48, UserAddr, UserRegs};
+use hal_api::{Access, Exit, Fault, FaultKind, PageFormat, SignalFrame, UserAddr, UserRegs};
 
 use crate::cpu::{FS, SPIE};
+use crate::format::Sv;
 use crate::fpu::Vector;
 use crate::trap::{BREAKPOINT, ECALL, FETCH_PAGE, ILLEGAL, INTERRUPT, LOAD_PAGE, Registers, STORE_PAGE, enter_user};
 
@@ -74,7 +75,7 @@ unsafe impl UserRegs for User {
 
     #[inline]
     fn run(&mut self) -> Exit {
-        if self.regs.pc >= Sv48::USER_TOP {
+        if self.regs.pc >= Sv::user_top() {
             let addr = UserAddr(self.regs.pc);
             return Exit::Fault(Fault { kind: FaultKind::Protection, addr, trap: FETCH_PAGE as u32, code: 0 });
         }

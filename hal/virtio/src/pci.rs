@@ -174,6 +174,11 @@ pub fn let_memory(ecam: &Ecam, function: DeviceFunction) {
     root.set_command(function, command | Command::MEMORY_SPACE);
 }
 
+/// What PCI calls a function as the sender of a message.
+pub const fn requester(at: DeviceFunction) -> u16 {
+    (at.bus as u16) << 8 | (at.device as u16) << 3 | at.function as u16
+}
+
 /// Where a memory BAR is, and how large.
 ///
 /// # Errors

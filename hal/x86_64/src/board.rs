@@ -11,3 +11,8 @@ pub fn serial() -> Option<SerialPort> {
 pub fn pci() -> Option<PciHost> {
     crate::acpi::ecam().map(|ecam| PciHost { ecam: PhysAddr(ecam), unassigned: None })
 }
+
+/// What the kernel found of what boards differ in, for its log.
+pub const fn about() -> &'static str {
+    "APIC"
+}

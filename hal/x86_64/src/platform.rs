@@ -280,7 +280,7 @@ unsafe impl Platform for Machine {
         apic::disable_line(line);
     }
 
-    fn msi_alloc(slot: usize) -> Result<(u32, u64, u32), Refused> {
+    fn msi_alloc(slot: usize, _device: u32) -> Result<(u32, u64, u32), Refused> {
         apic::msi_alloc(slot)
     }
 

@@ -85,7 +85,7 @@ unsafe impl UserRegs for User {
 
     #[inline]
     fn run(&mut self) -> Exit {
-        if self.regs.rip >= X86_64::USER_TOP {
+        if self.regs.rip >= X86_64::user_top() {
             let addr = UserAddr(self.regs.rip);
             return Exit::Fault(Fault { kind: FaultKind::Protection, addr, trap: 13, code: 0 });
         }

@@ -38,7 +38,7 @@ pub fn measure(root: &Root, pairs: usize) -> Result<Judged> {
     let machine = |name: &str| Boot { machine: Some(name.to_owned()), ..Boot::default() };
     let duo = Machine::prepare(root, &machine("duo"))?;
     let octo = Machine::prepare(root, &with_mode(&machine("octo")))?;
-    let bench = build::bench(root, "bench-micro")?;
+    let bench = build::bench(root, plan::Isa::X86_64, "bench-micro")?;
     let (mut all, mut quiet) = (Vec::new(), true);
     for pair in 1..=pairs {
         quiet &= idle(pair, pairs)?;

@@ -5,7 +5,8 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use plan::Isa;
 
 use super::linux::on_linux;
 use super::{Judged, Rows, idle, medians, on_cob};
@@ -45,25 +46,37 @@ impl Line {
 }
 
 /// Measures, prints a table, fails if a bar is missed. `wall`: how many pairs by the wall clock.
-pub fn micro(root: &Root, wall: Option<usize>, wanted: &[String]) -> Result<ExitCode> {
+pub fn micro(root: &Root, isa: Isa, wall: Option<usize>, wanted: &[String]) -> Result<ExitCode> {
     let Some(pairs) = wall else {
-        let lines = counted(root, wanted)?;
+        let lines = counted(root, isa, wanted)?;
         print(&lines, COUNTED);
         return Ok(Judged::new(true, verdicts(&lines, COUNTED, wanted).iter().all(|(_, v)| v.is_ok())).end());
     };
-    Ok(by_the_wall(root, pairs, wanted)?.end())
+    Ok(by_the_wall(root, isa, pairs, wanted)?.end())
 }
 
 /// The gate of `cob test`: a verdict per row and one for the mean.
-pub fn gate(root: &Root) -> Result<Vec<(String, Result<(), String>)>> {
-    Ok(verdicts(&counted(root, &[])?, COUNTED, &[]))
+pub fn gate(root: &Root, isa: Isa) -> Result<Vec<(String, Result<(), String>)>> {
+    Ok(verdicts(&counted(root, isa, &[])?, COUNTED, &[]))
 }
 
-/// Single-CPU rows on `uni`, cross-CPU rows on `solo`, against Linux with as many CPUs.
-pub fn by_the_wall(root: &Root, pairs: usize, wanted: &[String]) -> Result<Judged> {
+/// The machine with one kernel and one CPU.
+fn uni(isa: Isa) -> String {
+    match isa {
+        Isa::X86_64 => String::from("uni"),
+        isa => format!("uni-{}", isa.name()),
+    }
+}
+
+/// Single-CPU rows on `uni`, cross-CPU rows on `solo`, which is x86-64's, against Linux with as many CPUs.
+pub fn by_the_wall(root: &Root, isa: Isa, pairs: usize, wanted: &[String]) -> Result<Judged> {
     let mut all = Judged::Good;
-    for (machine, option, bars) in [("uni", "", WALL), ("solo", "--cross ", WALL_CROSS)] {
-        let (machine, bench) = prepare(root, machine, false)?;
+    let mut sets = vec![(uni(isa), "", WALL)];
+    if isa == Isa::X86_64 {
+        sets.push((String::from("solo"), "--cross ", WALL_CROSS));
+    }
+    for (machine, option, bars) in sets {
+        let (machine, bench) = prepare(root, &machine, false)?;
         let words = format!("{option}{}", wanted.join(" "));
         let (mut cob, mut linux, mut quiet) = (Vec::new(), Vec::new(), true);
         for pair in 1..=pairs {
@@ -93,8 +106,8 @@ pub fn by_the_wall(root: &Root, pairs: usize, wanted: &[String]) -> Result<Judge
     Ok(all)
 }
 
-fn counted(root: &Root, wanted: &[String]) -> Result<Vec<Line>> {
-    let (machine, bench) = prepare(root, "uni", true)?;
+fn counted(root: &Root, isa: Isa, wanted: &[String]) -> Result<Vec<Line>> {
+    let (machine, bench) = prepare(root, &uni(isa), true)?;
     let words = wanted.join(" ");
     let linux = on_linux(root, &machine, &bench, &words)?;
     pair_up(&on_cob(root, &machine, &program(&words))?, &linux)
@@ -102,7 +115,9 @@ fn counted(root: &Root, wanted: &[String]) -> Result<Vec<Line>> {
 
 fn prepare(root: &Root, machine: &str, icount: bool) -> Result<(Machine, Bench)> {
     let boot = Boot { machine: Some(machine.to_owned()), icount, ..Boot::default() };
-    Ok((Machine::prepare(root, &with_mode(&boot))?, build::bench(root, "bench-micro")?))
+    let machine = Machine::prepare(root, &with_mode(&boot))?;
+    let isa = machine.plan.boards.first().context("a plan without boards")?.model.isa;
+    Ok((machine, build::bench(root, isa, "bench-micro")?))
 }
 
 fn program(words: &str) -> String {

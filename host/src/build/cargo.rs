@@ -165,14 +165,12 @@ pub fn programs(root: &Root, isa: Isa) -> Result<Vec<Program>> {
     cargo.args(["--locked", "--bins", "--profile", "user", "--target", target, "--target-dir"]);
     cargo.arg(root.target().join("programs"));
     let mut some = false;
-    // Benchmarks are programs for x86-64 so far.
-    let folders: &[&str] = if isa == Isa::X86_64 { &["user", "bench", "tests"] } else { &["user", "tests"] };
-    for folder in folders {
+    for folder in ["user", "bench", "tests"] {
         let Ok(entries) = fs::read_dir(root.join(folder)) else { continue };
         for entry in entries {
             let manifest = entry?.path().join("Cargo.toml");
             let Ok(text) = fs::read_to_string(&manifest) else { continue };
-            if *folder == "tests" && !text.contains("\nguest = true") {
+            if folder == "tests" && !text.contains("\nguest = true") {
                 continue;
             }
             let name = text.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));

@@ -19,23 +19,47 @@ pub fn busybox(root: &Root, isa: Isa) -> Result<PathBuf> {
     program.with_context(|| format!("no busybox in {}", folder.display()))
 }
 
-/// The kernel image of Debian's Linux for clouds.
-pub fn linux(root: &Root) -> Result<PathBuf> {
+/// The kernel image of Debian's Linux, the one for clouds where there is one.
+pub fn linux(root: &Root, isa: Isa) -> Result<PathBuf> {
+    let all = folder(root, isa);
+    // The version that was fetched first stays.
+    let known = entries(&all).into_iter().find(|path| is_named(path, &["linux-image-"]) && path.join("boot").is_dir());
+    let folder = match known {
+        Some(folder) => folder,
+        None => unpacked(root, isa, &linux_package(isa, &all)?)?,
+    };
+    let boot = folder.join("boot");
+    let image = entries(&boot).into_iter().find(|path| is_named(path, &["vmlinuz-", "vmlinux-"]));
+    image.with_context(|| format!("no kernel in {}", boot.display()))
+}
+
+/// Which package the newest Linux is in.
+fn linux_package(isa: Isa, all: &Path) -> Result<String> {
+    let meta = match isa {
+        Isa::X86_64 => "linux-image-cloud-amd64",
+        Isa::Aarch64 => "linux-image-cloud-arm64",
+        Isa::Riscv64 => "linux-image-riscv64",
+    };
+    let options = if isa == Isa::X86_64 { Vec::new() } else { foreign(isa, all)? };
     let output = Command::new("apt-cache")
-        .args(["depends", "--important", "linux-image-cloud-amd64"])
+        .args(options)
+        .args(["depends", "--important", meta])
         .output()
         .context("starting apt-cache")?;
     let text = String::from_utf8(output.stdout)?;
-    let package = text
-        .split_whitespace()
-        .find(|word| word.starts_with("linux-image-") && word.ends_with("-cloud-amd64") && word.contains('.'))
-        .context("apt knows no linux-image-cloud-amd64 (try `apt-get update`)")?;
-    let folder = unpacked(root, Isa::X86_64, package)?;
-    let boot = folder.join("boot");
-    let entries = fs::read_dir(&boot).with_context(|| format!("reading {}", boot.display()))?;
-    let images = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    let is_image = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"));
-    images.into_iter().find(is_image).with_context(|| format!("no kernel in {}", boot.display()))
+    let package = text.split_whitespace().find(|word| word.starts_with("linux-image-") && word.contains('.'));
+    Ok(package.with_context(|| format!("apt knows no {meta} (try `apt-get update`)"))?.to_owned())
+}
+
+/// What is in a folder; nothing if it cannot be read.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect()
+}
+
+fn is_named(path: &Path, begins: &[&str]) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    begins.iter().any(|begin| name.starts_with(begin))
 }
 
 /// Unmodified programs for the tree: libraries go where Debian has them, programs to `/opt/debian/bin`, so that those of busybox stay what
@@ -63,12 +87,17 @@ pub fn programs(root: &Root, packages: &[String]) -> Result<Vec<Put>> {
     Ok(put)
 }
 
-/// The folder with a package's files, fetched once.
-fn unpacked(root: &Root, isa: Isa, package: &str) -> Result<PathBuf> {
-    let all = match isa {
+/// Where packages of an ISA are kept.
+fn folder(root: &Root, isa: Isa) -> PathBuf {
+    match isa {
         Isa::X86_64 => root.target().join("debian"),
         isa => root.target().join(format!("debian-{}", isa.name())),
-    };
+    }
+}
+
+/// The folder with a package's files, fetched once.
+fn unpacked(root: &Root, isa: Isa, package: &str) -> Result<PathBuf> {
+    let all = folder(root, isa);
     let folder = all.join(package);
     if folder.is_dir() {
         return Ok(folder);
@@ -77,10 +106,8 @@ fn unpacked(root: &Root, isa: Isa, package: &str) -> Result<PathBuf> {
     fs::create_dir_all(&fetch)?;
     eprintln!("cob: fetching {package}");
     download(isa, package, &all, &fetch)?;
-    let file = fs::read_dir(&fetch)?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get left no package")?;
+    let file = entries(&fetch).into_iter().find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    let file = file.context("apt-get left no package")?;
     let new = all.join(format!("{package}.new"));
     let status = Command::new("dpkg-deb").arg("-x").arg(&file).arg(&new).status().context("starting dpkg-deb")?;
     ensure!(status.success(), "dpkg-deb cannot unpack {}", file.display());
@@ -132,10 +159,10 @@ fn foreign(isa: Isa, all: &Path) -> Result<Vec<String>> {
         String::from("Acquire::Languages=none"),
     ];
     if isa == Isa::Riscv64 {
-        // Debian's stable releases before 13 have no riscv64: from the mirror that this host uses, the release that has.
+        // Debian's releases before 13 have no riscv64: from the mirror that this host uses, the first that has.
         let list = apt.join("sources.list");
         let key = "/usr/share/keyrings/debian-archive-keyring.gpg";
-        fs::write(&list, format!("deb [signed-by={key}] {} sid main\n", mirror()?))?;
+        fs::write(&list, format!("deb [signed-by={key}] {} trixie main\n", mirror()?))?;
         options.push(format!("Dir::Etc::sourcelist={}", list.display()));
         options.push(String::from("Dir::Etc::sourceparts=/dev/null"));
         options.push(String::from("Acquire::Check-Valid-Until=false"));

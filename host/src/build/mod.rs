@@ -23,8 +23,8 @@ const IMAGE: u64 = 0xffff_ffff_8000_0000;
 
 /// What a machine boots.
 pub struct Built {
-    /// The kernel with its symbols and debug information.
-    pub kernel: PathBuf,
+    /// The kernel of each ISA with its symbols and debug information.
+    pub kernels: BTreeMap<Isa, PathBuf>,
     /// What the loader of the ISA's emulator takes.
     pub image: PathBuf,
     /// What boards behind the first wait with, per ISA that has such a stub.
@@ -41,18 +41,20 @@ pub fn everything(root: &Root, isas: &[Isa], checked: bool) -> Result<Built> {
     let folder = if isas == [Isa::X86_64] { profile.to_owned() } else { format!("{profile}-{}", names.join("+")) };
     let out = root.target().join("image").join(folder);
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-    let kernel = out.join(format!("cob-{}", isa.name()));
+    let named = |isa: &Isa| out.join(format!("cob-{}", isa.name()));
+    let kernels: BTreeMap<_, _> = isas.iter().map(|isa| (*isa, named(isa))).collect();
     // The loader of aarch64 wants Linux' flat image; the others take the ELF file.
-    let image = if isa == Isa::Aarch64 { kernel.with_extension("flat") } else { kernel.clone() };
+    let image = if isa == Isa::Aarch64 { named(&isa).with_extension("flat") } else { named(&isa) };
     // Also of the first board's ISA: another board may have it too.
     let waiting = isas.iter().filter(|isa| **isa != Isa::X86_64);
     let stubs = waiting.map(|isa| (*isa, out.join(format!("stub-{}", isa.name())))).collect();
-    let built = Built { kernel, image, stubs, archive: out.join("archive.cpio") };
+    let built = Built { kernels, image, stubs, archive: out.join("archive.cpio") };
     let inputs = fresh::fingerprint(root)?;
     let stamp = out.join("inputs");
     if fs::read_to_string(&stamp).is_ok_and(|old| old == inputs)
-        && [&built.kernel, &built.image, &built.archive]
+        && [&built.image, &built.archive]
             .into_iter()
+            .chain(built.kernels.values())
             .chain(built.stubs.values())
             .all(|file| file.exists())
     {
@@ -68,11 +70,10 @@ pub fn everything(root: &Root, isas: &[Isa], checked: bool) -> Result<Built> {
         let elf = fs::read(&kernel).with_context(|| format!("reading {}", kernel.display()))?;
         let symbols = symtab::from_elf(&elf, IMAGE, |name| format!("{:#}", rustc_demangle::demangle(name)));
         let image = if *of == Isa::X86_64 { cargo::strip(&kernel, &out)? } else { elf::loadable(&elf)? };
-        if *of == isa {
-            write_if_changed(&built.kernel, &elf)?;
-            if built.image != built.kernel {
-                write_if_changed(&built.image, &elf::flat(&elf)?)?;
-            }
+        let place = named(of);
+        write_if_changed(&place, &elf)?;
+        if *of == isa && built.image != place {
+            write_if_changed(&built.image, &elf::flat(&elf)?)?;
         }
         if let Some(path) = built.stubs.get(of) {
             let stub = cargo::stub(root, *of)?;
@@ -94,12 +95,12 @@ pub struct Bench {
     pub linux: PathBuf,
 }
 
-/// A program of `bench/` and Debian's Linux.
-pub fn bench(root: &Root, name: &str) -> Result<Bench> {
-    let programs = cargo::programs(root, Isa::X86_64)?;
+/// A program of `bench/` and Debian's Linux, for an ISA.
+pub fn bench(root: &Root, isa: Isa, name: &str) -> Result<Bench> {
+    let programs = cargo::programs(root, isa)?;
     let program = programs.into_iter().find(|program| program.folder.starts_with("bench") && program.name == name);
     let program = program.with_context(|| format!("no benchmark {name}"))?.path;
-    Ok(Bench { program, linux: debian::linux(root)? })
+    Ok(Bench { program, linux: debian::linux(root, isa)? })
 }
 
 /// The ABI test programs, which run on this host as well as in the guest.

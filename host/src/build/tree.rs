@@ -80,7 +80,7 @@ pub fn archive(root: &Root, parts: &[Parts], applets: &[String]) -> Result<Vec<u
             archive.link(&format!("{own}/sbin"), "/sbin")?;
             archive.link(&format!("{own}/lib"), "/usr/lib")?;
         } else {
-            for folder in ["bin", "sbin", "lib", "lib/cob", "lib/cob/tests"] {
+            for folder in ["bin", "sbin", "lib", "lib/cob", "lib/cob/bench", "lib/cob/tests"] {
                 archive.directory(&format!("{own}/{folder}"), 0o755)?;
             }
             programs(&mut archive, part, applets, &format!("{own}/"))?;

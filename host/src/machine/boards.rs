@@ -108,22 +108,27 @@ impl Common {
         let mut waiting: Vec<Option<UnixListener>> = listeners.into_iter().map(Some).collect();
         let mut peers: Vec<Option<UnixStream>> = waiting.iter().map(|_| None).collect();
         let mut done = vec![0; peers.len()];
-        let mut monitors: Vec<Option<Monitor>> = peers.iter().map(|_| None).collect();
+        let mut monitors = Monitors(peers.iter().map(|_| None).collect());
         let controller = self.bells.last().context("the controller has a bell")?;
         loop {
             if waiting.iter().all(Option::is_none) && peers.iter().all(Option::is_none) {
                 return Ok(());
             }
             let mut fds = vec![PollFd::new(controller, PollFlags::IN)];
-            let mut what = vec![(usize::MAX, false)];
-            for (board, (listener, peer)) in waiting.iter().zip(&peers).enumerate() {
-                if let Some(listener) = listener {
-                    fds.push(PollFd::new(listener, PollFlags::IN));
-                    what.push((board, true));
+            let mut what = vec![(0, Who::Kernel)];
+            for board in 0..peers.len() {
+                let mut watch = |fd, who| {
+                    fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                    what.push((board, who));
+                };
+                if let Some(listener) = &waiting[board] {
+                    watch(listener.as_fd(), Who::New);
                 }
-                if let Some(peer) = peer {
-                    fds.push(PollFd::new(peer, PollFlags::IN));
-                    what.push((board, false));
+                if let Some(peer) = &peers[board] {
+                    watch(peer.as_fd(), Who::Bells);
+                }
+                if let Some(monitor) = &monitors.0[board] {
+                    watch(monitor.stream.as_fd(), Who::Monitor);
                 }
             }
             match poll(&mut fds, None) {
@@ -131,22 +136,28 @@ impl Common {
                 Err(error) => return Err(error.into()),
             }
             let came: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-            for ((board, connects), _) in what.into_iter().zip(came).filter(|(_, came)| *came) {
-                if board == usize::MAX {
-                    let _ = rustix::io::read(controller, &mut [0; 8]);
-                    self.obey(&mut done, &mut monitors, folder)?;
-                } else if connects {
-                    let Some(listener) = waiting[board].take() else { continue };
-                    let (stream, _) = listener.accept().context("an emulator connects to its bells")?;
-                    self.welcome(board, &stream, &peers)?;
-                    peers[board] = Some(stream);
-                } else {
-                    // An emulator says nothing here: it has ended.
-                    peers[board] = None;
-                    for other in peers.iter().flatten() {
-                        // That one may have ended too.
-                        let _ = say(other, board as i64, None);
+            for ((board, who), _) in what.into_iter().zip(came).filter(|(_, came)| *came) {
+                match who {
+                    Who::Kernel => {
+                        let _ = rustix::io::read(controller, &mut [0; 8]);
+                        self.obey(&mut done, &mut monitors)?;
                     }
+                    Who::New => {
+                        let Some(listener) = waiting[board].take() else { continue };
+                        let (stream, _) = listener.accept().context("an emulator connects to its bells")?;
+                        self.welcome(board, &stream, &peers)?;
+                        peers[board] = Some(stream);
+                        monitors.0[board] = Some(Monitor::connect(folder, board)?);
+                    }
+                    Who::Bells => {
+                        // An emulator says nothing here: it has ended.
+                        peers[board] = None;
+                        for other in peers.iter().flatten() {
+                            // That one may have ended too.
+                            let _ = say(other, board as i64, None);
+                        }
+                    }
+                    Who::Monitor => monitors.hear(board),
                 }
             }
         }
@@ -173,9 +184,9 @@ impl Common {
     }
 
     /// Does what the kernels ask for in the page.
-    fn obey(&self, done: &mut [u64], monitors: &mut [Option<Monitor>], folder: &File) -> Result<()> {
+    fn obey(&self, done: &mut [u64], monitors: &mut Monitors) -> Result<()> {
         let page = File::from(self.page.try_clone()?);
-        for (board, (done, monitor)) in done.iter_mut().zip(monitors).enumerate() {
+        for (board, (done, monitor)) in done.iter_mut().zip(&mut monitors.0).enumerate() {
             let mut word = [0; 8];
             page.read_exact_at(&mut word, boardctl::request(board) as u64)?;
             let request = u64::from_le_bytes(word);
@@ -184,10 +195,7 @@ impl Common {
             }
             *done = request;
             let Some(order) = boardctl::order(request) else { continue };
-            if monitor.is_none() {
-                *monitor = Some(Monitor::connect(folder, board)?);
-            }
-            let result = monitor.as_mut().context("a monitor")?.obey(order);
+            let result = monitor.as_mut().context("the emulator has ended").and_then(|monitor| monitor.obey(order));
             let answer = match result {
                 Ok(()) => request,
                 Err(error) => {
@@ -215,63 +223,138 @@ fn say(to: &UnixStream, what: i64, with: Option<BorrowedFd<'_>>) -> Result<()> {
     Ok(())
 }
 
+/// Who says something to the controller.
+#[derive(Clone, Copy)]
+enum Who {
+    /// A kernel, by the controller's bell.
+    Kernel,
+    /// An emulator that connects to its bells.
+    New,
+    /// One that has.
+    Bells,
+    /// An emulator's monitor.
+    Monitor,
+}
+
+/// The monitors of all boards that have one.
+struct Monitors(Vec<Option<Monitor>>);
+
+impl Monitors {
+    /// Reads what a monitor says, and has all boards stand still while a debugger holds one of them.
+    fn hear(&mut self, board: usize) {
+        let Some(monitor) = &mut self.0[board] else { return };
+        if monitor.hear().is_err() {
+            // The emulator has ended.
+            self.0[board] = None;
+        }
+        let held = self.0.iter().flatten().any(|monitor| monitor.runs && !monitor.waits && !monitor.running);
+        for (board, monitor) in self.0.iter_mut().enumerate().filter_map(|(board, m)| Some((board, m.as_mut()?))) {
+            let turn = if held && monitor.runs && monitor.running {
+                "stop"
+            } else if !held && monitor.waits {
+                "cont"
+            } else {
+                continue;
+            };
+            monitor.waits = held;
+            if let Err(error) = monitor.ask(turn) {
+                eprintln!("cob: board {board}: {error:#}");
+            }
+        }
+    }
+}
+
 /// The monitor of an emulator (QMP).
 struct Monitor {
     stream: UnixStream,
     lines: BufReader<UnixStream>,
+    /// The number of the next command.
+    next: u64,
+    /// The board is executing.
+    running: bool,
+    /// It should be: kernels have it switched on. If it is not, a debugger holds it, or
+    runs: bool,
+    /// it waits, because a debugger holds another.
+    waits: bool,
 }
 
 impl Monitor {
+    /// Connects to an emulator that may still be setting its board up: what it says is read later.
     fn connect(folder: &File, board: usize) -> Result<Self> {
         // The folder's descriptor is a short name for it.
         let path = format!("/proc/self/fd/{}/{}", folder.as_raw_fd(), control_socket(board));
         let stream = UnixStream::connect(path).with_context(|| format!("the emulator of board {board}"))?;
         stream.set_read_timeout(Some(ANSWER_TIME))?;
-        let mut monitor = Self { lines: BufReader::new(stream.try_clone()?), stream };
-        monitor.read()?;
-        monitor.ask("qmp_capabilities")?;
+        let lines = BufReader::new(stream.try_clone()?);
+        // The first board begins by itself.
+        let mut monitor = Self { lines, stream, next: 0, running: false, runs: board == 0, waits: false };
+        monitor.send("qmp_capabilities")?;
+        monitor.send("query-status")?;
         Ok(monitor)
     }
 
+    /// The next thing that it says, noted if it is of interest here.
     fn read(&mut self) -> Result<Value> {
         let mut line = String::new();
         ensure!(self.lines.read_line(&mut line)? > 0, "the emulator has ended");
-        Ok(serde_json::from_str(&line)?)
+        let said: Value = serde_json::from_str(&line)?;
+        match said.get("event").and_then(Value::as_str) {
+            Some("STOP") => self.running = false,
+            Some("RESUME") => self.running = true,
+            _ => {}
+        }
+        if let Some(running) = said.pointer("/return/running").and_then(Value::as_bool) {
+            self.running = running;
+        }
+        Ok(said)
     }
 
-    fn send(&mut self, command: &str) -> Result<()> {
-        writeln!(self.stream, "{}", json!({ "execute": command })).context("telling the emulator")
+    /// Reads all that is there.
+    fn hear(&mut self) -> Result<()> {
+        self.read()?;
+        while self.lines.buffer().contains(&b'\n') {
+            self.read()?;
+        }
+        Ok(())
+    }
+
+    /// Tells it to do something; what it answers has this number.
+    fn send(&mut self, command: &str) -> Result<u64> {
+        self.next += 1;
+        writeln!(self.stream, "{}", json!({ "execute": command, "id": self.next })).context("telling the emulator")?;
+        Ok(self.next)
+    }
+
+    /// Tells it to do something and waits until it is done and `event`, if there is one, has come.
+    fn wait(&mut self, command: &str, event: Option<&str>) -> Result<()> {
+        let number = self.send(command)?;
+        let (mut returned, mut came) = (false, event.is_none());
+        while !returned || !came {
+            let said = self.read()?;
+            came |= event.is_some() && said.get("event").and_then(Value::as_str) == event;
+            if said.get("id").and_then(Value::as_u64) == Some(number) {
+                if let Some(error) = said.get("error") {
+                    bail!("{command}: {error}");
+                }
+                returned = true;
+            }
+        }
+        Ok(())
     }
 
     fn ask(&mut self, command: &str) -> Result<()> {
-        self.send(command)?;
-        loop {
-            let said = self.read()?;
-            if said.get("return").is_some() {
-                return Ok(());
-            }
-            if let Some(error) = said.get("error") {
-                bail!("{command}: {error}");
-            }
-        }
+        self.wait(command, None)
     }
 
     fn obey(&mut self, order: Order) -> Result<()> {
+        self.runs = false;
         self.ask("stop")?;
-        if order == Order::Stop {
-            return Ok(());
+        if order == Order::Start {
+            // It is done when the event says so, before or after the command has returned.
+            self.wait("system_reset", Some("RESET"))?;
+            self.ask("cont")?;
+            self.runs = true;
         }
-        // It is done when the event says so, before or after the command has returned.
-        self.send("system_reset")?;
-        let (mut returned, mut reset) = (false, false);
-        while !returned || !reset {
-            let said = self.read()?;
-            if let Some(error) = said.get("error") {
-                bail!("system_reset: {error}");
-            }
-            returned |= said.get("return").is_some();
-            reset |= said.get("event").and_then(Value::as_str) == Some("RESET");
-        }
-        self.ask("cont")
+        Ok(())
     }
 }

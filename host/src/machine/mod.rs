@@ -85,8 +85,8 @@ pub struct Machine {
     pub text: String,
     /// How the emulator executes.
     pub accel: Accel,
-    /// The kernel image.
-    pub kernel: PathBuf,
+    /// The kernel images, per ISA.
+    pub kernels: BTreeMap<plan::Isa, PathBuf>,
     /// What the emulator loads of it.
     pub image: PathBuf,
     /// What the boards of a mixed machine wait with, per ISA.
@@ -121,7 +121,7 @@ impl Machine {
             plan,
             text,
             accel: if boot.icount { Accel::Counted } else { Accel::Kvm },
-            kernel: built.kernel,
+            kernels: built.kernels,
             image: built.image,
             stubs: built.stubs,
             archive: built.archive,
@@ -154,6 +154,12 @@ impl Machine {
         let kernels = count(self.plan.kernels.len(), "kernel");
         format!("{}: {kernels}, {cpus}, {}", self.plan.name, self.accel.describe())
     }
+}
+
+/// What a file of the run's folder is called for a board: those of the first have the plain names.
+pub fn of_board(name: &str, board: usize) -> String {
+    let (stem, extension) = name.split_at(name.find('.').unwrap_or(name.len()));
+    if board == 0 { name.to_owned() } else { format!("{stem}{board}{extension}") }
 }
 
 /// The plan with this name or path.

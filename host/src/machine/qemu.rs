@@ -109,12 +109,13 @@ fn share(qemu: &mut Command, number: usize, size: u64, memory: &[Memory]) {
         let slot = Plan::window_slot(board);
         qemu.args(["-device", &format!("ivshmem-plain,memdev=board{board},addr={slot:#x}")]);
     }
-    let vectors = boardctl::VECTORS;
-    qemu.args(["-chardev", &format!("socket,id=bells,path={}", bells_socket(number))]);
-    qemu.args(["-device", &format!("ivshmem-doorbell,vectors={vectors},chardev=bells,addr={:#x}", Plan::BELL_SLOT)]);
+    // The controller connects when the board asks for its bells, so the socket for that comes first.
     let control = control_socket(number);
     qemu.args(["-chardev", &format!("socket,id=control,path={control},server=on,wait=off")]);
     qemu.args(["-mon", "chardev=control,mode=control"]);
+    let vectors = boardctl::VECTORS;
+    qemu.args(["-chardev", &format!("socket,id=bells,path={}", bells_socket(number))]);
+    qemu.args(["-device", &format!("ivshmem-doorbell,vectors={vectors},chardev=bells,addr={:#x}", Plan::BELL_SLOT)]);
 }
 
 /// With one CPU the translator leaves out what makes atomic operations work between emulators; a second possible one keeps it.

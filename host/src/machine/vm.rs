@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::boards::{Boards, Memory, bells_socket};
 use super::logs::{Logs, Severity};
-use super::{Died, Machine, qemu};
+use super::{Died, Machine, of_board, qemu};
 use crate::build::cpio::Archive;
 use crate::root::Root;
 
@@ -86,7 +86,6 @@ impl Vm {
         let extra: Vec<u64> = boards.iter().map(|board| extra_memory(board, length)).collect::<Result<_>>()?;
         fs::write(folder.join("initrd"), archive)?;
         fs::write(folder.join("machine.toml"), &machine.text)?;
-        symlink(&machine.kernel, folder.join("kernel")).context("naming the kernel of the run")?;
         let (console, agent) = (listen(&folder, "console.sock")?, listen(&folder, "agent.sock")?);
         let mut memory = Vec::new();
         if machine.plan.is_mixed() {
@@ -96,10 +95,9 @@ impl Vm {
         }
         let mut children = Children(Vec::new());
         for (number, (board, extra)) in boards.iter().zip(extra).enumerate() {
-            let named = |name: &str| match number {
-                0 => folder.join(name),
-                _ => folder.join(name.replace('.', &format!("{number}."))),
-            };
+            let named = |name: &str| folder.join(of_board(name, number));
+            let kernel = machine.kernels.get(&board.model.isa).context("a board without a kernel")?;
+            symlink(kernel, named("kernel")).context("naming the kernel of a board")?;
             let mut command = qemu::command(machine, number, board, &folder, &qemu::Ram { extra, shared: &memory });
             command.stderr(File::create(named("qemu.log"))?);
             let line: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();

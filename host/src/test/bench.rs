@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use plan::Isa;
+
 use super::{Depth, Report};
 use crate::bench::{self, Judged, PAIRS};
 use crate::root::Root;
@@ -11,21 +13,26 @@ pub fn all(root: &Root, report: &mut Report, depth: Depth) {
     if depth == Depth::Quick || report.skips(&["bench"]) {
         return;
     }
-    if report.wants_part("micro") {
-        report.progress("bench/micro");
-        match bench::micro::gate(root) {
+    for (isa, part) in [(Isa::X86_64, "micro"), (Isa::Aarch64, "aarch64-micro"), (Isa::Riscv64, "riscv64-micro")] {
+        // Kernels of the other ISAs are built once more for it.
+        let due = isa == Isa::X86_64 || depth == Depth::Long || report.is_filtered();
+        if !due || !report.wants_part(part) {
+            continue;
+        }
+        report.progress(&format!("bench/{part}"));
+        match bench::micro::gate(root, isa) {
             Ok(rows) => {
                 for (name, verdict) in rows {
-                    report.record(&format!("micro/{name}"), verdict, Duration::ZERO);
+                    report.record(&format!("{part}/{name}"), verdict, Duration::ZERO);
                 }
             }
-            Err(error) => report.record("micro", Err(format!("{error:#}")), Duration::ZERO),
+            Err(error) => report.record(part, Err(format!("{error:#}")), Duration::ZERO),
         }
     }
     if depth != Depth::Long {
         return;
     }
-    judge(report, "wall", || bench::micro::by_the_wall(root, PAIRS, &[]));
+    judge(report, "wall", || bench::micro::by_the_wall(root, Isa::X86_64, PAIRS, &[]));
     judge(report, "link", || bench::link::measure(root, "duo", PAIRS));
     judge(report, "boot", || bench::boot::measure(root, PAIRS));
     if report.wants_part("life") {

@@ -69,6 +69,9 @@ pub struct Suite {
     /// Words for the kernels' command line.
     #[serde(default)]
     pub kernel_args: Vec<String>,
+    /// Words for the command line of the first board's emulator.
+    #[serde(default)]
+    pub qemu_args: Vec<String>,
     /// Packages of Debian whose programs and libraries are put into the tree. All that they need must be named.
     #[serde(default)]
     pub debian: Vec<String>,

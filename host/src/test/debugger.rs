@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::Report;
 use crate::build;
-use crate::machine::Asked;
+use crate::machine::{Asked, of_board};
 use crate::root::Root;
 
 /// How long the machine may take for one step; it is the end of a test that hangs, not a verdict.
@@ -18,16 +18,23 @@ const TIME: Duration = Duration::from_secs(60);
 /// Twice as long as a kernel may be silent.
 const HELD: Duration = Duration::from_secs(6);
 
-/// Runs it.
+/// Runs it: on a board with two kernels, and on one of two boards.
 pub fn all(root: &Root, report: &mut Report) {
-    let name = "debugger/nobody-dies-while-it-holds";
-    if !report.wants(name) {
-        return;
+    use plan::Isa::{Aarch64, X86_64};
+
+    for (name, machine, isas, board) in [
+        ("debugger/nobody-dies-while-it-holds", "duo", &[X86_64][..], 0),
+        ("debugger/nobody-dies-while-it-holds-another-board", "pair-arm", &[X86_64, Aarch64], 1),
+    ] {
+        if !report.wants(name) {
+            continue;
+        }
+        if let Err(error) = build::everything(root, isas, true) {
+            report.record(name, Err(format!("{error:#}")), Duration::ZERO);
+            continue;
+        }
+        report.run(name, || held(root, machine, board).map_err(|error| format!("{error:#}")));
     }
-    if let Err(error) = build::everything(root, &[plan::Isa::X86_64], true) {
-        return report.record(name, Err(format!("{error:#}")), Duration::ZERO);
-    }
-    report.run(name, || held(root).map_err(|error| format!("{error:#}")));
 }
 
 /// What gdb's remote protocol says next, up to the end of a packet.
@@ -41,11 +48,12 @@ fn packet(gdb: &mut UnixStream) -> Result<String> {
     Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
-fn held(root: &Root) -> Result<()> {
-    let mut duo = Asked::boot(root, "duo", true)?;
-    duo.ask("kctl run -k 1 true")?;
+fn held(root: &Root, machine: &str, board: usize) -> Result<()> {
+    let mut duo = Asked::boot(root, machine, true)?;
+    duo.ask("until kctl run -k 1 true 2>/dev/null; do sleep 0.05; done")?;
     let folder = File::open(duo.0.vm.folder())?;
-    let mut gdb = UnixStream::connect(format!("/proc/self/fd/{}/gdb.sock", folder.as_raw_fd()))?;
+    let socket = of_board("gdb.sock", board);
+    let mut gdb = UnixStream::connect(format!("/proc/self/fd/{}/{socket}", folder.as_raw_fd()))?;
     gdb.set_read_timeout(Some(TIME))?;
     // Who connects stops the machine; it says why when it is asked.
     gdb.write_all(b"$?#3f")?;

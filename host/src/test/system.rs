@@ -122,6 +122,7 @@ fn run(root: &Root, report: &mut Report, suite: &Suite, jobs: Vec<Job>) {
             machine: Some(suite.machine.clone()),
             checked: true,
             kernel_arg: suite.kernel_args.clone(),
+            qemu_arg: suite.qemu_args.clone(),
             put,
             ..Boot::default()
         };
@@ -259,11 +260,19 @@ fn one(session: &mut Session, job: &Job) -> (Verdict, bool) {
             again = true;
         }
     }
-    session.vm.read_logs();
-    let said = std::mem::take(&mut session.vm.said);
-    for text in case.logs.iter().filter(|text| !said.iter().any(|line| line.contains(text.as_str()))) {
-        wrong.push(format!("no kernel logged {text:?}"));
-    }
+    // What a kernel logs may come later than what the case does.
+    let mut said: Vec<String> = Vec::new();
+    let missing = loop {
+        session.vm.read_logs();
+        said.append(&mut session.vm.said);
+        let missing = |text: &&String| !said.iter().any(|line| line.contains(text.as_str()));
+        let missing: Vec<&String> = case.logs.iter().filter(missing).collect();
+        if missing.is_empty() || !wrong.is_empty() || Instant::now() > deadline {
+            break missing;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    wrong.extend(missing.into_iter().map(|text| format!("no kernel logged {text:?}")));
     let died: Vec<(usize, String)> = case.kills.iter().flat_map(|kernel| panics(session, *kernel)).collect();
     wrong.extend(died.iter().filter(|(_, line)| !is_meant(line, &case.logs)).map(|(kernel, line)| {
         format!("kernel {kernel} died of something that the case does not name in `logs`: {line}")

@@ -12,7 +12,7 @@ use base::{
     wait::Op,
 };
 use hal::{
-    addr::{USER_TOP, UserAddr},
+    addr::{UserAddr, user_top},
     user::{self, StrResult},
     usermode::Access,
 };
@@ -277,8 +277,8 @@ impl<'a> User<'a> {
 }
 
 /// Whether `[at, at + len)` lies in the user half.
-pub const fn user_range(at: u64, len: u64) -> bool {
-    at <= USER_TOP && len <= USER_TOP - at
+pub fn user_range(at: u64, len: u64) -> bool {
+    at <= user_top() && len <= user_top() - at
 }
 
 /// One buffer of a list.

@@ -4,7 +4,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use base::{Errno, Error, Result};
-use hal::addr::{USER_TOP, UserAddr};
+use hal::addr::{UserAddr, user_top};
 
 use crate::cx::Cx;
 
@@ -101,8 +101,8 @@ impl Cx {
         }
         // struct rseq_cs: version and flags, start, length, where it goes on when it is aborted.
         let [head, start, length, abort]: [u64; 4] = self.user(|u| u.read_struct(sequence))?;
-        let ends = start.checked_add(length).is_some_and(|end| end <= USER_TOP);
-        if head as u32 != 0 || start >= USER_TOP || !ends || !(4..USER_TOP).contains(&abort) {
+        let ends = start.checked_add(length).is_some_and(|end| end <= user_top());
+        if head as u32 != 0 || start >= user_top() || !ends || !(4..user_top()).contains(&abort) {
             return Err(BAD);
         }
         let mark: u32 = self.user(|u| u.read_struct(abort - 4))?;

@@ -152,7 +152,7 @@ pub fn mprotect(cx: &Cx, [addr, len, want, ..]: [u64; 6]) -> Result<u64> {
     if bits.contains(AbiProt::GROWSUP) {
         return Err(invalid("no stack grows up here"));
     }
-    if addr.checked_add(whole).is_none_or(|end| end > hal::addr::USER_TOP) {
+    if addr.checked_add(whole).is_none_or(|end| end > hal::addr::user_top()) {
         return Err(Error::new(Errno::ENOMEM, "beyond the address space"));
     }
     let space = cx.space();

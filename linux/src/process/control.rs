@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use base::{Errno, Error, Result};
-use hal::addr::USER_TOP;
+use hal::addr::user_top;
 use linux_abi::Isa;
 use task::{Cx, creds::cap};
 
@@ -144,7 +144,7 @@ pub fn arch_prctl(cx: &Cx, args: [u64; 6]) -> Result<u64> {
     }
     let [code, value, ..] = args;
     match code {
-        SET_FS | SET_GS if value >= USER_TOP => Err(Errno::EPERM.into()),
+        SET_FS | SET_GS if value >= user_top() => Err(Errno::EPERM.into()),
         SET_FS => {
             cx.regs().set_tls(value);
             Ok(0)

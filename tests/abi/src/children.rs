@@ -66,6 +66,21 @@ pub fn run(words: &[String]) -> ExitCode {
                 (at..at + PIECE).step_by(4096).for_each(|page| crate::sys::poke(page, 1));
             }
         }
+        // Tries to map pages at addresses in hexadecimal, and prints what came of it.
+        ["map-at", rest @ ..] => {
+            for word in rest {
+                let at = usize::from_str_radix(word, 16).unwrap_or(0);
+                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+                match crate::sys::mmap(at, 4096, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) {
+                    Ok(at) => {
+                        crate::sys::poke(at, 1);
+                        println!("{at:x}: mapped");
+                    }
+                    Err(errno) => println!("{at:x}: {errno:?}"),
+                }
+            }
+            ExitCode::SUCCESS
+        }
         ["mapped", rest @ ..] => crate::mapped::run(rest),
         ["stamps", rest @ ..] => crate::stamps::run(rest),
         _ => ExitCode::from(254),

@@ -29,7 +29,7 @@ pub struct Page<'c> {
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(space: &'a Inner, range: Range<UserAddr>) -> Self {
-        let end = range.end.page_up().0.min(crate::addr::USER_TOP);
+        let end = range.end.page_up().0.min(crate::addr::user_top());
         Self { space, tables: space.tables.lock(), at: range.start.page().0, end, table: None }
     }
 

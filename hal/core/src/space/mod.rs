@@ -82,7 +82,7 @@ impl AddressSpace {
     /// absent pages (RISC-V may; there the fault is spurious and [`AddressSpace::touch`] settles it).
     #[inline]
     pub fn map(&self, va: UserAddr, frame: MapFrame, prot: Prot) -> Result<(), MapError> {
-        if !va.is_aligned() || va.0 >= crate::addr::USER_TOP {
+        if !va.is_aligned() || va.0 >= crate::addr::user_top() {
             return Err(MapError::BadAddress(frame));
         }
         if prot.contains(Prot::WRITE) && matches!(frame, MapFrame::Static(_)) {
@@ -102,7 +102,7 @@ impl AddressSpace {
 
     /// Puts another frame where one is mapped (or nothing is): the copy of a copy-on-write page. The old frame goes to the batch.
     pub fn replace(&self, va: UserAddr, frame: MapFrame, prot: Prot, batch: &mut TlbBatch<'_>) -> Result<(), MapError> {
-        if !va.is_aligned() || va.0 >= crate::addr::USER_TOP {
+        if !va.is_aligned() || va.0 >= crate::addr::user_top() {
             return Err(MapError::BadAddress(frame));
         }
         if prot.contains(Prot::WRITE) && matches!(frame, MapFrame::Static(_)) {
@@ -124,7 +124,7 @@ impl AddressSpace {
     /// Unmaps every page of the range; costs nothing for the parts where nothing is mapped. Returns how many were mapped.
     pub fn unmap(&self, range: Range<UserAddr>, batch: &mut TlbBatch<'_>) -> usize {
         let tables = self.0.tables.lock();
-        let (mut at, end) = (range.start.page().0, range.end.page_up().0.min(crate::addr::USER_TOP));
+        let (mut at, end) = (range.start.page().0, range.end.page_up().0.min(crate::addr::user_top()));
         let mut all = 0;
         while let Some((table, first)) = tables.next_leaf_table(at, end) {
             let last = (first | (table::LEAF_SPAN - 1)).min(end - 1);
@@ -229,7 +229,7 @@ impl AddressSpace {
     fn copy(&self, to: &Self, range: Range<UserAddr>, cow: bool, batch: &mut TlbBatch<'_>) -> Result<(), OutOfFrames> {
         let (from_tables, mut to_tables) = SpinLock::lock_both(&self.0.tables, &to.0.tables);
         let frames = &instance().frames;
-        let end = range.end.page_up().0.min(crate::addr::USER_TOP);
+        let end = range.end.page_up().0.min(crate::addr::user_top());
         let mut at = range.start.page().0;
         let mut copied = 0;
         let mut result = Ok(());

@@ -136,11 +136,11 @@ impl<F: PageFormat> Tables<F> {
     /// The level-0 table for `va`, if there is one.
     #[inline]
     pub fn find(&self, va: UserAddr) -> Option<Table> {
-        if va.0 >= F::USER_TOP {
+        if va.0 >= F::user_top() {
             return None;
         }
         let mut table = self.root;
-        let mut level = F::LEVELS - 1;
+        let mut level = F::levels() - 1;
         while level > 0 {
             table = Table(F::as_table(table.entries()[index(va.0, level)].load(Ordering::Relaxed))?);
             level -= 1;
@@ -152,7 +152,7 @@ impl<F: PageFormat> Tables<F> {
     #[inline]
     pub fn leaf_table(&mut self, va: UserAddr) -> Result<Table, OutOfFrames> {
         let mut table = self.root;
-        let mut level = F::LEVELS - 1;
+        let mut level = F::levels() - 1;
         while level > 0 {
             table = match F::as_table(table.entries()[index(va.0, level)].load(Ordering::Relaxed)) {
                 Some(lower) => Table(lower),
@@ -173,11 +173,11 @@ impl<F: PageFormat> Tables<F> {
 
     /// The first level-0 table that maps something at or above `from` and below `end`, and the first address in it that is not below `from`.
     pub fn next_leaf_table(&self, from: u64, end: u64) -> Option<(Table, u64)> {
-        let end = end.min(F::USER_TOP);
+        let end = end.min(F::user_top());
         let mut at = from;
         'again: while at < end {
             let mut table = self.root;
-            let mut level = F::LEVELS - 1;
+            let mut level = F::levels() - 1;
             while level > 0 {
                 match F::as_table(table.entries()[index(at, level)].load(Ordering::Relaxed)) {
                     Some(lower) => table = Table(lower),
@@ -229,6 +229,6 @@ const fn next_border(at: u64, level: u32) -> Option<u64> {
 impl<F: PageFormat> Drop for Tables<F> {
     fn drop(&mut self) {
         // No CPU has the space active: each that does holds a reference to it.
-        Self::free(self.root, F::LEVELS - 1);
+        Self::free(self.root, F::levels() - 1);
     }
 }

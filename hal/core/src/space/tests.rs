@@ -83,7 +83,7 @@ fn against_a_map<F: PageFormat>(ops: &[Op]) {
                 match *op {
                     Op::Map(n, prot) => {
                         let va = UserAddr(n << 12);
-                        if va.0 >= F::USER_TOP {
+                        if va.0 >= F::user_top() {
                             continue;
                         }
                         let leaf = Leaf {
@@ -118,7 +118,7 @@ fn against_a_map<F: PageFormat>(ops: &[Op]) {
             // The walk finds exactly what the model has.
             let mut all = Vec::new();
             let mut at = 0;
-            while let Some((table, first)) = tables.next_leaf_table(at, F::USER_TOP) {
+            while let Some((table, first)) = tables.next_leaf_table(at, F::user_top()) {
                 let last = first | (super::table::LEAF_SPAN - 1);
                 for va in (first & !0xfff..=last).step_by(PAGE_SIZE) {
                     if table.slot(UserAddr(va)).load(Ordering::Relaxed) != 0 {
@@ -238,7 +238,10 @@ fn refusals_give_the_frame_back() {
             other => panic!("{other:?}"),
         }
         assert!(matches!(space.map(A + 1, own(), Prot::READ), Err(MapError::BadAddress(_))));
-        assert!(matches!(space.map(UserAddr(crate::addr::USER_TOP), own(), Prot::READ), Err(MapError::BadAddress(_))));
+        assert!(matches!(
+            space.map(UserAddr(crate::addr::user_top()), own(), Prot::READ),
+            Err(MapError::BadAddress(_))
+        ));
         assert!(matches!(space.map(UserAddr(!0xfff), own(), Prot::READ), Err(MapError::BadAddress(_))));
     });
 }

@@ -236,7 +236,7 @@ impl Space {
         inner.lock_future = future;
         let lock = current || future;
         if current || !lock {
-            inner.vmas.update(0..hal::addr::USER_TOP, |vma| {
+            inner.vmas.update(0..hal::addr::user_top(), |vma| {
                 if !vma.flags.contains(VmaFlags::SPECIAL) {
                     vma.flags.set(VmaFlags::LOCKED, lock);
                 }
@@ -244,7 +244,7 @@ impl Space {
         }
         drop(inner);
         if current && !on_fault {
-            self.populate_mapped(0..hal::addr::USER_TOP);
+            self.populate_mapped(0..hal::addr::user_top());
         }
         Ok(())
     }

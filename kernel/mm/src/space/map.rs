@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use base::{Errno, Error, ObjectId, Result};
 use hal::{
-    addr::{USER_TOP, UserAddr},
+    addr::{UserAddr, user_top},
     frame::{MapFrame, StaticFrame},
     sync::SpinGuard,
 };
@@ -89,7 +89,7 @@ pub(super) fn range(start: u64, len: u64) -> Result<Range<u64>> {
     }
     let end = len.checked_next_multiple_of(PAGE).and_then(|len| start.checked_add(len));
     match end {
-        Some(end) if end <= USER_TOP => Ok(start..end),
+        Some(end) if end <= user_top() => Ok(start..end),
         _ => Err(invalid("beyond the address space")),
     }
 }
@@ -105,7 +105,7 @@ impl Space {
         if len == 0 {
             return Err(invalid("nothing to map"));
         }
-        let len = len.checked_next_multiple_of(PAGE).filter(|len| *len <= USER_TOP).ok_or(no_room("too long"))?;
+        let len = len.checked_next_multiple_of(PAGE).filter(|len| *len <= user_top()).ok_or(no_room("too long"))?;
         let shared = flags.contains(VmaFlags::SHARED);
         let content = match what {
             What::Anonymous if shared => {
@@ -230,7 +230,7 @@ impl Space {
             _ => return Err(none),
         };
         // Parts of it may have been unmapped or replaced since.
-        let end = at.saturating_add(len).min(USER_TOP);
+        let end = at.saturating_add(len).min(user_top());
         let parts: Vec<Range<u64>> = inner
             .vmas
             .overlapping(at..end)
@@ -335,7 +335,7 @@ impl Space {
     pub fn set_brk(&self, to: u64) -> u64 {
         let mut inner = self.inner.lock();
         let (start, old) = (inner.brk_start, inner.brk);
-        if to < start || to > USER_TOP - PAGE {
+        if to < start || to > user_top() - PAGE {
             return old;
         }
         let (old_end, new_end) = (old.next_multiple_of(PAGE), to.next_multiple_of(PAGE));
@@ -346,7 +346,7 @@ impl Space {
         }
         if new_end > old_end {
             // A page stays free behind the heap, and more below a stack.
-            if inner.vmas.overlapping(old_end..(new_end + PAGE).min(USER_TOP)).next().is_some()
+            if inner.vmas.overlapping(old_end..(new_end + PAGE).min(user_top())).next().is_some()
                 || !keeps_gap(&inner, new_end)
             {
                 return old;
@@ -380,7 +380,7 @@ impl Space {
     pub fn remap(&self, request: RemapRequest) -> Result<u64> {
         let RemapRequest { old, old_len, new_len, may_move, to, keep_old } = request;
         let old_range = range(old, old_len)?;
-        let new_len = new_len.checked_next_multiple_of(PAGE).filter(|len| *len > 0 && *len <= USER_TOP);
+        let new_len = new_len.checked_next_multiple_of(PAGE).filter(|len| *len > 0 && *len <= user_top());
         let new_len = new_len.ok_or(invalid("bad length"))?;
         let old_len = old_range.end - old_range.start;
         if (to.is_some() || keep_old) && !may_move || (keep_old && old_len != new_len) {
@@ -404,7 +404,7 @@ impl Space {
             // In place, if the mapping ends here and there is room behind it.
             let grown = old_range.end..old + new_len;
             if old_range.end == vma.end
-                && grown.end <= USER_TOP
+                && grown.end <= user_top()
                 && inner.vmas.overlapping(grown.clone()).next().is_none()
             {
                 let more = Vma {
@@ -492,7 +492,7 @@ fn free_range(inner: &mut Inner, hint: u64, len: u64) -> Option<u64> {
     let hint = hint & !(PAGE - 1);
     if hint >= LOWEST
         && let Some(end) = hint.checked_add(len)
-        && end <= USER_TOP
+        && end <= user_top()
         && inner.vmas.overlapping(hint..end).next().is_none()
         && keeps_gap(inner, end)
     {
@@ -500,7 +500,7 @@ fn free_range(inner: &mut Inner, hint: u64, len: u64) -> Option<u64> {
     }
     let below = LOWEST..inner.mmap_top;
     // If the area below is full, above it, as Linux does.
-    let above = inner.mmap_top..USER_TOP;
+    let above = inner.mmap_top..user_top();
     inner
         .vmas
         .find_free_down(len, PAGE, STACK_GAP, below)

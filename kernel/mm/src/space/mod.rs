@@ -32,7 +32,7 @@ use core::ops::Range;
 
 use base::{Errno, Error, ObjectId, Result, wait::Op};
 use hal::{
-    addr::{PAGE_SIZE, USER_TOP, UserAddr},
+    addr::{PAGE_SIZE, UserAddr, user_top},
     space::AddressSpace,
     sync::{SpinGuard, SpinLock, rank},
 };
@@ -132,7 +132,7 @@ impl Space {
             vmas: VmaMap::new(),
             brk_start: 0,
             brk: 0,
-            mmap_top: USER_TOP / 2,
+            mmap_top: user_top() / 2,
             limits: Limits::default(),
             lock_future: false,
             program: Arc::default(),

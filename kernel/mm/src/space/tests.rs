@@ -362,7 +362,7 @@ fn limits_and_places() {
         let errno = |result: Result<u64>| result.unwrap_err().errno();
         assert_eq!(errno(space.map(anonymous(LOWEST - PAGE, 1, RW, false))), Errno::EPERM);
         assert_eq!(errno(space.map(anonymous(BASE + 1, 1, RW, false))), Errno::EINVAL);
-        assert_eq!(errno(space.map(anonymous(hal::addr::USER_TOP - PAGE, 2, RW, false))), Errno::ENOMEM);
+        assert_eq!(errno(space.map(anonymous(hal::addr::user_top() - PAGE, 2, RW, false))), Errno::ENOMEM);
         assert_eq!(errno(space.map(anonymous(BASE, 0, RW, false))), Errno::EINVAL);
         space.map(anonymous(BASE, 2, RW, false)).unwrap();
         let again = MapRequest { place: Place::Free(BASE + PAGE), ..anonymous(0, 1, RW, false) };

@@ -147,7 +147,7 @@ impl Image {
         let end = header.p_vaddr.checked_add(header.p_memsz).ok_or(refuse("segment wraps around"))?;
         let file_end = header.p_offset.checked_add(header.p_filesz).ok_or(refuse("segment wraps around"))?;
         if header.p_filesz > header.p_memsz
-            || end > hal::addr::USER_TOP
+            || end > hal::addr::user_top()
             || file_end > i64::MAX as u64
             || header.p_vaddr % PAGE != header.p_offset % PAGE
         {

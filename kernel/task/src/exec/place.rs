@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use base::{Errno, Error, Result};
-use hal::addr::{PAGE_SIZE, USER_TOP, UserAddr};
+use hal::addr::{PAGE_SIZE, UserAddr, user_top};
 use linux_abi::Isa;
 use mm::{
     Label, MapRequest, Place, Prot, Space, VmaFlags, What,
@@ -33,14 +33,19 @@ impl Layout {
     /// Linux' layout, in proportion to the address space: the stack at the top, mappings below it, programs at two thirds.
     pub fn new(stack_limit: u64, random: bool) -> Self {
         let dice = |span: u64| if random { hal::cpu::entropy() % (span / PAGE) * PAGE } else { 0 };
-        let stack_room = stack_limit.clamp(128 << 20, USER_TOP / 6 * 5);
-        let stack_span = USER_TOP / 8192;
-        let stack_top = USER_TOP - PAGE - dice(stack_span);
+        let stack_room = stack_limit.clamp(128 << 20, user_top() / 6 * 5);
+        let stack_span = user_top() / 8192;
+        let stack_top = user_top() - PAGE - dice(stack_span);
         Self {
             stack_top,
-            mmap_top: (USER_TOP - PAGE - stack_span - stack_room.min(USER_TOP / 4) - STACK_GAP - dice(USER_TOP / 128))
+            mmap_top: (user_top()
+                - PAGE
+                - stack_span
+                - stack_room.min(user_top() / 4)
+                - STACK_GAP
+                - dice(user_top() / 128))
                 & !(PAGE - 1),
-            program: (USER_TOP / 3 * 2 + dice(USER_TOP / 128)) & !(PAGE - 1),
+            program: (user_top() / 3 * 2 + dice(user_top() / 128)) & !(PAGE - 1),
             brk_gap: dice(32 << 20),
         }
     }

@@ -235,8 +235,10 @@ fn op() -> impl Strategy<Value = Op> {
 /// Whether a member, which may be a zombie, had a parent of another group that it has no more: then Linux looks at its group, orphaned or not.
 fn lost_a_parent(before: &State, after: &State, pgid: Pid) -> bool {
     before.members().filter(|(_, m)| m.pgid == pgid).any(|(pid, m)| {
-        before.member(m.ppid).is_some_and(|parent| parent.pgid != pgid)
-            && after.member(pid).is_none_or(|now| now.ppid != m.ppid)
+        let Some(parent) = before.member(m.ppid).filter(|parent| parent.pgid != pgid) else { return false };
+        // Who dies with its kernel keeps its children here until their new parent is told of them.
+        let died = parent.life != Life::Zombie && after.member(m.ppid).is_none_or(|now| now.life == Life::Zombie);
+        died || after.member(pid).is_none_or(|now| now.ppid != m.ppid)
     })
 }
 
