@@ -4,6 +4,7 @@
 //! With `--cross` it runs the rows that need a second CPU instead. `--boot` tells when the machine reached this program. As pid 1 (an initramfs of
 //! its own) it switches the machine off at the end.
 
+mod counter;
 mod cross;
 mod rows;
 

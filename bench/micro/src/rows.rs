@@ -2,6 +2,8 @@
 
 use std::{ffi::CString, io};
 
+use crate::counter;
+
 /// Does so many operations.
 pub type Operation = Box<dyn FnMut(u64) -> io::Result<()>>;
 
@@ -41,38 +43,16 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// The CPU's counter of time, which programs may read under both kernels.
-fn ticks() -> u64 {
-    // SAFETY: every CPU of x86-64 has the counter.
-    #[cfg(target_arch = "x86_64")]
-    return unsafe { std::arch::x86_64::_rdtsc() };
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        let ticks: u64;
-        // SAFETY: reads a register.
-        #[cfg(target_arch = "aarch64")]
-        unsafe {
-            std::arch::asm!("mrs {}, cntvct_el0", out(reg) ticks, options(nomem, nostack));
-        }
-        // SAFETY: as above.
-        #[cfg(target_arch = "riscv64")]
-        unsafe {
-            std::arch::asm!("rdtime {}", out(reg) ticks, options(nomem, nostack));
-        }
-        ticks
-    }
-}
-
 /// Nanoseconds since the machine was switched on. The counter begins there (the emulator's does), whatever the kernel makes of it; its rate is measured
 /// against the kernel's clock.
 pub fn since_power_on() -> f64 {
     const WATCHED: u64 = 20_000_000;
-    let (now, start) = (ticks(), crate::now_ns());
+    let (now, start) = (counter::ticks(), crate::now_ns());
     let mut end = start;
     while end < start + WATCHED {
         end = crate::now_ns();
     }
-    now as f64 * (end - start) as f64 / (ticks() - now) as f64
+    now as f64 * (end - start) as f64 / (counter::ticks() - now) as f64
 }
 
 /// Switches the machine off; only pid 1 calls it.

@@ -188,7 +188,8 @@ pub fn acknowledge() -> Option<(u32, u32)> {
         read(board::found().gic_cpu.start.0 + C_ACKNOWLEDGE)
     };
     let id = if is_v3() { word } else { word & 0x3ff };
-    (id < END || id >= its::FIRST).then_some((id, word))
+    // What lies between stands for no interrupt.
+    (!(END..its::FIRST).contains(&id)).then_some((id, word))
 }
 
 /// Says that it is handled.
