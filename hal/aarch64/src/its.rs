@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::arch::asm;
 
 use hal_api::Refused;
+use zerocopy::FromZeros;
 
 use crate::lock::Spin;
 use crate::percpu::PerCpu;
@@ -69,12 +70,15 @@ const PAGE: usize = 4096;
 /// What a pending table is aligned to.
 const BLOCK: usize = 0x1_0000;
 
+#[derive(FromZeros)]
 #[repr(C, align(4096))]
 struct Page([u8; PAGE]);
 /// A bit for each interrupt; the alignment is the architecture's.
+#[derive(FromZeros)]
 #[repr(C, align(65536))]
 struct Pending([u8; BLOCK]);
 /// A byte for each message.
+#[derive(FromZeros)]
 #[repr(C, align(4096))]
 struct Properties([u8; 1 << (ID_BITS - 1)]);
 
@@ -117,15 +121,9 @@ fn publish() {
     unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
 }
 
-/// Memory that the service keeps.
-fn keep<T>(new: impl FnOnce() -> Box<T>) -> &'static mut T {
-    Box::leak(new())
-}
-
-/// Zeros in memory, not by way of a stack.
-fn zeroed<T>() -> Box<T> {
-    // SAFETY: the types here are arrays of bytes.
-    unsafe { Box::new_zeroed().assume_init() }
+/// Zeros in memory, which the service keeps.
+fn keep<T: FromZeros>() -> Result<&'static mut T, Refused> {
+    T::new_box_zeroed().map(Box::leak).map_err(|_| Refused("no memory for interrupt tables"))
 }
 
 fn physical<T>(at: &T) -> u64 {
@@ -146,19 +144,19 @@ impl Service {
             let about = read(at);
             if matches!(about >> 56 & 7, DEVICES | COLLECTIONS) {
                 // A page: of devices it names 512, of collections as many, and bus 0 has 256 functions.
-                let table: &Page = keep(zeroed);
+                let table: &Page = keep()?;
                 write(at, VALID | CACHED | physical(table));
                 if read(at) & SHAREABLE == 0 {
                     return Err(Refused("the interrupt controller does not see what is in the CPUs' caches"));
                 }
             }
         }
-        let queue: &'static mut Page = keep(zeroed);
+        let queue: &'static mut Page = keep()?;
         write(CBASER, VALID | CACHED | physical(queue));
         write(CWRITER, 0);
         publish();
         control.store(ENABLED as u32, core::sync::atomic::Ordering::Relaxed);
-        Ok(Self { queue, next: 0, properties: keep(zeroed), devices: Vec::new(), cpus: Vec::new() })
+        Ok(Self { queue, next: 0, properties: keep()?, devices: Vec::new(), cpus: Vec::new() })
     }
 
     /// Has a command done.
@@ -187,7 +185,7 @@ impl Service {
             return Err(Refused("the CPU has no message-signalled interrupts"));
         }
         gic::forget_messages(at)?;
-        let pending: &Pending = keep(zeroed);
+        let pending: &Pending = keep()?;
         publish();
         // SAFETY: as above; the memory is never given back.
         unsafe {
@@ -203,17 +201,17 @@ impl Service {
     }
 
     /// The place of a device among those that are known.
-    fn device(&mut self, name: u32) -> usize {
+    fn device(&mut self, name: u32) -> Result<usize, Refused> {
         if let Some(known) = self.devices.iter().position(|device| device.name == name) {
-            return known;
+            return Ok(known);
         }
         // Entries are of at most 16 bytes (`TYPER`): a page has room for all events.
-        let table: &Page = keep(zeroed);
+        let table: &Page = keep()?;
         publish();
         let bits = u64::from(EVENTS.ilog2());
         self.command([u64::from(name) << 32 | MAPD, bits - 1, VALID | physical(table)]);
         self.devices.push(Device { name, events: [None; EVENTS] });
-        self.devices.len() - 1
+        Ok(self.devices.len() - 1)
     }
 
     /// An interrupt that no event is.
@@ -236,7 +234,7 @@ pub fn alloc(slot: usize, cpu: &PerCpu, device: u32) -> Result<(u32, u64, u32), 
     }
     let service = service.as_mut().ok_or(Refused("no interrupt controller is known"))?;
     let name = service.cpu(slot, cpu)?;
-    let known = service.device(device);
+    let known = service.device(device)?;
     let event = service.devices[known].events.iter().position(Option::is_none);
     let (Some(event), Some(interrupt)) = (event, service.unused()) else {
         return Err(Refused("no interrupt is free"));
