@@ -18,10 +18,24 @@ fn run(command: &mut Command) -> Result<String, String> {
     if output.status.success() {
         return Ok(said(&output.stdout));
     }
-    let all = format!("{}{}", said(&output.stdout), said(&output.stderr));
-    let lines: Vec<&str> = all.lines().collect();
+    let (out, all) = (said(&output.stdout), format!("{}{}", said(&output.stdout), said(&output.stderr)));
+    let failures = failures(&out);
+    let lines: Vec<&str> = if failures.is_empty() { all.lines().collect() } else { failures };
     let tail = lines.get(lines.len().saturating_sub(60)..).unwrap_or(&lines).join("\n");
     Err(format!("{} ended with {}\n{tail}", command.get_program().display(), output.status))
+}
+
+/// What the harness of Rust's tests says of those that failed: from each `failures:` to the result. Among a hundred test programs,
+/// the end of all that is said is seldom about them.
+fn failures(said: &str) -> Vec<&str> {
+    let mut inside = false;
+    let about = |line: &&str| {
+        inside |= *line == "failures:";
+        let taken = inside;
+        inside &= !line.starts_with("test result:");
+        taken && !line.is_empty()
+    };
+    said.lines().filter(about).collect()
 }
 
 fn cargo(root: &Root, args: &[&str]) -> Command {
@@ -140,6 +154,17 @@ pub fn simulators(root: &Root, report: &mut Report, depth: Depth) {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn of_many_tests_those_that_failed_are_told() {
+        let said = "running 2 tests\ntest a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b stdout ----\nit panicked\n\n\
+            failures:\n    b\n\ntest result: FAILED. 1 passed; 1 failed\n\nrunning 1 test\ntest c ... ok\n";
+        let told = super::failures(said);
+        let wanted = ["failures:", "---- b stdout ----", "it panicked", "failures:", "    b"];
+        assert_eq!(told.get(..5), Some(&wanted[..]));
+        assert_eq!(told.len(), 6, "{told:?}");
+        assert!(super::failures("test result: ok. 12 passed").is_empty());
+    }
+
     #[test]
     fn results_are_counted() {
         assert_eq!(super::passed_in("test result: ok. 12 passed; 0 failed; 1 ignored"), Some(12));
