@@ -90,21 +90,53 @@ impl Machine {
     }
 
     fn links(&self) -> String {
-        let mut text = String::from("from to transport state messages bytes doorbells rtt_ns\n");
+        let mut text = String::from("from to transport state messages bytes doorbells polls delayed rtt_ns\n");
         for peer in self.peers.links().peers() {
             let board = |index| self.plan.kernel(index).map(|kernel| kernel.board);
             let near = board(peer.id.index) == board(self.me.index);
-            let lanes = [Lane::Control, Lane::Request, Lane::Reply, Lane::Bulk].map(|lane| peer.report(lane));
+            let lanes = Lane::ALL.map(|lane| peer.report(lane));
+            let rtt = peer.counters.answers(Lane::Request).within([500]);
             let _ = writeln!(
                 text,
-                "{} {} {} up {} {} {} -",
+                "{} {} {} up {} {} {} {} {} {}",
                 self.me.index,
                 peer.id.index,
                 if near { "shm+ipi" } else { "shm+ivshmem" },
                 lanes.iter().map(|l| l.sent).sum::<u64>(),
                 lanes.iter().map(|l| l.sent_bytes).sum::<u64>(),
                 peer.counters.doorbells.load(Ordering::Relaxed),
+                peer.counters.polls.load(Ordering::Relaxed),
+                peer.counters.delayed.load(Ordering::Relaxed),
+                rtt.map_or_else(|| "-".to_string(), |[median]| median.to_string()),
             );
+        }
+        text
+    }
+
+    fn lanes(&self) -> String {
+        let mut text = String::from(
+            "from to lane sent sent_bytes received received_bytes depth_bytes waiting answered p50_ns p99_ns p999_ns\n",
+        );
+        for peer in self.peers.links().peers() {
+            for lane in Lane::ALL {
+                let (report, answers) = (peer.report(lane), peer.counters.answers(lane));
+                let times = answers.within([500, 990, 999]);
+                let _ = writeln!(
+                    text,
+                    "{} {} {} {} {} {} {} {} {} {} {}",
+                    self.me.index,
+                    peer.id.index,
+                    lane.name(),
+                    report.sent,
+                    report.sent_bytes,
+                    report.received,
+                    report.received_bytes,
+                    report.depth,
+                    report.waiting,
+                    answers.answered(),
+                    times.map_or_else(|| "- - -".to_string(), |[p50, p99, p999]| format!("{p50} {p99} {p999}")),
+                );
+            }
         }
         text
     }
@@ -269,6 +301,7 @@ pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster
     };
     show("kernels", Machine::kernels);
     show("links", Machine::links);
+    show("lanes", Machine::lanes);
     show("resources", Machine::resources);
     show("boots", Machine::boots);
     show("deaths", Machine::deaths);

@@ -1,8 +1,10 @@
-//! What a link has done, for `/proc/cob/links`.
+//! What a link has done, for `/proc/cob/links` and `/proc/cob/lanes`.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use wire::{LANES, Lane};
+
+use crate::latency::Latency;
 
 /// Counts of one direction of one lane.
 #[derive(Debug, Default)]
@@ -18,6 +20,8 @@ pub struct Count {
 pub struct Counters {
     sent: [Count; LANES],
     received: [Count; LANES],
+    /// By the lane of the request.
+    answers: [Latency; LANES],
     /// Bells rung.
     pub doorbells: AtomicU64,
     /// Times a peer's pending byte was found set.
@@ -37,6 +41,16 @@ impl Counters {
 
     pub(crate) fn received(&self, lane: Lane, bytes: usize) {
         bump(&self.received[lane as usize], bytes);
+    }
+
+    /// A request of this lane was answered after so many nanoseconds.
+    pub(crate) fn answered(&self, lane: Lane, ns: u64) {
+        self.answers[lane as usize].count(ns);
+    }
+
+    /// How long answers took to the requests of a lane.
+    pub const fn answers(&self, lane: Lane) -> &Latency {
+        &self.answers[lane as usize]
     }
 
     pub(crate) fn add(counter: &AtomicU64) {

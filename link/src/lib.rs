@@ -15,6 +15,7 @@ pub mod counters;
 pub mod echo;
 pub mod error;
 mod hello;
+pub mod latency;
 pub mod links;
 pub mod lock;
 pub mod memory;

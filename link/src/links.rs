@@ -503,6 +503,7 @@ impl Links {
             }
             return;
         };
+        peer.counters.answered(waiting.lane, self.hooks.now().saturating_sub(waiting.header.clock));
         let result = if kind == Failed::SPEC.number {
             Err(message.read::<Failed>().map_or_else(
                 |e| e,

@@ -36,6 +36,7 @@ fn two_kernels_say_hello_and_echo() {
     let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));
     let results = Results::default();
     echo(&a, B, 42, b"abc", &results);
+    machine.clock.fetch_add(10_000, Ordering::Relaxed);
     settle(&machine, &[&a, &b]);
     assert_eq!(*results.lock().unwrap(), [Ok((42, 3))]);
     assert_eq!(a.hooks.hellos.lock().unwrap().iter().filter(|(k, _)| *k == B).count(), 2, "it said and answered");
@@ -44,6 +45,10 @@ fn two_kernels_say_hello_and_echo() {
     let peer = a.links.peer(B).unwrap();
     assert_eq!(peer.report(Lane::Request).sent, 1);
     assert_eq!(peer.report(Lane::Reply).received, 2, "the echo and the HelloReply");
+    assert_eq!(peer.counters.answers(Lane::Request).answered(), 1);
+    let took = peer.counters.answers(Lane::Request).within([500]);
+    assert!(took.is_some_and(|[ns]| (10_000..12_600).contains(&ns)), "{took:?}");
+    assert_eq!(b.links.peer(A).unwrap().counters.answers(Lane::Request).answered(), 0, "it asked nothing");
 }
 
 #[test]

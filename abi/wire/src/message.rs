@@ -26,7 +26,7 @@ impl Lane {
     /// All lanes, the most urgent first.
     pub const ALL: [Self; LANES] = [Self::Control, Self::Reply, Self::Request, Self::Bulk];
 
-    /// The name in `/proc/cob/links`.
+    /// The name in `/proc/cob/lanes`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Control => "control",

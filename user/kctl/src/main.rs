@@ -131,9 +131,12 @@ fn obey(args: Args) -> Result<ExitCode, String> {
             let kernels = read("cob/kernels", system::kernels)?;
             print(json, &kernels, || show::kernels(&kernels))?;
         }
-        Command::Links => {
-            let links = read("cob/links", system::links)?;
-            print(json, &links, || show::links(&links))?;
+        Command::Links { lanes } => {
+            let mut links = read("cob/links", system::links)?;
+            if lanes || json {
+                system::join(&mut links, &read("cob/lanes", system::lanes)?);
+            }
+            print(json, &links, || if lanes { show::lanes(&links) } else { show::links(&links) })?;
         }
         Command::Resources => {
             let resources = read("cob/resources", system::resources)?;

@@ -1,6 +1,6 @@
 //! What people see.
 
-use crate::system::{Kernel, Link, Resource};
+use crate::system::{Kernel, Lane, Link, Resource};
 use crate::table::{Set, align, show_list};
 
 /// A size with at most one decimal.
@@ -76,6 +76,8 @@ pub fn links(links: &[Link]) -> String {
         ("MESSAGES", Set::Right),
         ("BYTES", Set::Right),
         ("DOORBELLS", Set::Right),
+        ("POLLS", Set::Right),
+        ("DELAYED", Set::Right),
         ("RTT", Set::Right),
     ];
     let row = |l: &Link| {
@@ -87,10 +89,49 @@ pub fn links(links: &[Link]) -> String {
             l.messages.to_string(),
             l.bytes.to_string(),
             l.doorbells.to_string(),
+            l.polls.to_string(),
+            l.delayed.to_string(),
             latency(l.rtt_ns),
         ]
     };
     align(&heads, &links.iter().map(row).collect::<Vec<_>>())
+}
+
+/// `kctl links --lanes`.
+pub fn lanes(links: &[Link]) -> String {
+    let heads = [
+        ("FROM", Set::Right),
+        ("TO", Set::Right),
+        ("LANE", Set::Left),
+        ("SENT", Set::Right),
+        ("BYTES", Set::Right),
+        ("RECEIVED", Set::Right),
+        ("BYTES", Set::Right),
+        ("DEPTH", Set::Right),
+        ("WAITING", Set::Right),
+        ("ANSWERED", Set::Right),
+        ("P50", Set::Right),
+        ("P99", Set::Right),
+        ("P99.9", Set::Right),
+    ];
+    let row = |lane: &Lane| {
+        vec![
+            lane.from.to_string(),
+            lane.to.to_string(),
+            lane.lane.clone(),
+            lane.sent.to_string(),
+            lane.sent_bytes.to_string(),
+            lane.received.to_string(),
+            lane.received_bytes.to_string(),
+            size(lane.depth_bytes),
+            lane.waiting.to_string(),
+            lane.answered.to_string(),
+            latency(lane.p50_ns),
+            latency(lane.p99_ns),
+            latency(lane.p999_ns),
+        ]
+    };
+    align(&heads, &links.iter().flat_map(|link| &link.lanes).map(row).collect::<Vec<_>>())
 }
 
 /// `kctl resources`.

@@ -33,7 +33,7 @@ impl Kernel {
     }
 }
 
-/// A row of `/proc/cob/links`.
+/// A row of `/proc/cob/links`, with those of `/proc/cob/lanes` that belong to it.
 #[derive(Debug, Serialize, PartialEq)]
 pub struct Link {
     pub from: u64,
@@ -43,7 +43,51 @@ pub struct Link {
     pub messages: u64,
     pub bytes: u64,
     pub doorbells: u64,
+    pub polls: u64,
+    pub delayed: u64,
     pub rtt_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lanes: Vec<Lane>,
+}
+
+/// A row of `/proc/cob/lanes`.
+#[derive(Clone, Debug, Serialize, PartialEq)]
+pub struct Lane {
+    #[serde(skip)]
+    pub from: u64,
+    #[serde(skip)]
+    pub to: u64,
+    pub lane: String,
+    pub sent: u64,
+    pub sent_bytes: u64,
+    pub received: u64,
+    pub received_bytes: u64,
+    pub depth_bytes: u64,
+    pub waiting: u64,
+    pub answered: u64,
+    pub p50_ns: Option<u64>,
+    pub p99_ns: Option<u64>,
+    pub p999_ns: Option<u64>,
+}
+
+impl Lane {
+    fn read(row: Row<'_>) -> Result<Self, String> {
+        Ok(Self {
+            from: row.need("from")?,
+            to: row.need("to")?,
+            lane: row.text("lane")?,
+            sent: row.need("sent")?,
+            sent_bytes: row.need("sent_bytes")?,
+            received: row.need("received")?,
+            received_bytes: row.need("received_bytes")?,
+            depth_bytes: row.need("depth_bytes")?,
+            waiting: row.need("waiting")?,
+            answered: row.need("answered")?,
+            p50_ns: row.number("p50_ns")?,
+            p99_ns: row.number("p99_ns")?,
+            p999_ns: row.number("p999_ns")?,
+        })
+    }
 }
 
 impl Link {
@@ -56,7 +100,10 @@ impl Link {
             messages: row.need("messages")?,
             bytes: row.need("bytes")?,
             doorbells: row.need("doorbells")?,
+            polls: row.need("polls")?,
+            delayed: row.need("delayed")?,
             rtt_ns: row.number("rtt_ns")?,
+            lanes: Vec::new(),
         })
     }
 }
@@ -96,6 +143,18 @@ pub fn kernels(text: &str) -> Result<Vec<Kernel>, String> {
 /// The rows of `/proc/cob/links`.
 pub fn links(text: &str) -> Result<Vec<Link>, String> {
     rows(text, Link::read)
+}
+
+/// The rows of `/proc/cob/lanes`.
+pub fn lanes(text: &str) -> Result<Vec<Lane>, String> {
+    rows(text, Lane::read)
+}
+
+/// Gives each link its lanes. A link that was opened between the two reads has none yet.
+pub fn join(links: &mut [Link], lanes: &[Lane]) {
+    for link in links {
+        link.lanes = lanes.iter().filter(|lane| (lane.from, lane.to) == (link.from, link.to)).cloned().collect();
+    }
 }
 
 /// The rows of `/proc/cob/resources`.

@@ -9,8 +9,14 @@ id incarnation isa cpus memory_bytes state uptime_ms here
 1 3 aarch64 2 134217728 dead - 0
 ";
 const LINKS: &str = "\
-from to transport state messages bytes doorbells rtt_ns
-0 1 shm+ipi down 1000 64000 7 900
+from to transport state messages bytes doorbells polls delayed rtt_ns
+0 1 shm+ipi down 1000 64000 7 11 3 900
+";
+const LANES: &str = "\
+from to lane sent sent_bytes received received_bytes depth_bytes waiting answered p50_ns p99_ns p999_ns
+0 1 control 10 640 9 576 0 0 0 - - -
+0 1 request 990 63360 0 0 4096 2 980 900 20000 300000
+0 2 request 1 64 0 0 0 0 0 - - -
 ";
 const RESOURCES: &str = "\
 kind name owner access holder
@@ -30,6 +36,7 @@ impl Proc {
         for (file, text) in [
             ("cob/kernels", KERNELS),
             ("cob/links", LINKS),
+            ("cob/lanes", LANES),
             ("cob/resources", RESOURCES),
             ("cob/control", ""),
             ("self/cob/placement", ""),
@@ -78,7 +85,16 @@ fn kernels_for_people_and_programs() {
 #[test]
 fn links_resources_topo() {
     let proc = Proc::new("others");
-    assert!(proc.text(&["links"]).contains("shm+ipi    down       1000  64000          7  900 ns"));
+    assert!(proc.text(&["links"]).contains("shm+ipi    down       1000  64000          7     11        3  900 ns"));
+    let lanes = proc.text(&["links", "--lanes"]);
+    assert_eq!(lanes.lines().count(), 3, "{lanes}");
+    assert!(
+        lanes.contains("request   990  63360         0      0  4 KiB        2       980  900 ns  20.0 µs  300.0 µs"),
+        "{lanes}"
+    );
+    let json = proc.json(&["links", "--json"]);
+    assert_eq!((&json[0]["polls"], &json[0]["lanes"][1]["p99_ns"]), (&11.into(), &20000.into()));
+    assert!(json[0]["lanes"][0]["p50_ns"].is_null());
     assert_eq!(proc.json(&["resources", "--json"])[2]["holder"], 1);
     assert_eq!(
         proc.text(&["topo"]),
