@@ -123,7 +123,7 @@ pub fn lanes(links: &[Link]) -> String {
             lane.sent_bytes.to_string(),
             lane.received.to_string(),
             lane.received_bytes.to_string(),
-            size(lane.depth_bytes),
+            lane.depth_bytes.to_string(),
             lane.waiting.to_string(),
             lane.answered.to_string(),
             latency(lane.p50_ns),

@@ -89,7 +89,7 @@ fn links_resources_topo() {
     let lanes = proc.text(&["links", "--lanes"]);
     assert_eq!(lanes.lines().count(), 3, "{lanes}");
     assert!(
-        lanes.contains("request   990  63360         0      0  4 KiB        2       980  900 ns  20.0 µs  300.0 µs"),
+        lanes.contains("request   990  63360         0      0   4096        2       980  900 ns  20.0 µs  300.0 µs"),
         "{lanes}"
     );
     let json = proc.json(&["links", "--json"]);
