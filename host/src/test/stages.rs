@@ -121,8 +121,11 @@ fn passed_in(line: &str) -> Option<usize> {
 
 /// A program of `tests/`, with all checks on, to be given its own arguments.
 fn simulator(root: &Root, package: &str) -> Command {
-    let mut cargo = cargo(root, &["run", "-q", "--locked", "--profile", "sim", "-p", package, "--"]);
-    cargo.stdin(std::process::Stdio::null());
+    // `cargo run` becomes the simulator, which is not to go on for minutes if this process is killed.
+    let mut cargo = Command::new("setpriv");
+    cargo.args(["--pdeathsig", "KILL"]).arg(host_cargo());
+    cargo.args(["run", "-q", "--locked", "--profile", "sim", "-p", package, "--"]);
+    cargo.current_dir(root.path()).env_remove("CARGO").env_remove("RUSTFLAGS").stdin(std::process::Stdio::null());
     cargo
 }
 

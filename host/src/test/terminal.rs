@@ -1,4 +1,4 @@
-//! A person's terminal is as it was after `cob run`, however that ends, and no emulator stays behind.
+//! A person's terminal is as it was after `cob run`, however that ends, and neither an emulator of its boards stays behind nor their memory.
 
 use std::fs::File;
 use std::io::Write;
@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use plan::Isa;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -22,6 +23,11 @@ enum End {
     Signal(Signal),
 }
 
+/// Three boards, each with an emulator of its own.
+const MACHINE: &str = "trio";
+/// Those of its boards, the first board's first.
+const ISAS: [Isa; 3] = [Isa::X86_64, Isa::Aarch64, Isa::Riscv64];
+
 /// Runs the ways to leave.
 pub fn all(root: &Root, report: &mut Report) {
     let ways = [
@@ -34,7 +40,7 @@ pub fn all(root: &Root, report: &mut Report) {
         return;
     }
     // The waiting below is not for a compiler.
-    if let Err(error) = build::everything(root, &[plan::Isa::X86_64], true) {
+    if let Err(error) = build::everything(root, &ISAS, true) {
         return report.record("terminal", Err(format!("{error:#}")), Duration::ZERO);
     }
     for (name, end) in ways {
@@ -57,7 +63,7 @@ fn one(root: &Root, end: &End) -> Result<()> {
     let before = tcgetattr(&far)?;
     // Stopped at its first instruction, the guest cannot end by itself.
     let child = Command::new(std::env::current_exe()?)
-        .args(["run", "--checked", "--qemu-arg=-S"])
+        .args(["run", "--checked", "-m", MACHINE, "--qemu-arg=-S"])
         .env("COB_ROOT", root.path())
         .stdin(far.try_clone()?)
         .stdout(far.try_clone()?)
@@ -66,15 +72,23 @@ fn one(root: &Root, end: &End) -> Result<()> {
         .context("starting cob run")?;
     let mut child = Reaper(child);
     wait_for(&near, "a raw terminal", || Ok(is_raw(&tcgetattr(&far)?)))?;
-    wait_for(&near, "an emulator", || Ok(emulator(child.0.id()).is_some()))?;
-    let emulator = emulator(child.0.id()).context("no emulator")?;
+    wait_for(&near, "an emulator per board", || Ok(emulators(child.0.id()).len() == ISAS.len()))?;
+    let emulators = emulators(child.0.id());
+    // What has no name goes with its last user.
+    let maps = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/maps"));
+    wait_for(&near, "shared memory in each", || {
+        Ok(emulators.iter().map(maps).collect::<Result<Vec<_>, _>>()?.iter().all(|maps| maps.contains("/memfd:")))
+    })?;
+    for emulator in &emulators {
+        ensure!(!maps(emulator)?.contains("/dev/shm/"), "the memory of a board has a name");
+    }
     match end {
         End::Keys(keys) => File::from(near.try_clone()?).write_all(keys)?,
         End::Signal(signal) => kill_process(Pid::from_child(&child.0), *signal)?,
     }
     wait_for(&near, "its end", || Ok(child.0.try_wait()?.is_some()))?;
     wait_for(&near, "the terminal as it was", || Ok(same(&tcgetattr(&far)?, &before)))?;
-    wait_for(&near, "the emulator's end", || Ok(!is_emulator(emulator)))
+    wait_for(&near, "the emulators' ends", || Ok(!emulators.iter().any(|pid| is_emulator(*pid))))
 }
 
 /// Ends the process with the test.
@@ -112,10 +126,10 @@ fn wait_for(near: &OwnedFd, what: &str, mut done: impl FnMut() -> Result<bool>) 
     Ok(())
 }
 
-/// The process of QEMU under a process.
-fn emulator(parent: u32) -> Option<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
-    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid| is_emulator(*pid))
+/// The processes of QEMU under a process.
+fn emulators(parent: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid| is_emulator(*pid)).collect()
 }
 
 fn is_emulator(pid: u32) -> bool {
