@@ -221,7 +221,7 @@ stack_overflow:
     csrr a0, stval
     csrr a1, sepc
     mv a2, s0
-    j {overflow}
+    tail {overflow}
 
     // enter_user(a0 = Registers): returns when the program is back in the kernel.
     .balign 16
