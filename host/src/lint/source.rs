@@ -185,7 +185,17 @@ fn character(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{code_of, is_global_state};
+    use std::path::Path;
+
+    use super::{code_of, is_global_state, jumps_short};
+
+    #[test]
+    fn jumps_that_may_not_reach() {
+        let of = |file: &str, line: &str| jumps_short(Path::new(file), line);
+        assert!(of("hal/riscv64/src/trap.rs", "    j {overflow}") && of("hal/riscv64/src/trap.rs", "\"jal {to}\","));
+        assert!(!of("hal/riscv64/src/trap.rs", "    j 1b") && !of("hal/riscv64/src/trap.rs", "    tail {overflow}"));
+        assert!(!of("hal/x86_64/src/trap.rs", "    j {overflow}"));
+    }
 
     #[test]
     fn only_code_counts() {
