@@ -185,8 +185,12 @@ from_kernel:
     j kernel_return
 1:  li t0, {urgent}
     csrw sie, t0
+    // The urgent one itself is pending until it is served: let in now, it would come again and again until the stack is used up.
+    slli t1, a1, 1
+    li t2, {urgent_cause}
+    beq t1, t2, 2f
     csrsi sstatus, 2
-    call {kernel_irq}
+2:  call {kernel_irq}
     csrci sstatus, 2
     // They came in where the kernel lets them.
     li t0, {all}
@@ -285,6 +289,7 @@ enter_user:
     sret
     "#,
     urgent = const URGENT,
+    urgent_cause = const SOFTWARE << 1,
     all = const ALL,
     fs = const FS,
     emergency = const OFF_EMERGENCY,
