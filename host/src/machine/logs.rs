@@ -24,7 +24,12 @@ impl Severity {
         let text = text.split_once(' ').map_or(text, |(_, rest)| rest);
         if text.starts_with("PANIC ") || line.starts_with("PANIC") || line.contains("panicked at") {
             Self::Panic
-        } else if text.starts_with("WARN ") || text.starts_with("ERROR ") || has_word(text, "lost") {
+        } else if text.starts_with("WARN ")
+            || text.starts_with("ERROR ")
+            || has_word(text, "lost")
+            // A fault in the way that a kernel ends.
+            || text.ends_with(" while it died")
+        {
             Self::Warning
         } else if text.starts_with("cob::image: ") && text.contains(", entered at ") {
             Self::Birth
@@ -88,6 +93,7 @@ mod tests {
         assert_eq!(Severity::of("[    0.000123] k0.0 ERROR link: bad"), Severity::Warning);
         assert_eq!(Severity::of("[    0.000123] k0.0 link: 3 messages lost"), Severity::Warning);
         assert_eq!(Severity::of("[    0.000123] k0.0 link: no flossing"), Severity::Plain);
+        assert_eq!(Severity::of("kernel 1: page fault at 0x8 at 0x10 while it died"), Severity::Warning);
         assert_eq!(Severity::of("[    0.000123] k1.0 PANIC assertion"), Severity::Panic);
         let birth =
             "[    0.462499] k3.0 cob::image: octo: kernel 3 at 0x12200000, 1 CPUs, 96 MiB, entered at 405561 us";
