@@ -17,7 +17,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use plan::Plan;
+use plan::{Isa, Plan};
 
 pub use accel::Accel;
 pub use asked::Asked;
@@ -106,16 +106,11 @@ impl Machine {
     pub fn prepare(root: &Root, boot: &Boot) -> Result<Self> {
         let name = boot.machine.as_deref().unwrap_or(if boot.icount { DEFAULT_ICOUNT } else { DEFAULT });
         let (plan, text) = load(root, name)?;
-        let isa = plan.boards.first().context("a plan without boards")?.model.isa;
         if plan.is_mixed() && boot.icount {
             bail!("{name} has {} boards: several emulators cannot count instructions together", plan.boards.len());
         }
-        let mut isas: Vec<_> = plan.boards.iter().map(|board| board.model.isa).collect();
-        isas.sort();
-        isas.dedup();
-        // The ISA of the first board is the one whose programs have the plain names.
-        isas.retain(|other| *other != isa);
-        isas.insert(0, isa);
+        let isas = isas(&plan);
+        let isa = *isas.first().context("a plan without boards")?;
         let built = build::everything(root, &isas, boot.checked)?;
         let mut machine = Self {
             plan,
@@ -160,6 +155,17 @@ impl Machine {
 pub fn of_board(name: &str, board: usize) -> String {
     let (stem, extension) = name.split_at(name.find('.').unwrap_or(name.len()));
     if board == 0 { name.to_owned() } else { format!("{stem}{board}{extension}") }
+}
+
+/// The ISAs of a machine, as its images are built: that of the first board, whose programs have the plain names, and the others.
+pub fn isas(plan: &Plan) -> Vec<Isa> {
+    let mut isas: Vec<_> = plan.boards.iter().map(|board| board.model.isa).collect();
+    if let Some((first, others)) = isas.split_first_mut() {
+        let first = *first;
+        others.sort_by_key(|isa| (*isa != first, *isa));
+        isas.dedup();
+    }
+    isas
 }
 
 /// The plan with this name or path.

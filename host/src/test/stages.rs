@@ -11,7 +11,7 @@ use crate::root::Root;
 /// Packages that are only for bare metal: the host's cargo leaves them out.
 const BARE: [&str; 5] = ["boot", "hal_aarch64", "hal_riscv64", "hal_x86_64", "stub"];
 
-/// Runs a command; what it said is the reason if it fails.
+/// Runs cargo; what it said is the reason if it fails.
 fn run(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -22,7 +22,7 @@ fn run(command: &mut Command) -> Result<String, String> {
     let failures = failures(&out);
     let lines: Vec<&str> = if failures.is_empty() { all.lines().collect() } else { failures };
     let tail = lines.get(lines.len().saturating_sub(60)..).unwrap_or(&lines).join("\n");
-    Err(format!("{} ended with {}\n{tail}", command.get_program().display(), output.status))
+    Err(format!("cargo ended with {}\n{tail}", output.status))
 }
 
 /// What the harness of Rust's tests says of those that failed: from each `failures:` to the result. Among a hundred test programs,
@@ -38,9 +38,11 @@ fn failures(said: &str) -> Vec<&str> {
     said.lines().filter(about).collect()
 }
 
+/// It ends with this process, and so does a simulator, which `cargo run` becomes and which would go on for minutes.
 fn cargo(root: &Root, args: &[&str]) -> Command {
-    let mut cargo = Command::new(host_cargo());
-    cargo.current_dir(root.path()).args(args).env_remove("CARGO").env_remove("RUSTFLAGS");
+    let mut cargo = Command::new("setpriv");
+    cargo.args(["--pdeathsig", "KILL"]).arg(host_cargo()).args(args);
+    cargo.current_dir(root.path()).env_remove("CARGO").env_remove("RUSTFLAGS");
     cargo
 }
 
@@ -121,11 +123,8 @@ fn passed_in(line: &str) -> Option<usize> {
 
 /// A program of `tests/`, with all checks on, to be given its own arguments.
 fn simulator(root: &Root, package: &str) -> Command {
-    // `cargo run` becomes the simulator, which is not to go on for minutes if this process is killed.
-    let mut cargo = Command::new("setpriv");
-    cargo.args(["--pdeathsig", "KILL"]).arg(host_cargo());
-    cargo.args(["run", "-q", "--locked", "--profile", "sim", "-p", package, "--"]);
-    cargo.current_dir(root.path()).env_remove("CARGO").env_remove("RUSTFLAGS").stdin(std::process::Stdio::null());
+    let mut cargo = cargo(root, &["run", "-q", "--locked", "--profile", "sim", "-p", package, "--"]);
+    cargo.stdin(std::process::Stdio::null());
     cargo
 }
 

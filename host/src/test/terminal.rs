@@ -7,15 +7,14 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use plan::Isa;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Termios, tcgetattr};
 
 use super::Report;
-use crate::build;
 use crate::root::Root;
+use crate::{build, machine};
 
 /// How a run is ended.
 enum End {
@@ -25,8 +24,6 @@ enum End {
 
 /// Three boards, each with an emulator of its own.
 const MACHINE: &str = "trio";
-/// Those of its boards, the first board's first.
-const ISAS: [Isa; 3] = [Isa::X86_64, Isa::Aarch64, Isa::Riscv64];
 
 /// Runs the ways to leave.
 pub fn all(root: &Root, report: &mut Report) {
@@ -40,11 +37,16 @@ pub fn all(root: &Root, report: &mut Report) {
         return;
     }
     // The waiting below is not for a compiler.
-    if let Err(error) = build::everything(root, &ISAS, true) {
-        return report.record("terminal", Err(format!("{error:#}")), Duration::ZERO);
-    }
+    let built = machine::load(root, MACHINE).and_then(|(plan, _)| {
+        build::everything(root, &machine::isas(&plan), true)?;
+        Ok(plan.boards.len())
+    });
+    let boards = match built {
+        Ok(boards) => boards,
+        Err(error) => return report.record("terminal", Err(format!("{error:#}")), Duration::ZERO),
+    };
     for (name, end) in ways {
-        report.run(name, || one(root, &end).map_err(|error| format!("{error:#}")));
+        report.run(name, || one(root, &end, boards).map_err(|error| format!("{error:#}")));
     }
 }
 
@@ -58,7 +60,7 @@ pub(super) fn open_terminal() -> Result<(OwnedFd, File)> {
     Ok((near, far))
 }
 
-fn one(root: &Root, end: &End) -> Result<()> {
+fn one(root: &Root, end: &End, boards: usize) -> Result<()> {
     let (near, far) = open_terminal()?;
     let before = tcgetattr(&far)?;
     // Stopped at its first instruction, the guest cannot end by itself.
@@ -72,7 +74,7 @@ fn one(root: &Root, end: &End) -> Result<()> {
         .context("starting cob run")?;
     let mut child = Reaper(child);
     wait_for(&near, "a raw terminal", || Ok(is_raw(&tcgetattr(&far)?)))?;
-    wait_for(&near, "an emulator per board", || Ok(emulators(child.0.id()).len() == ISAS.len()))?;
+    wait_for(&near, "an emulator per board", || Ok(emulators(child.0.id()).len() == boards))?;
     let emulators = emulators(child.0.id());
     // What has no name goes with its last user.
     let maps = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/maps"));
