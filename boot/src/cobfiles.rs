@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt::Write as _;
 use core::sync::atomic::Ordering;
 
-use base::wait::TryResult;
+use base::wait::{TryResult, done};
 use base::{Errno, Error, KernelId};
 use hal::time::now;
 use life::{LifeService, Phase, What};
@@ -282,6 +282,29 @@ fn idle(kernel: &task::Kernel) -> String {
     text
 }
 
+/// How long a CPU of this kernel polls for messages before it sleeps.
+struct HaltPoll(Arc<Peers>);
+
+impl Entry for HaltPoll {
+    fn read(&self, _: &Caller) -> TryResult<Vec<u8>> {
+        done(format!("{}\n", self.0.links().halt_poll()).into_bytes())
+    }
+
+    fn write(&self, caller: &Caller, bytes: &[u8]) -> TryResult<()> {
+        if caller.uid != 0 {
+            return Err(Errno::EPERM.into());
+        }
+        let ns = core::str::from_utf8(bytes).ok().and_then(|text| text.trim().parse().ok());
+        let ns = ns.filter(|ns| *ns <= link::polling::LONGEST).ok_or(Error::new(Errno::EINVAL, "not so many ns"))?;
+        self.0.links().set_halt_poll(ns);
+        done(())
+    }
+
+    fn mode(&self) -> u32 {
+        0o644
+    }
+}
+
 /// Fills `/proc/cob`.
 pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster, entered: u64, trees: &procfs::Trees) {
     let me = KernelId { index: facts.info.index, incarnation: facts.info.incarnation };
@@ -313,6 +336,7 @@ pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster
     });
     trees.cob.text("plan", move || text.clone());
     trees.cob.file("measure", cluster::measure::Measure::new(kernel, &cluster.peers, cluster.reaches.clone()));
+    trees.cob.file("halt_poll_ns", HaltPoll(cluster.peers.clone()));
     let resting = kernel.clone();
     trees.cob.text("idle", move || idle(&resting));
     trees.cob.file("control", Control(machine.clone()));

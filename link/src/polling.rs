@@ -3,20 +3,23 @@
 //! A sleeper costs its peer a bell and itself a wake-up, a poller costs the time that it polls. Polling pays if the next message comes soon. Nobody
 //! knows that; but who polls for as long as a sleep costs pays at most twice what would have been best. Kernels talk in bursts (a program that moves is
 //! a dozen questions), so a message that ended a sleep opens the window. A silence as long as the window closes it if the last message had been alone;
-//! in a burst it takes two, for the pause between two questions may be one. An idle kernel does not poll at all.
+//! in a burst it takes two, for the pause between two questions may be one. An idle kernel does not poll at all. How long a window is can be said
+//! (`/proc/cob/halt_poll_ns`): who needs the CPU's power elsewhere lets it sleep at once.
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
-/// The window, in nanoseconds: about what a sleep, a bell and a wake-up cost both sides.
+/// The window unless somebody says otherwise, in nanoseconds: about what a sleep, a bell and a wake-up cost both sides.
 const WINDOW: u64 = 160_000;
-/// The longest that a CPU polls because somebody said that more will come.
-const LONGEST: u64 = 1_000_000;
+/// The longest that a CPU polls because somebody said that more will come, and the longest window.
+pub const LONGEST: u64 = 1_000_000;
 /// So many windows in a row that passed without a message close it.
 const SILENCES: u8 = 2;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Polling {
+    /// How long an open window is, in nanoseconds; 0: there is none.
+    length: AtomicU64,
     /// Nanoseconds; 0: the CPU sleeps at once.
     window: AtomicU64,
     /// Windows that passed since the last message that came in one.
@@ -37,7 +40,31 @@ pub trait IdleCpu {
     fn sleep(&self);
 }
 
+impl Default for Polling {
+    fn default() -> Self {
+        Self {
+            length: AtomicU64::new(WINDOW),
+            window: AtomicU64::new(0),
+            silences: AtomicU8::new(0),
+            expected: AtomicU64::new(0),
+            taken: AtomicBool::new(false),
+        }
+    }
+}
+
 impl Polling {
+    /// Says how long a window is from now on, in nanoseconds, at most [`LONGEST`]; 0: nobody polls before it sleeps.
+    pub fn set_length(&self, ns: u64) {
+        self.length.store(ns.min(LONGEST), Relaxed);
+        self.window.store(0, Relaxed);
+        self.expected.store(0, Relaxed);
+    }
+
+    /// How long a window is, in nanoseconds.
+    pub fn length(&self) -> u64 {
+        self.length.load(Relaxed)
+    }
+
     /// How long to poll now, in nanoseconds. 0: not at all. Otherwise this CPU is the one that polls, until [`Polling::leave`].
     pub fn enter(&self) -> u64 {
         match self.window.load(Relaxed).max(self.expected.load(Relaxed)) {
@@ -52,7 +79,9 @@ impl Polling {
 
     /// More will come within so many nanoseconds: the next wait is polled that long.
     pub fn expect(&self, within: u64) {
-        self.expected.store(within.min(LONGEST), Relaxed);
+        if self.length() > 0 {
+            self.expected.store(within.min(LONGEST), Relaxed);
+        }
     }
 
     /// This CPU polls no more.
@@ -74,8 +103,9 @@ impl Polling {
 
     /// A message ended a sleep, so many nanoseconds after this CPU had nothing to do any more.
     pub fn woke(&self, after: u64) {
-        self.silences.store(if after <= WINDOW { 0 } else { SILENCES - 1 }, Relaxed);
-        self.window.store(WINDOW, Relaxed);
+        let length = self.length();
+        self.silences.store(if after <= length { 0 } else { SILENCES - 1 }, Relaxed);
+        self.window.store(length, Relaxed);
     }
 
     /// The window, for people.
@@ -86,7 +116,7 @@ impl Polling {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::{Polling, WINDOW};
+    use super::{LONGEST, Polling, WINDOW};
 
     #[test]
     fn the_window_follows_the_traffic() {
@@ -115,6 +145,21 @@ mod tests {
         assert_eq!(polling.enter(), 500_000);
         polling.leave();
         assert_eq!(polling.enter(), 0);
+    }
+
+    #[test]
+    fn who_is_told_to_sleeps_at_once() {
+        let polling = Polling::default();
+        polling.woke(0);
+        polling.expect(500_000);
+        polling.set_length(0);
+        assert_eq!(polling.enter(), 0);
+        polling.woke(0);
+        polling.expect(500_000);
+        assert_eq!(polling.enter(), 0);
+        polling.set_length(u64::MAX);
+        polling.woke(0);
+        assert_eq!(polling.enter(), LONGEST);
     }
 
     #[test]

@@ -117,6 +117,16 @@ impl Links {
         true
     }
 
+    /// How long a CPU polls before it sleeps, in nanoseconds ([`crate::polling`]).
+    pub fn halt_poll(&self) -> u64 {
+        self.polling.length()
+    }
+
+    /// Says how long from now on; at most [`crate::polling::LONGEST`].
+    pub fn set_halt_poll(&self, ns: u64) {
+        self.polling.set_length(ns);
+    }
+
     /// More will come within so many nanoseconds: a CPU with nothing to do polls that long.
     pub fn expect(&self, within: u64) {
         self.polling.expect(within);

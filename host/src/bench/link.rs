@@ -16,6 +16,8 @@ use crate::root::Root;
 const ECHO: f64 = 3.0;
 /// Bells per message under load.
 const BELLS: f64 = 0.05;
+/// A message and its answer between CPUs that sleep, in round trips of a line and two bells.
+const ASLEEP: f64 = 1.3;
 
 /// What is printed of the rows, and which other row each is compared with.
 const SHOWN: [(&str, &str, Option<&str>); 7] = [
@@ -58,11 +60,16 @@ pub fn measure(root: &Root, machine: &str, runs: usize) -> Result<Judged> {
         println!("{name:<12} {ns:>10.1} {ratio:>7}  {what}");
     }
     println!("bells per message under load {:.4}", value("doorbells")?);
-    println!("bars: echo at most {ECHO} of line, at most {BELLS} bells per message");
+    println!("the clocks differ by {:.0} ns, measured to {:.0} ns", value("skew")?, value("skew_error")?);
+    println!(
+        "bars: echo at most {ECHO} of line, at most {BELLS} bells per message, echo_asleep at most {ASLEEP} of bell"
+    );
     Ok(Judged::new(quiet, good(&rows)))
 }
 
 fn good(rows: &Rows) -> bool {
     let value = |name: &str| rows.get(name).copied().unwrap_or(f64::INFINITY);
-    value("echo") <= ECHO * value("line") && value("doorbells") <= BELLS
+    value("echo") <= ECHO * value("line")
+        && value("doorbells") <= BELLS
+        && value("echo_asleep") <= ASLEEP * value("bell")
 }
