@@ -15,6 +15,7 @@ use membership::Outcome;
 use plan::{Kernel, Plan};
 use procfs::entry::Entry;
 use resources::ResourceService;
+use task::load::{CpuLoad, Load};
 use vfs::Caller;
 use wire::Lane;
 use wire::resources::order;
@@ -282,6 +283,44 @@ fn idle(kernel: &task::Kernel) -> String {
     text
 }
 
+/// What all kernels do, a row of sums for each.
+struct Loads(Arc<task::Kernel>);
+
+impl Loads {
+    fn table(loads: &[Load]) -> String {
+        let mut text = String::from(
+            "id user_ns system_ns idle_ns free_bytes running tasks switches interrupts sent sent_bytes received doorbells\n",
+        );
+        for load in loads {
+            let sum = |of: fn(&CpuLoad) -> u64| load.cpus.iter().map(of).sum::<u64>();
+            let _ = writeln!(
+                text,
+                "{} {} {} {} {} {} {} {} {} {} {} {} {}",
+                load.kernel,
+                sum(|cpu| cpu.user),
+                sum(|cpu| cpu.system),
+                sum(|cpu| cpu.idle),
+                load.memory.free * hal::addr::PAGE_SIZE as u64,
+                load.running,
+                load.tasks,
+                load.switches,
+                load.interrupts,
+                load.traffic.sent,
+                load.traffic.sent_bytes,
+                load.traffic.received,
+                load.traffic.doorbells,
+            );
+        }
+        text
+    }
+}
+
+impl Entry for Loads {
+    fn read(&self, _: &Caller) -> TryResult<Vec<u8>> {
+        Ok(self.0.loads()?.map(|loads| Self::table(&loads).into_bytes()))
+    }
+}
+
 /// How long a CPU of this kernel polls for messages before it sleeps.
 struct HaltPoll(Arc<Peers>);
 
@@ -336,6 +375,7 @@ pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster
     });
     trees.cob.text("plan", move || text.clone());
     trees.cob.file("measure", cluster::measure::Measure::new(kernel, &cluster.peers, cluster.reaches.clone()));
+    trees.cob.file("loads", Loads(kernel.clone()));
     trees.cob.file("halt_poll_ns", HaltPoll(cluster.peers.clone()));
     let resting = kernel.clone();
     trees.cob.text("idle", move || idle(&resting));

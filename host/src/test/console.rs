@@ -29,6 +29,14 @@ fn session(root: &Root) -> Result<()> {
     person.command("grep -q 'CobKernel:.0' /proc/self/status", 0)?;
     person.command(size, 0)?;
     person.command("while [ \"$(kctl kernels --json | grep -c '\"up\"')\" != 8 ]; do sleep 0.1; done", 0)?;
+    // A live view of all kernels, which leaves the terminal as it was.
+    person.keys(b"kctl top\r")?;
+    person.see("8 of 8 kernels up")?;
+    person.see("processes of all kernels")?;
+    person.keys(b"k")?;
+    person.see("kernel 0, by")?;
+    person.keys(b"q")?;
+    person.command("stty -a | grep -q ' icanon'", 0)?;
     // On the terminal, and in a pipe with a process of a kernel that survives.
     person.keys(b"kctl run -k 3 /bin/cat /dev/zero | cat >/dev/null & kctl crash 0 --yes\r")?;
     // Nobody types that: it is what a shell says when it begins.

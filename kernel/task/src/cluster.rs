@@ -12,7 +12,7 @@ use crate::{
     ids::Pid,
     image::TaskImage,
     limits::{Limit, Resource},
-    load::Load,
+    load::{Load, Traffic},
     moving::Handles,
     session::{Sender, Session},
     signal::SigInfo,
@@ -256,6 +256,11 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     /// None: one that does not answer is left out, or shown as it was.
     fn loads(&self) -> TryResult<Vec<Load>>;
+
+    /// What this kernel and the others have told each other.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
 
     /// All CPUs of the machine, by number.
     fn cpus(&self) -> Vec<CpuFact>;

@@ -39,6 +39,19 @@ pub struct MemoryLoad {
     pub commit_limit: u64,
 }
 
+/// What a kernel and the others have told each other on the links that are open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Messages that it sent.
+    pub sent: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Messages that it received.
+    pub received: u64,
+    /// Bells that it rang.
+    pub doorbells: u64,
+}
+
 /// See the module.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Load {
@@ -62,6 +75,8 @@ pub struct Load {
     pub last_pid: u32,
     /// Load averages over 1, 5 and 15 minutes, in 1/2048.
     pub averages: [u64; 3],
+    /// Messages.
+    pub traffic: Traffic,
 }
 
 impl Kernel {
@@ -96,6 +111,7 @@ impl Kernel {
             tasks: self.table.count() as u64,
             last_pid: self.table.processes().iter().map(|p| p.pid().0).max().unwrap_or(1),
             averages: self.sched.load_average(),
+            traffic: self.cluster().traffic(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The task service of one kernel: other kernels' processes and sessions for this one, and this one's for the others.
 
 use alloc::{boxed::Box, collections::BTreeMap, string::String, sync::Arc, vec::Vec};
+use core::sync::atomic::Ordering::Relaxed;
 
 use base::{
     Errno, Error, KernelId, ObjectId, Result,
@@ -15,7 +16,7 @@ use task::{
     cluster::{Cluster, CpuFact, Departure, Placement, ProcessRef, ProcessReply, ProcessRequest, SessionHome},
     ids::Pid,
     image::TaskImage,
-    load::Load,
+    load::{Load, Traffic},
     session::{Member, Notice, Reply, Request, Sender, Session, State},
     signal::{SigInfo, Signal},
 };
@@ -677,6 +678,19 @@ impl Cluster for Peers {
 
     fn loads(&self) -> TryResult<Vec<Load>> {
         self.0.clone().loads()
+    }
+
+    fn traffic(&self) -> Traffic {
+        let mut all = Traffic::default();
+        for peer in self.0.links.peers() {
+            for report in wire::Lane::ALL.map(|lane| peer.counters.lane(lane)) {
+                all.sent += report.sent;
+                all.sent_bytes += report.sent_bytes;
+                all.received += report.received;
+            }
+            all.doorbells += peer.counters.doorbells.load(Relaxed);
+        }
+        all
     }
 
     fn cpus(&self) -> Vec<CpuFact> {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What `kctl --help` prints.
 pub const HELP: &str = "\
@@ -11,6 +12,7 @@ kctl: shows and commands the kernels of this system
   kctl topo                 kernels with their CPUs, memory and links, as a tree
   kctl links [--lanes]      traffic and latency between kernels, or lane by lane
   kctl resources            who owns which CPU, memory and device
+  kctl top [--once]         a live view of kernels, processes and messages
   kctl boot K               start kernel K, return when it is up
   kctl stop K               stop kernel K in good order
   kctl run -k K CMD [ARG]…  run a command on kernel K: same pid, terminal and files
@@ -18,7 +20,7 @@ kctl: shows and commands the kernels of this system
   kctl crash K --yes        make kernel K panic
   kctl hang K --yes         make kernel K stop answering
 
-  --json                    for kernels, topo, links, resources, plan check: print JSON
+  --json                    for kernels, topo, links, resources, top, plan check: print JSON
   --help                    this text, or with a command its details
 
 Exit status: 0 done, 1 refused or failed (why is on standard error), 2 wrong usage; of `run`, that of the command.
@@ -36,6 +38,12 @@ pub enum Command {
         lanes: bool,
     },
     Resources,
+    Top {
+        /// Between two looks.
+        pause: Duration,
+        /// Print one span of time, and end.
+        once: bool,
+    },
     /// Write this command for this kernel to the control file.
     Control(&'static str, u16),
     Run(u16, Vec<OsString>),
@@ -67,6 +75,13 @@ fn help_of(command: &str) -> Option<&'static str> {
         "resources" => {
             "kctl resources [--json]\n\nOne line per CPU, range of memory and device: owner, access of others, lease.\n"
         }
+        "top" => {
+            "kctl top [-d SECONDS] [--once] [--json]\n\nA live view: each kernel with how busy its CPUs are, its memory, and its messages and doorbells in a second;\n\
+            each process with its kernel and ISA. Keys: q quit, s sort by CPU, memory or pid, k the processes of one\n\
+            kernel, arrows scroll, space pause.\n\
+            -d SECONDS: between two looks (1). --once: look twice, print what happened between as text, end.\n\
+            --json: the same as an object: seconds, kernels, processes.\n"
+        }
         "boot" => "kctl boot K\n\nStarts kernel K of the plan and returns when it is up.\n",
         "stop" => "kctl stop K\n\nEnds the processes on kernel K, then the kernel. It can be booted again.\n",
         "run" => {
@@ -91,10 +106,19 @@ fn kernel(word: Option<OsString>, usage: &str) -> Result<u16, String> {
     index.ok_or_else(|| format!("`{}` is not the index of a kernel; usage: {usage}", word.to_string_lossy()))
 }
 
+/// A pause between two looks.
+fn seconds(word: Option<OsString>) -> Result<Duration, String> {
+    let word = word.ok_or("how many seconds? usage: kctl top -d SECONDS")?;
+    let number = word.to_str().and_then(|w| w.parse::<f64>().ok()).filter(|s| (0.1..=3600.0).contains(s));
+    let refused = || format!("`{}` is not a number of seconds between 0.1 and 3600", word.to_string_lossy());
+    number.map(Duration::from_secs_f64).ok_or_else(refused)
+}
+
 /// Reads the words after the program's name.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, String> {
     let mut words = words.into_iter();
-    let (mut json, mut yes, mut help, mut lanes) = (false, false, false, false);
+    let (mut json, mut yes, mut help, mut lanes, mut once) = (false, false, false, false, false);
+    let mut pause = None;
     let mut plain: Vec<OsString> = Vec::new();
     let mut target = None;
     while let Some(word) = words.next() {
@@ -104,6 +128,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, String> 
             Some("--json") => json = true,
             Some("--yes") => yes = true,
             Some("--lanes") => lanes = true,
+            Some("--once") => once = true,
+            Some("-d" | "--delay") if plain.first().is_some_and(|w| w == "top") => pause = Some(seconds(words.next())?),
             Some("-k" | "--kernel") if running => target = Some(kernel(words.next(), "kctl run -k K CMD [ARG]…")?),
             Some("--") if running => break,
             Some(option) if option.starts_with('-') && option.len() > 1 => {
@@ -129,6 +155,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, String> 
         "topo" => Command::Topo,
         "links" => Command::Links { lanes: std::mem::take(&mut lanes) },
         "resources" => Command::Resources,
+        "top" => {
+            Command::Top { pause: pause.unwrap_or(Duration::from_secs(1)), once: std::mem::take(&mut once) || json }
+        }
         "boot" => Command::Control("boot", kernel(plain.next(), "kctl boot K")?),
         "stop" => Command::Control("stop", kernel(plain.next(), "kctl stop K")?),
         "crash" => Command::Control("crash", kernel(plain.next(), "kctl crash K --yes")?),
@@ -147,6 +176,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, String> 
         },
         other => return Err(format!("unknown command `{other}`; see kctl --help")),
     };
+    if once {
+        return Err(format!("--once is an option of top; see kctl {name} --help"));
+    }
     if lanes {
         return Err(format!("--lanes is an option of links; see kctl {name} --help"));
     }
@@ -179,6 +211,9 @@ mod tests {
             (command("links"), command("links --lanes")),
             (Command::Links { lanes: false }, Command::Links { lanes: true })
         );
+        let top = |once, ms| Command::Top { pause: Duration::from_millis(ms), once };
+        assert_eq!((command("top"), command("top --once -d 0.5")), (top(false, 1000), top(true, 500)));
+        assert_eq!(command("top --json"), top(true, 1000));
         assert_eq!(command("crash 0 --yes"), Command::Control("crash", 0));
         assert_eq!(command("--yes hang 3"), Command::Control("hang", 3));
         assert_eq!(command("plan check x.toml"), Command::PlanCheck("x.toml".into()));
@@ -213,6 +248,11 @@ mod tests {
             ("frob", "unknown command `frob`"),
             ("kernels --jsn", "unknown option --jsn"),
             ("kernels --lanes", "an option of links"),
+            ("kernels --once", "an option of top"),
+            ("top -d", "how many seconds?"),
+            ("top -d 0", "`0` is not a number of seconds"),
+            ("top -d x", "`x` is not a number of seconds"),
+            ("links -d 1", "unknown option -d"),
         ] {
             let error = read(line).expect_err(line);
             assert!(error.contains(hint), "{line}: {error}");

@@ -6,6 +6,7 @@ mod multiarch;
 mod show;
 mod system;
 mod table;
+mod top;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -142,6 +143,8 @@ fn obey(args: Args) -> Result<ExitCode, String> {
             let resources = read("cob/resources", system::resources)?;
             print(json, &resources, || show::resources(&resources))?;
         }
+        Command::Top { pause, once: true } => top::once(pause, json)?,
+        Command::Top { pause, once: false } => top::live(pause)?,
         Command::Topo => {
             let (kernels, links) = (read("cob/kernels", system::kernels)?, read("cob/links", system::links)?);
             print(json, &Topo { kernels: &kernels, links: &links }, || show::topo(&kernels, &links))?;

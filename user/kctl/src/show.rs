@@ -4,7 +4,7 @@ use crate::system::{Kernel, Lane, Link, Resource};
 use crate::table::{Set, align, show_list};
 
 /// A size with at most one decimal.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let (unit, shift) = units.into_iter().find(|(_, shift)| bytes >> shift > 0).unwrap_or(("B", 0));
     match (bytes >> shift, ((bytes & ((1 << shift) - 1)) * 10) >> shift) {

@@ -130,6 +130,40 @@ impl Resource {
     }
 }
 
+/// A row of `/proc/cob/loads`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Load {
+    pub id: u64,
+    pub user_ns: u64,
+    pub system_ns: u64,
+    pub idle_ns: u64,
+    pub free_bytes: u64,
+    pub running: u64,
+    pub tasks: u64,
+    pub sent: u64,
+    pub sent_bytes: u64,
+    pub received: u64,
+    pub doorbells: u64,
+}
+
+impl Load {
+    fn read(row: Row<'_>) -> Result<Self, String> {
+        Ok(Self {
+            id: row.need("id")?,
+            user_ns: row.need("user_ns")?,
+            system_ns: row.need("system_ns")?,
+            idle_ns: row.need("idle_ns")?,
+            free_bytes: row.need("free_bytes")?,
+            running: row.need("running")?,
+            tasks: row.need("tasks")?,
+            sent: row.need("sent")?,
+            sent_bytes: row.need("sent_bytes")?,
+            received: row.need("received")?,
+            doorbells: row.need("doorbells")?,
+        })
+    }
+}
+
 /// Reads all rows of a table.
 fn rows<T>(text: &str, read: fn(Row<'_>) -> Result<T, String>) -> Result<Vec<T>, String> {
     Table::parse(text)?.rows().map(read).collect()
@@ -155,6 +189,11 @@ pub fn join(links: &mut [Link], lanes: &[Lane]) {
     for link in links {
         link.lanes = lanes.iter().filter(|lane| (lane.from, lane.to) == (link.from, link.to)).cloned().collect();
     }
+}
+
+/// The rows of `/proc/cob/loads`.
+pub fn loads(text: &str) -> Result<Vec<Load>, String> {
+    rows(text, Load::read)
 }
 
 /// The rows of `/proc/cob/resources`.

@@ -13,7 +13,7 @@ use task::{
     cluster::{Ids, ProcessReply, ProcessRequest},
     ids::Pid,
     limits::{Limit, Resource},
-    load::{CpuLoad, Load, MemoryLoad},
+    load::{CpuLoad, Load, MemoryLoad, Traffic},
     session::Sender,
     signal::{SigInfo, Signal, info::Origin},
 };
@@ -208,6 +208,9 @@ coded!(
         for n in v.averages {
             n.put(to);
         }
+        for n in [v.traffic.sent, v.traffic.sent_bytes, v.traffic.received, v.traffic.doorbells] {
+            n.put(to);
+        }
     },
     |from| {
         Load {
@@ -221,6 +224,12 @@ coded!(
             tasks: Coded::get(from)?,
             last_pid: Coded::get(from)?,
             averages: [Coded::get(from)?, Coded::get(from)?, Coded::get(from)?],
+            traffic: Traffic {
+                sent: from.later(0)?,
+                sent_bytes: from.later(0)?,
+                received: from.later(0)?,
+                doorbells: from.later(0)?,
+            },
         }
     }
 );
