@@ -344,6 +344,46 @@ impl Entry for HaltPoll {
     }
 }
 
+/// What this kernel does, noted while somebody wants to know.
+struct Trace(Arc<task::Kernel>);
+
+impl Trace {
+    /// Records that a CPU keeps unless somebody says how many, and the most.
+    const RECORDS: usize = 1 << 14;
+    const MOST: usize = 1 << 18;
+}
+
+impl Entry for Trace {
+    fn read(&self, caller: &Caller) -> TryResult<Vec<u8>> {
+        // Others' arguments are in it.
+        if caller.uid != 0 {
+            return Err(Errno::EPERM.into());
+        }
+        done(hal::trace::dump())
+    }
+
+    fn write(&self, caller: &Caller, bytes: &[u8]) -> TryResult<()> {
+        if caller.uid != 0 {
+            return Err(Errno::EPERM.into());
+        }
+        let words: Vec<&str> = core::str::from_utf8(bytes).unwrap_or_default().split_ascii_whitespace().collect();
+        match words[..] {
+            ["off"] => hal::trace::stop(),
+            ["on"] => self.0.start_trace(Self::RECORDS)?,
+            ["on", records] => {
+                let records = records.parse().ok().filter(|records| (64..=Self::MOST).contains(records));
+                self.0.start_trace(records.ok_or(Error::new(Errno::EINVAL, "not a number of records"))?)?;
+            }
+            _ => return Err(Error::new(Errno::EINVAL, "neither on nor off")),
+        }
+        done(())
+    }
+
+    fn mode(&self) -> u32 {
+        0o600
+    }
+}
+
 /// Fills `/proc/cob`.
 pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster, entered: u64, trees: &procfs::Trees) {
     let me = KernelId { index: facts.info.index, incarnation: facts.info.incarnation };
@@ -375,6 +415,7 @@ pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster
     });
     trees.cob.text("plan", move || text.clone());
     trees.cob.file("measure", cluster::measure::Measure::new(kernel, &cluster.peers, cluster.reaches.clone()));
+    trees.cob.file("trace", Trace(kernel.clone()));
     trees.cob.file("loads", Loads(kernel.clone()));
     trees.cob.file("halt_poll_ns", HaltPoll(cluster.peers.clone()));
     let resting = kernel.clone();

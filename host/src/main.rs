@@ -14,6 +14,7 @@ mod run;
 mod signals;
 mod terminal;
 mod test;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,6 +53,22 @@ enum Command {
         /// Give up after this many seconds (exit status 124).
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<f64>,
+        /// The command, for `sh -c`.
+        command: String,
+    },
+    /// Boot, run a shell command, and draw what all kernels did meanwhile: a file for Perfetto or chrome://tracing.
+    Trace {
+        #[command(flatten)]
+        boot: Boot,
+        /// Give up after this many seconds (exit status 124); what was noted by then is drawn.
+        #[arg(long, value_name = "SECONDS")]
+        timeout: Option<f64>,
+        /// How many records each CPU keeps; older ones are lost.
+        #[arg(long, default_value_t = 1 << 16, value_parser = clap::value_parser!(u32).range(64..=1 << 18))]
+        records: u32,
+        /// The file.
+        #[arg(short, long, default_value = "trace.json")]
+        output: PathBuf,
         /// The command, for `sh -c`.
         command: String,
     },
@@ -205,6 +222,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             }
             println!("archive  {}", built.archive.display());
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Trace { boot, timeout, records, output, command } => {
+            trace::trace(&root, &boot, timeout, records, &output, &command)
         }
         Command::Gdb { board, run, args } => inspect::gdb(&root, board, run.as_deref(), &args),
         Command::Log { run, list } => inspect::log(&root, run.as_deref(), list),

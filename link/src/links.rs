@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use hal::sync::Once;
+use hal::{sync::Once, trace::Kind as Traced};
 use linux_abi::Errno;
 use wire::{
     FLAG_REPLY, FLAG_REQUEST, Header, KernelId, Kind, Lane, MAX_BODY, MAX_KERNELS, Malformed, Message, ObjectId,
@@ -51,6 +51,12 @@ struct Way {
     object: ObjectId,
     request: u64,
     flags: u8,
+}
+
+/// Notes what happens to a message, if somebody wants to know.
+fn traced(what: Traced, header: &Header, lane: Lane, peer: KernelId) {
+    let kind = u32::from(header.kind) | (lane as u32) << 16;
+    hal::trace::note(what, kind, peer.index.into(), header.trace.into());
 }
 
 /// A request that waits for a view, or for the receiver to enter it.
@@ -205,7 +211,7 @@ impl Links {
             request: way.request,
             object: way.object,
             clock: self.hooks.now(),
-            trace: self.trace.load(Ordering::Relaxed) as u32,
+            trace: if hal::trace::is_on() { self.trace.fetch_add(1, Ordering::Relaxed) as u32 + 1 } else { 0 },
         }
     }
 
@@ -215,6 +221,7 @@ impl Links {
                 Error::new(Errno::EPROTONOSUPPORT, "the peer speaks another version", peer.id).about(header.kind)
             );
         }
+        traced(Traced::Send, header, lane, peer.id);
         peer.send(lane, &header.to_raw(), parts).map_err(|e| {
             let (errno, why) = match e {
                 SendError::TooLong => (Errno::EMSGSIZE, "longer than the lane takes"),
@@ -431,11 +438,13 @@ impl Links {
         peer.hear();
         self.hooks.step_forward(header.clock);
         let message = Incoming { from: peer.id, lane, header, body };
+        traced(Traced::Receive, &header, lane, peer.id);
         if message.is_reply() {
             self.take_answer(peer, &message);
         } else {
             self.take_message(peer, &message);
         }
+        traced(Traced::Handled, &header, lane, peer.id);
     }
 
     fn blame(&self, peer: KernelId, error: Error) {

@@ -1,6 +1,7 @@
 //! From a number to a handler: one table per ISA, made at compile time from the rows of `linux_abi`.
 
 use base::{Errno, Error, Result};
+use hal::trace::Kind;
 use linux_abi::{Call, Isa, call::ROWS};
 use task::{Abi, Cx};
 
@@ -185,12 +186,16 @@ impl Abi for Linux {
             Some(handler) => *handler,
             None => none,
         };
+        let traced = hal::trace::is_on();
+        if traced {
+            hal::trace::note(Kind::Enter, nr as u32, args[0], args[1]);
+        }
         let result = match handler(cx, args) {
             Ok(value) => value as i64,
             Err(error) => -i64::from(error.errno().number()),
         };
-        if cfg!(feature = "trace") {
-            trace(cx, isa, nr, args, result);
+        if traced {
+            hal::trace::note(Kind::Exit, nr as u32, result as u64, 0);
         }
         result
     }
@@ -199,12 +204,6 @@ impl Abi for Linux {
         // Every ISA has it.
         Call::RestartSyscall.number(isa).map_or(u64::MAX, u64::from)
     }
-}
-
-#[cold]
-fn trace(cx: &Cx, isa: Isa, nr: u64, args: [u64; 6], result: i64) {
-    let name = Call::from_number(isa, nr as usize).map_or("?", Call::name);
-    log::info!("{} {name}({args:x?}) = {result:#x}", cx.task().tid());
 }
 
 /// Runs the handler of a call by its number, as restart_syscall(2) does.

@@ -22,6 +22,7 @@ pub(crate) struct Instance {
     pub skew: AtomicI64,
     /// What programs read the time from.
     pub clock: crate::vdso::Clock,
+    pub trace: crate::trace::Trace,
     cpus: &'static [CpuState],
 }
 
@@ -73,6 +74,7 @@ impl Instance {
             handlers: Once::new(),
             skew: AtomicI64::new(0),
             clock: crate::vdso::Clock::new(),
+            trace: crate::trace::Trace::new(),
             // Not in the instance itself, which passes over the boot stack.
             cpus: Vec::leak((0..info.n_cpus).map(|_| CpuState::new()).collect()),
         }))

@@ -38,6 +38,7 @@ pub mod testing;
 mod tests;
 pub mod thread;
 pub mod time;
+pub mod trace;
 pub mod user;
 pub mod usermode;
 pub mod vdso;

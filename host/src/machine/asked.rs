@@ -24,8 +24,13 @@ impl Asked {
         Ok(Self(session))
     }
 
-    /// The output of a command that must succeed.
+    /// The output of a command that must succeed, as text.
     pub fn ask(&mut self, line: &str) -> Result<String> {
+        Ok(String::from_utf8_lossy(&self.ask_bytes(line)?).into_owned())
+    }
+
+    /// The output of a command that must succeed.
+    pub fn ask_bytes(&mut self, line: &str) -> Result<Vec<u8>> {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let ended = self.0.run(Command {
             line,
@@ -35,6 +40,6 @@ impl Asked {
             deadline: Some(Instant::now() + TIME),
         })?;
         ensure!(ended == Ended::Status(0), "{line}: {ended:?}: {}", String::from_utf8_lossy(&stderr));
-        Ok(String::from_utf8_lossy(&stdout).into_owned())
+        Ok(stdout)
     }
 }

@@ -2,7 +2,7 @@
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
-use base::Result;
+use base::{Errno, Result};
 use hal::usermode::UserContext;
 use mm::Space;
 use vfs::{Follow, OpenFile};
@@ -156,6 +156,19 @@ impl Kernel {
         task.set_name(name.as_bytes());
         self.sched.start(&task)?;
         Ok(task)
+    }
+
+    /// Notes from now on what happens on the CPUs of this kernel ([`hal::trace`]), and first the names of all tasks.
+    ///
+    /// # Errors
+    /// `ENOMEM` if there is no room for so many records per CPU.
+    pub fn start_trace(&self, records: usize) -> Result<()> {
+        hal::trace::start(records).map_err(|_| Errno::ENOMEM)?;
+        for process in self.table.processes() {
+            let threads = process.shared.lock().threads.clone();
+            threads.iter().for_each(|task| task.note_name());
+        }
+        Ok(())
     }
 
     /// The process that kernel threads belong to; it has no number.

@@ -11,6 +11,7 @@ use base::{
     wait::{Op, Try},
 };
 use hal::sync::{SpinLock, rank};
+use hal::trace::Kind;
 use vfs::{OpenFile, Place};
 
 use crate::{
@@ -216,6 +217,7 @@ impl Cx {
     fn moved_away(&self, to: KernelId, image: &TaskImage) {
         let (kernel, process, task) = (self.kernel().clone(), self.process().clone(), self.task().clone());
         let pid = process.pid();
+        hal::trace::note(Kind::Leave, pid.0, to.index.into(), 0);
         self.finish_vfork();
         self.release_futexes();
         process.itimers.stop();
@@ -492,6 +494,7 @@ impl Cx {
             self.vanish();
             return Ok(());
         }
+        hal::trace::note(Kind::Arrive, self.process().pid().0, from.index.into(), 0);
         self.process().itimers.restore(&image.itimers, &image.usage);
         self.process().watch_cpu();
         let (loaded, creds, name) = loaded;

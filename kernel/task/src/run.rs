@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 
 use base::Errno;
 use hal::addr::UserAddr;
+use hal::trace::Kind;
 use hal::usermode::{Access, Exit, Fault, FaultKind, UserContext};
 use mm::Violation;
 
@@ -113,7 +114,9 @@ impl Cx {
     /// Brings the page in; or what the program did wrong.
     fn page_fault(&self, fault: &Fault, access: Access) -> Option<SigInfo> {
         self.task().times.faulted(false);
+        hal::trace::note(Kind::Fault, 0, fault.addr.0, 0);
         let resolved = self.user(|u| u.resolve_why(fault.addr, access));
+        hal::trace::note(Kind::Faulted, 0, 0, 0);
         match resolved {
             Ok(Ok(())) => None,
             Ok(Err(violation)) => {

@@ -353,6 +353,14 @@ impl Task {
             *to = *from;
         }
         *self.name.lock() = new;
+        self.note_name();
+    }
+
+    /// Whoever traces this kernel learns the name.
+    pub fn note_name(&self) {
+        if hal::trace::is_on() {
+            hal::trace::note_name(self.tid().0, &self.name());
+        }
     }
 
     /// What it does now.

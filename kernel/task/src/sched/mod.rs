@@ -16,6 +16,7 @@ use hal::{
     cpu::CpuLocal,
     sync::{Once, SpinLock, rank},
     thread::{self, Thread},
+    trace::Kind,
 };
 
 pub use params::{Params, Policy};
@@ -167,6 +168,7 @@ impl Sched {
                     thread::switch(idle, next.thread());
                 }
                 _ => {
+                    hal::trace::note(Kind::Switch, 0, 0, 0);
                     let from = hal::time::now();
                     cpu.idle_since.store(from, Ordering::Relaxed);
                     let has_work = || cpu.waiting.load(Ordering::Relaxed) != 0;
@@ -193,6 +195,7 @@ impl Sched {
             cpu.note_waiting(run);
             // A task in a queue has a thread from its start to its end.
             if let Some(worker) = task.worker() {
+                hal::trace::note(Kind::Switch, task.tid().0, task.process().pid().0.into(), 0);
                 run.running = Some(Running { task, entity, since: now });
                 cpu.switches.fetch_add(1, Ordering::Relaxed);
                 return Some(worker);
@@ -206,6 +209,7 @@ impl Sched {
     /// `ENOMEM` if there is no kernel stack for it.
     pub fn start(&self, task: &Arc<Task>) -> base::Result<()> {
         task.set_worker(self.pool.take(task.kernel())?);
+        task.note_name();
         self.place(task, true);
         Ok(())
     }
