@@ -40,6 +40,13 @@ impl Starter for Images {
         self.facts.plan.kernel(index).map(|kernel| facts::image(kernel.isa))
     }
 
+    fn may_start(&self, index: u16) -> Result<(), &'static str> {
+        match self.elsewhere(index) {
+            Some((0, _)) => Err("firmware starts its board: it has no stub that would wait"),
+            _ => Ok(()),
+        }
+    }
+
     fn start(&self, kernel: KernelId, image: &[u8]) -> Result<(), String> {
         let facts = &self.facts;
         match self.elsewhere(kernel.index) {

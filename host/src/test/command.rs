@@ -1,5 +1,6 @@
 //! The `cob` command as a script uses it: bytes, statuses, files that are put, scripts on stdin.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{Seek, Write};
@@ -28,6 +29,7 @@ const CASES: &[Case] = &[
     ("command/files-that-are-put", put),
     ("command/deterministic-clock", icount),
     ("command/script-on-stdin", script),
+    ("command/trace", trace),
     ("command/tour", tour),
     ("command/bad-plan", bad_plan),
 ];
@@ -151,6 +153,38 @@ fn dead_system(bench: &Bench<'_>) -> Result<()> {
     let output = bench.exec(&["-m", "uni"], "kctl crash 0 --yes", Stdio::null())?;
     status(&output, 125)?;
     complains(&output, "ordered to crash")
+}
+
+/// A program that goes on at kernel 1 and reads a file of kernel 0 there: the picture shows its calls on both, and arrows from each message's sending to its handling.
+fn trace(bench: &Bench<'_>) -> Result<()> {
+    let line = "kctl run -k 1 sh -c 'cat /proc/self/status >/tmp/there; exit 3'";
+    let output = bench.cob(&["trace", "--checked", "--timeout", "300", "-o", "picture", line], Stdio::null())?;
+    status(&output, 3)?;
+    complains(&output, "picture: ")?;
+    let picture: serde_json::Value = serde_json::from_slice(&fs::read(bench.folder.join("picture"))?)?;
+    let events = picture["traceEvents"].as_array().context("no events")?;
+    let ends = |phase: &str, name: Option<&str>| -> BTreeMap<String, u64> {
+        let chosen = events.iter().filter(|event| event["ph"] == phase && name.is_none_or(|name| event["name"] == name));
+        chosen.filter_map(|event| Some((event["id"].as_str()?.to_owned(), event["pid"].as_u64()?))).collect()
+    };
+    let (begun, ended) = (ends("s", None), ends("f", None));
+    let pairs: Vec<_> = ended.iter().filter_map(|(id, to)| Some((*begun.get(id)?, *to))).collect();
+    for pair in [(1, 2), (2, 1)] {
+        ensure!(pairs.contains(&pair), "no arrow from track group {} to {}", pair.0, pair.1);
+    }
+    ensure!(pairs.iter().all(|(from, to)| from != to), "a message to its sender");
+    let moves = (ends("s", Some("move")), ends("f", Some("move")));
+    ensure!(moves.1.keys().all(|id| moves.0.contains_key(id)) && !moves.1.is_empty(), "no process moved: {moves:?}");
+    for kernel in [0, 1] {
+        let calls = events.iter().filter(|event| event["cat"] == "call" && event["args"]["kernel"] == kernel);
+        ensure!(calls.count() > 0, "no system call on kernel {kernel}");
+    }
+    for name in ["execve", "openat", "exit_group", "page fault"] {
+        ensure!(events.iter().any(|event| event["name"] == name), "no {name}");
+    }
+    let output = bench.cob(&["trace", "-o", "absent/picture", "true"], Stdio::null())?;
+    status(&output, 1)?;
+    complains(&output, "absent/picture")
 }
 
 fn put(bench: &Bench<'_>) -> Result<()> {

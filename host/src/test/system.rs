@@ -42,9 +42,9 @@ pub fn all(root: &Root, report: &mut Report, depth: Depth, programs: &[Program])
         let jobs = jobs_of(root, suite, depth, report);
         run(root, report, suite, jobs);
     }
-    // The other placements take three times as long: quick runs leave them out, unless somebody names them.
+    // The other placements take three times as long: quick runs leave them out, and runs that are not long those of the other ISAs, unless somebody names them.
     let all = depth != Depth::Quick || report.is_filtered();
-    let others = report.is_filtered();
+    let others = depth == Depth::Long || report.is_filtered();
     let local = &[Placement::Local][..];
     // Between ISAs the first kernel is tried by `abi` already.
     let apart = &[Placement::Remote, Placement::Crossed][..];

@@ -20,6 +20,14 @@ use crate::{Peers, tree};
 pub trait Starter: Send + Sync {
     /// The path of the image for an index in the file tree. `None`: there is none for its ISA.
     fn image(&self, index: u16) -> Option<&'static str>;
+    /// Whether this kernel can start the index at all.
+    ///
+    /// # Errors
+    /// A sentence for the log: nobody can.
+    fn may_start(&self, index: u16) -> Result<(), &'static str> {
+        let _ = index;
+        Ok(())
+    }
     /// Stops the CPUs of the index, puts the image into its memory and starts it as this incarnation.
     ///
     /// # Errors
@@ -92,6 +100,10 @@ impl Hands {
     /// Runs in a thread: it sleeps while the file tree is asked.
     fn boot(&self, kernel: KernelId, thread: &Arc<Task>) -> Result<(), Errno> {
         let starter = self.starter.get().ok_or(Errno::ENODEV)?;
+        starter.may_start(kernel.index).map_err(|why| {
+            log::warn!("kernel {kernel} is not started: {why}");
+            Errno::ENODEV
+        })?;
         let path = starter.image(kernel.index).ok_or(Errno::ENOENT)?;
         let image = tree::read_file(&self.kernel, path, IMAGE_MAX, thread).map_err(|why| {
             log::error!("cannot start kernel {kernel}: /{path}: {why}");
