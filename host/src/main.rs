@@ -147,6 +147,8 @@ enum BenchWhat {
         /// Only these rows.
         rows: Vec<String>,
     },
+    /// What it costs that a kernel notes what it does (`cob trace`).
+    Trace,
     /// The time to a prompt, and to eight joined kernels, against Linux with eight CPUs.
     Boot {
         /// How many interleaved pairs of boots; the medians count.
@@ -237,6 +239,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             test::test(&root, depth, filter)
         }
         Command::Bench { what: BenchWhat::Life } => bench::life::life(&root),
+        Command::Bench { what: BenchWhat::Trace } => bench::micro::traced(&root),
         Command::Bench { what: BenchWhat::Micro { isa, wall, rows } } => bench::micro::micro(&root, isa, wall, &rows),
         Command::Bench { what: BenchWhat::Boot { pairs } } => bench::boot::boot(&root, pairs.max(1)),
         Command::Bench { what: BenchWhat::Link { machine, runs } } => bench::link::link(&root, &machine, runs.max(1)),

@@ -106,6 +106,34 @@ pub fn by_the_wall(root: &Root, isa: Isa, pairs: usize, wanted: &[String]) -> Re
     Ok(all)
 }
 
+/// `cob bench trace`: what it costs that a kernel notes what it does, by counted instructions.
+pub fn traced(root: &Root) -> Result<ExitCode> {
+    /// A script of many programs: what people trace. The clock that it reads counts hundredths of a second.
+    const SCRIPT: &str =
+        "script() { i=0; while [ $i -lt $1 ]; do ls /bin | sort | head -n 3 >/dev/null; i=$((i+1)); done; }";
+    const ROUNDS: u32 = 1000;
+    /// More than this on top of a script is too much.
+    const BAR: f64 = 1.05;
+    let (machine, _) = prepare(root, &uni(Isa::X86_64), true)?;
+    let run = |start: &str| {
+        let line = format!(
+            "{start}/usr/lib/cob/bench/bench-micro
+            {SCRIPT}; script 20; read from rest </proc/uptime; script {ROUNDS}; read to rest </proc/uptime
+            echo row script $(awk \"BEGIN {{ print ($to - $from) * 1000000000 / {ROUNDS} }}\") {ROUNDS}"
+        );
+        on_cob(root, &machine, &line)
+    };
+    let (off, on) = (run("")?, run("echo on >/proc/cob/trace; ")?);
+    println!("{:<20} {:>12} {:>12} {:>7}", "row", "not traced", "traced", "ratio");
+    let lines = pair_up(&on, &off)?;
+    for line in &lines {
+        println!("{:<20} {:>12.1} {:>12.1} {:>7.2}", line.name, line.linux, line.cob, line.ratio());
+    }
+    let script = lines.iter().find(|line| line.name == "script").context("the script printed no row")?;
+    println!("bar: the script at most {BAR}");
+    Ok(Judged::new(true, script.ratio() <= BAR).end())
+}
+
 fn counted(root: &Root, isa: Isa, wanted: &[String]) -> Result<Vec<Line>> {
     let (machine, bench) = prepare(root, &uni(isa), true)?;
     let words = wanted.join(" ");

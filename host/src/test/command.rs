@@ -164,7 +164,8 @@ fn trace(bench: &Bench<'_>) -> Result<()> {
     let picture: serde_json::Value = serde_json::from_slice(&fs::read(bench.folder.join("picture"))?)?;
     let events = picture["traceEvents"].as_array().context("no events")?;
     let ends = |phase: &str, name: Option<&str>| -> BTreeMap<String, u64> {
-        let chosen = events.iter().filter(|event| event["ph"] == phase && name.is_none_or(|name| event["name"] == name));
+        let chosen =
+            events.iter().filter(|event| event["ph"] == phase && name.is_none_or(|name| event["name"] == name));
         chosen.filter_map(|event| Some((event["id"].as_str()?.to_owned(), event["pid"].as_u64()?))).collect()
     };
     let (begun, ended) = (ends("s", None), ends("f", None));

@@ -103,6 +103,8 @@ impl Cx {
                 handles.not_given(&fd.handle, to);
             }
         })?;
+        // It may run there before this kernel hears of it.
+        hal::trace::note(Kind::Leave, self.process().pid().0, to.index.into(), 0);
         if let Err(e) = self.settle(ready.commit(), Interrupted::Nothing) {
             // It may have run there before that kernel died: there is no way back, and it is that kernel's death that others hear of.
             log::warn!("process {} died with kernel {to}, where it was about to run: {e}", self.process().pid());
@@ -217,7 +219,6 @@ impl Cx {
     fn moved_away(&self, to: KernelId, image: &TaskImage) {
         let (kernel, process, task) = (self.kernel().clone(), self.process().clone(), self.task().clone());
         let pid = process.pid();
-        hal::trace::note(Kind::Leave, pid.0, to.index.into(), 0);
         self.finish_vfork();
         self.release_futexes();
         process.itimers.stop();

@@ -29,6 +29,8 @@ const MOST: u32 = 10_000_000;
 const MOST_KEPT: u32 = 100_000;
 /// A CPU that had nothing to do for so long sleeps.
 const SLEEP: u64 = 2 * MS;
+/// Requests under way at once where contents are compared: the lanes run full, and messages wait for room.
+const CROWD: u64 = 512;
 /// Requests under way at once, and how many in all unless somebody says how many.
 const UNDER_WAY: u64 = 32;
 const LOAD: u32 = 20_000;
@@ -381,12 +383,17 @@ impl Run<'_> {
     }
 
     /// Many requests under way, with what `payload` gives each; every answer must be that of the oldest one.
-    fn flood<P: Iterator<Item = u8> + 'static>(&self, values: Range<u64>, payload: fn(u64) -> P) -> base::Result<()> {
+    fn flood<P: Iterator<Item = u8> + 'static>(
+        &self,
+        values: Range<u64>,
+        under_way: u64,
+        payload: fn(u64) -> P,
+    ) -> base::Result<()> {
         let answers = Arc::new(Answers::default());
         answers.next.store(values.start, Ordering::Relaxed);
         let (mut sent, mut turn, mut bytes) = (values.start, 0_u32, Vec::new());
         self.receive_while(|| {
-            while sent < values.end && sent - answers.next.load(Ordering::Acquire) < UNDER_WAY {
+            while sent < values.end && sent - answers.next.load(Ordering::Acquire) < under_way {
                 let answers = answers.clone();
                 let then = Box::new(move |_: &Links, answer: link::Result<Incoming<'_>>| {
                     let next = answers.next.load(Ordering::Relaxed);
@@ -425,7 +432,7 @@ impl Run<'_> {
         let total = u64::from(total);
         let before = self.rung()?;
         let start = now();
-        self.flood(0..total, |_| core::iter::empty())?;
+        self.flood(0..total, UNDER_WAY, |_| core::iter::empty())?;
         let time = now() - start;
         let bells = self.rung()?.saturating_sub(before);
         // A request and its answer are two messages.
@@ -440,7 +447,7 @@ impl Run<'_> {
         let (mut sent, start) = (0, now());
         while sent < total {
             let end = total.min(sent + SHIFT);
-            self.flood(sent..end, content)?;
+            self.flood(sent..end, CROWD, content)?;
             sent = end;
             // Others want to run, too.
             self.thread.park_until(now());

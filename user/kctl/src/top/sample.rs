@@ -82,6 +82,8 @@ pub struct KernelRow {
     pub isa: String,
     pub cpus: Vec<u64>,
     pub state: String,
+    /// It said what it does.
+    pub answers: bool,
     /// Percent of its CPUs' time.
     pub busy: f64,
     pub memory_bytes: u64,
@@ -161,6 +163,7 @@ impl Span {
                 isa: kernel.isa.clone(),
                 cpus: kernel.cpus.clone(),
                 state: kernel.state.clone(),
+                answers: now.is_some(),
                 busy: if all > 0.0 { (work / all * 100.0).min(100.0) } else { 0.0 },
                 memory_bytes: kernel.memory_bytes,
                 free_bytes: now.as_ref().map_or(0, |load| load.free_bytes),
@@ -223,7 +226,7 @@ pub mod tests {
         let loads = |sent: u64, work: u64| {
             let text = format!(
                 "id user_ns system_ns idle_ns free_bytes running tasks switches interrupts sent sent_bytes received doorbells\n\
-                 0 0 0 {work} 524288 0 3 1 1 5 640 7 0\n1 {work} {work} {} 1048576 1 2 1 1 {sent} {} 0 2\n",
+                 0 0 0 {work} 524288 0 3 1 1 5 640 7 0\n1 {work} {work} {} 1048576 1 0 1 1 {sent} {} 0 2\n",
                 2 * work,
                 sent * 64
             );

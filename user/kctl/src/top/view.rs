@@ -55,8 +55,7 @@ const KERNELS: [(&str, Set); 11] = [
 ];
 
 fn kernel(row: &KernelRow) -> Vec<String> {
-    let up = row.tasks > 0;
-    let or_dash = |text: String| if up { text } else { "-".into() };
+    let or_dash = |text: String| if row.answers { text } else { "-".into() };
     vec![
         row.id.to_string(),
         row.isa.clone(),
@@ -149,8 +148,8 @@ pub fn draw(frame: &mut Frame<'_>, span: &Span, choice: Choice) {
         Constraint::Length(1),
     ]);
     let [head, upper, middle, lower, foot] = parts.areas(frame.area());
-    let up = span.kernels.iter().filter(|row| row.tasks > 0).count();
-    let cpus: usize = span.kernels.iter().filter(|row| row.tasks > 0).map(|row| row.cpus.len()).sum();
+    let up = span.kernels.iter().filter(|row| row.answers).count();
+    let cpus: usize = span.kernels.iter().filter(|row| row.answers).map(|row| row.cpus.len()).sum();
     let work: f64 = span.kernels.iter().map(|row| row.busy * row.cpus.len() as f64).sum();
     let busy = work / (cpus.max(1)) as f64;
     let messages: f64 = span.kernels.iter().map(|row| row.sent).sum();
@@ -201,7 +200,7 @@ mod tests {
         let rows = screen(100, 12, PLAIN);
         assert_eq!(rows[0], "kctl top  2 of 3 kernels up, 3 CPUs ███░░░░░░░ 33 %, 1000 messages/s");
         assert_eq!(rows[1], "KERNEL  ISA      STATE  CPUS  BUSY     USED     OF  TASKS  OUT/s  IN/s  BELLS/s");
-        assert_eq!(rows[3], "     1  aarch64  up     1-2   50 %    1 MiB  2 MiB      2   1000   0.0      0.0");
+        assert_eq!(rows[3], "     1  aarch64  up     1-2   50 %    1 MiB  2 MiB      0   1000   0.0      0.0");
         assert_eq!(rows[4], "     2  riscv64  off    3        -        -  2 MiB      -      -     -        -");
         assert_eq!(rows[5], "2 processes of all kernels, by CPU");
         assert_eq!(rows[7], "  7       1  aarch64  R        3  64 KiB  50.0 %  a) (b");
