@@ -10,7 +10,7 @@ use base::{Errno, KernelId};
 use hal::sync::Once;
 use link::{
     Carrier as _, Facts, Guilt, Handler, Hooks, Incoming, Links, Shm, Windows,
-    lock::{LINK, Lock, ReadMostly},
+    lock::{LINK, LINK_REQUESTS, Lock, ReadMostly},
     porch::State as PorchState,
 };
 use objects::{from_wire, to_wire};
@@ -147,6 +147,14 @@ impl<W: Windows> Hooks for Bridge<W> {
     }
     fn guilty(&self, peer: wire::KernelId, guilt: Guilt) {
         log::error!("kernel {peer} broke the rules: {guilt:?}");
+        // Another version or plan is spoken with as far as that goes, or not at all; it is not broken.
+        if matches!(guilt, Guilt::Message(_) | Guilt::Lane(_))
+            && let Some(service) = self.service()
+        {
+            // Whoever found it may hold locks.
+            service.guilty.lock().push(from_wire(peer));
+            self.machine.set_alarm(self.machine.now());
+        }
     }
     fn poked(&self, index: u16) {
         if let Some(service) = self.service() {
@@ -172,6 +180,8 @@ pub struct MembershipService<W: Windows> {
     peers: Lock<BTreeMap<KernelId, Facts>>,
     /// The last deaths, oldest first.
     deaths: Lock<VecDeque<Death>>,
+    /// Who broke the rules since the last tick.
+    guilty: Lock<Vec<KernelId>>,
 }
 
 /// A death, as one survivor saw it. Times in ns of the machine's clock.
@@ -209,6 +219,7 @@ impl<W: Windows> MembershipService<W> {
             services: ReadMostly::new(Vec::new()),
             peers: Lock::new(BTreeMap::new()),
             deaths: Lock::new(VecDeque::new()),
+            guilty: Lock::ranked(LINK_REQUESTS, Vec::new()),
         });
         // Neither can be there already: both were made a moment ago.
         let _ = bridge.service.set(Arc::downgrade(&service));
@@ -351,6 +362,8 @@ impl<W: Windows> MembershipService<W> {
         if outside {
             events.push(Event::Enter { contacts: self.present() });
         }
+        let guilty = core::mem::take(&mut *self.guilty.lock());
+        events.extend(guilty.into_iter().map(|peer| Event::Guilty { peer }));
         events.push(Event::Tick);
         self.steps(events);
     }

@@ -5,6 +5,8 @@
 //!   knows, so a coordinator that takes over from a dead one loses nobody who was let in.
 //! * **Death.** A kernel that announces its death or is silent too long is fenced by who wins its fence word; if the fencer dies, the next one
 //!   takes the word from it. Only when it is stopped is it called dead, so in a machine with shared memory nobody is ever declared dead and goes on.
+//! * **Guilt.** A kernel that sends what is no message, or breaks a ring, is treated like one that is silent too long, whether it goes on or not: what
+//!   it does to the memory that it shares cannot be known any more.
 //! * **Without a fence word** silence is voted on, and only a majority of the last view goes on (of an even split the side with the lowest
 //!   index); the rest parks itself. Such a dead kernel is lost: what it had is not used again.
 
@@ -83,6 +85,8 @@ pub struct Membership {
     taken_from: BTreeMap<KernelId, KernelId>,
     /// Who fences whom, as far as their fence words said.
     fencers: BTreeMap<KernelId, KernelId>,
+    /// Who broke the rules and was not judged yet.
+    guilty: BTreeSet<KernelId>,
     /// Who votes against whom; only without fence words.
     votes: BTreeMap<KernelId, BTreeSet<KernelId>>,
     contacts: Vec<KernelId>,
@@ -123,6 +127,7 @@ impl Membership {
             stopped: BTreeMap::new(),
             taken_from: BTreeMap::new(),
             fencers: BTreeMap::new(),
+            guilty: BTreeSet::new(),
             votes: BTreeMap::new(),
             contacts: Vec::new(),
             next_contact: 0,
@@ -215,6 +220,12 @@ impl Membership {
                 // Who is in no view has nobody to tell what it found.
                 if !self.is_dead(peer) && peer != self.me && self.phase != Phase::Outside {
                     self.conclude(now, peer, true, actions);
+                }
+            }
+            Event::Guilty { peer } => {
+                if peer != self.me {
+                    self.guilty.insert(peer);
+                    self.judge(now, actions);
                 }
             }
             Event::Fenced { victim, outcome } => {
@@ -514,7 +525,17 @@ impl Membership {
         }
     }
 
+    /// Has those stopped that broke the rules. Who is in no view yet has nobody to tell, and does it when it is.
+    fn judge(&mut self, now: u64, actions: &mut impl Actions) {
+        if self.phase == Phase::Member {
+            for peer in core::mem::take(&mut self.guilty) {
+                self.conclude(now, peer, false, actions);
+            }
+        }
+    }
+
     fn tick(&mut self, now: u64, actions: &mut impl Actions) {
+        self.judge(now, actions);
         for finding in self.detector.tick(now) {
             match finding {
                 Finding::Probe(peer) => {

@@ -147,6 +147,11 @@ pub enum Event {
         /// Who.
         peer: KernelId,
     },
+    /// It sent what no kernel sends: whatever it still does, it is broken.
+    Guilty {
+        /// Who.
+        peer: KernelId,
+    },
     /// What [`Actions::fence`] came to.
     Fenced {
         /// Who.

@@ -127,7 +127,7 @@ impl World {
             return Err(format!("{me} and {} both fence {victim}", other.id));
         }
         let announced = target.stopped || target.membership.phase() == membership::Phase::Leaving;
-        if !announced && !target.hung && target.pause < 1000 * MS {
+        if !announced && !target.hung && !target.mad && target.pause < 1000 * MS {
             return Err(format!("{me} fences {victim}, which is well (longest pause {} ms)", target.pause / MS));
         }
         if let Some(at) = self.find(me) {
@@ -175,6 +175,9 @@ impl World {
         let Some(at) = self.find(me) else { return Ok(()) };
         if self.nodes[at].entered >= view.epoch {
             return Err(format!("{me} goes from epoch {} to {}", self.nodes[at].entered, view.epoch));
+        }
+        if self.nodes[at].entered == 0 {
+            self.nodes[at].member_since = self.now;
         }
         self.nodes[at].entered = view.epoch;
         for (gone, outcome) in excluded {

@@ -17,6 +17,8 @@ use crate::{
     service::{Body, Context, SimService, Suite},
 };
 
+/// Makes another stream of chance out of a seed.
+const MADNESS: u64 = 0x6d61_646e_6573_7321;
 /// A millisecond.
 pub const MS: u64 = 1_000_000;
 
@@ -62,6 +64,16 @@ pub(crate) enum Item {
         node: KernelId,
         dying: KernelId,
     },
+    /// What came is no message, if it comes to a member.
+    Garbage {
+        from: KernelId,
+        to: KernelId,
+        payload: Payload,
+    },
+    /// A kernel begins to send garbage.
+    Madness {
+        index: u16,
+    },
     Operate,
     Restart {
         index: u16,
@@ -74,12 +86,13 @@ impl Item {
     const fn node(&self) -> Option<KernelId> {
         match self {
             Self::Deliver { to: node, .. }
+            | Self::Garbage { to: node, .. }
             | Self::Tick { node, .. }
             | Self::Timer { node, .. }
             | Self::Prepared { node, .. }
             | Self::Fenced { fencer: node, .. }
             | Self::Notice { node, .. } => Some(*node),
-            Self::Stop { .. } | Self::Operate | Self::Restart { .. } | Self::Heal => None,
+            Self::Stop { .. } | Self::Madness { .. } | Self::Operate | Self::Restart { .. } | Self::Heal => None,
         }
     }
 }
@@ -98,6 +111,10 @@ pub(crate) struct Node {
     pub paused_until: u64,
     /// For how long it is or was paused, for the check of false deaths.
     pub pause: u64,
+    /// It sends what nobody should.
+    pub mad: bool,
+    /// Who got such a thing from it.
+    pub caught: BTreeSet<KernelId>,
     pub beats: u64,
     pub fence_word: u64,
     /// Whose memory it maps.
@@ -109,6 +126,8 @@ pub(crate) struct Node {
     pub fencing: BTreeSet<KernelId>,
     /// The epoch it is in.
     pub entered: u32,
+    /// When it entered its first view.
+    pub member_since: u64,
     turn: u64,
     timer_turns: Vec<u64>,
 }
@@ -181,6 +200,8 @@ pub struct World {
     cut: BTreeSet<u16>,
     faults: u32,
     next_fault: u64,
+    /// Who goes mad, when, and what it sends is not drawn from the same stream as the rest: seeds without it are as they were.
+    madness: Rng,
     print: bool,
 }
 
@@ -208,6 +229,7 @@ impl World {
             cut: BTreeSet::new(),
             faults: 0,
             next_fault: 0,
+            madness: Rng::new(seed ^ MADNESS),
             print: trace,
             only: Only::default(),
         };
@@ -232,6 +254,8 @@ impl World {
             paused_from: 0,
             paused_until: 0,
             pause: 0,
+            mad: false,
+            caught: BTreeSet::new(),
             beats: 0,
             fence_word: 0,
             mapped: BTreeSet::new(),
@@ -240,6 +264,7 @@ impl World {
             fencing: BTreeSet::new(),
             turn: 0,
             entered: 0,
+            member_since: 0,
         }
     }
 
@@ -304,6 +329,12 @@ impl World {
             self.schedule(at, Item::Operate);
         }
         self.next_fault = self.rng.below(200);
+        // Where nobody can be fenced, nobody can do anything about it.
+        if self.plan.medium == Medium::Shared && self.madness.one_in(4) {
+            let index = self.madness.below(u64::from(self.plan.kernels)) as u16;
+            let at = self.madness.below(self.plan.busy);
+            self.schedule(at, Item::Madness { index });
+        }
         Ok(())
     }
 
@@ -340,6 +371,18 @@ impl World {
                 self.membership(fencer, Event::Fenced { victim, outcome })
             }
             Item::Notice { node, dying } => self.membership(node, Event::Dying { peer: dying }),
+            Item::Garbage { from, to, payload } => self.garbage(from, to, payload),
+            Item::Madness { index } => {
+                if let Some(node) = self.nodes.get_mut(usize::from(index)).filter(|node| node.runs()) {
+                    let id = node.id;
+                    node.mad = true;
+                    self.report.faults += 1;
+                    self.note(|_| format!("{id} goes mad"));
+                    let at = self.now + self.madness.between(2000, 9000) * MS;
+                    self.schedule(at, Item::Restart { index });
+                }
+                Ok(())
+            }
             Item::Operate => self.operate(),
             Item::Restart { index } => self.restart(index),
             Item::Heal => {
@@ -367,6 +410,20 @@ impl World {
                 self.service(at, service, |part, context| part.message(from, &*body, context))
             }
         }
+    }
+
+    /// A member that gets it judges who sent it. Who is outside, or just came in, gets what it would have been: a newcomer is told once what it has to
+    /// know, maybe by the only one who does, and that a kernel dies in the middle of that step is not simulated of any other fault either.
+    fn garbage(&mut self, from: KernelId, to: KernelId, payload: Payload) -> Result<(), String> {
+        let (Some(sender), Some(at)) = (self.find(from), self.find(to)) else { return Ok(()) };
+        let since = self.nodes[at].member_since;
+        if self.nodes[at].membership.phase() != Phase::Member || self.now < since + 100 * MS + 2 * self.plan.delay {
+            return self.deliver(from, to, payload);
+        }
+        if !self.nodes[at].closed.contains(&from) {
+            self.nodes[sender].caught.insert(to);
+        }
+        self.membership(to, Event::Guilty { peer: from })
     }
 
     fn tick(&mut self, id: KernelId, turn: u64) -> Result<(), String> {
@@ -464,6 +521,10 @@ impl World {
     pub(crate) fn post(&mut self, from: KernelId, to: KernelId, lane: Lane, payload: Payload) {
         if let Some(at) = self.find(from) {
             self.nodes[at].talk(to);
+        }
+        if self.find(from).is_some_and(|at| self.nodes[at].mad) && self.madness.one_in(3) {
+            let at = self.now + 1 + self.madness.below(self.plan.delay);
+            return self.schedule(at, Item::Garbage { from, to, payload });
         }
         let lossy = self.plan.medium == Medium::Lossy;
         let cut = self.cut.contains(&from.index) != self.cut.contains(&to.index);
@@ -662,6 +723,13 @@ impl World {
         let running: Vec<&Node> = self.nodes.iter().filter(|n| n.is_live() && !forgiven(n)).collect();
         let ids: Vec<KernelId> = running.iter().map(|n| n.id).collect();
         for node in &running {
+            let judges = |by: &KernelId| {
+                self.find(*by)
+                    .is_some_and(|at| self.nodes[at].runs() && self.nodes[at].membership.phase() == Phase::Member)
+            };
+            if let Some(by) = node.caught.iter().find(|by| judges(by)) {
+                return Err(format!("{} sent garbage to {by}, and nobody stopped it", node.id));
+            }
             if node.hung {
                 return Err(format!("{} hangs and nobody noticed", node.id));
             }
