@@ -226,12 +226,6 @@ fn an_idle_machine_beats_once_a_second_and_sends_nothing() {
 fn who_breaks_the_rules_is_fenced_though_it_goes_on() {
     let (board, kernels) = machine(2);
     let before = board.hardware.clock.load(Ordering::Relaxed);
-    // What kernel 1 writes for kernel 0 from now on: nonsense in every place where a record can begin.
-    use link::memory::Memory as _;
-    let block = &board.hardware.kernels[0].memory;
-    for at in (8192..8192 + link::porch::BLOCK_SIZE).step_by(8) {
-        block.store64(at, 0x5a5a_5a5a_5a5a_5a5a);
-    }
     let view = kernels[1].service.view();
     let (Ok(()) | Err(_)) = kernels[1].service.links().send(
         link_id(k(0, 1)),
@@ -239,6 +233,13 @@ fn who_breaks_the_rules_is_fenced_though_it_goes_on() {
         &wire::membership::Probe { nonce: 1, epoch: view.epoch },
         &[],
     );
+    // That is not what kernel 0 finds, but nonsense in every place where a record can begin.
+    use link::memory::Memory as _;
+    let block = &board.hardware.kernels[0].memory;
+    let ring = link::porch::BLOCK_RING + link::ring::OVERHEAD;
+    for at in (8192 + ring..8192 + link::porch::BLOCK_SIZE).step_by(8) {
+        block.store64(at, 0x5a5a_5a5a_5a5a_5a5a);
+    }
     run(&board, &kernels.iter().collect::<Vec<_>>(), before + SECOND);
     assert_eq!(*board.stopped.lock().unwrap(), [k(1, 1)]);
     assert_eq!(kernels[0].service.view().members, [k(0, 1)]);
