@@ -30,11 +30,18 @@ pub(crate) struct Trace {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoMemory;
 
+/// Interrupts are let in after so many records are copied or made.
+const BREATH: usize = 2048;
+
 impl Ring {
-    fn new(records: usize) -> Result<Self, NoMemory> {
+    /// `pause` is called between parts of the work.
+    fn new(records: usize, pause: fn()) -> Result<Self, NoMemory> {
         let mut words = Vec::new();
         words.try_reserve_exact(records * WORDS).map_err(|_| NoMemory)?;
-        words.resize_with(records * WORDS, || AtomicU64::new(0));
+        while words.len() < records * WORDS {
+            words.resize_with((words.len() + BREATH * WORDS).min(records * WORDS), || AtomicU64::new(0));
+            pause();
+        }
         Ok(Self { words, noted: AtomicU64::new(0) })
     }
 
@@ -100,7 +107,8 @@ pub fn start(records: usize) -> Result<(), NoMemory> {
     trace.on.store(false, Relaxed);
     if trace.rings.get().is_none() {
         let records = records.next_power_of_two();
-        let rings = (0..crate::cpu::count()).map(|_| Ring::new(records)).collect::<Result<Vec<_>, _>>()?;
+        let rings =
+            (0..crate::cpu::count()).map(|_| Ring::new(records, crate::cpu::breathe)).collect::<Result<Vec<_>, _>>()?;
         // Whoever was quicker has made as good ones.
         drop(trace.rings.set(rings));
     }
@@ -130,6 +138,9 @@ pub fn dump() -> Vec<u8> {
         let head = Record { at: 0, kind: Kind::Cpu, arg: crate::cpu::global_id(slot), a: lost, b: 0 };
         bytes.extend(head.words().iter().flat_map(|word| word.to_le_bytes()));
         for number in lost..noted {
+            if ((number - lost) as usize).is_multiple_of(BREATH) {
+                crate::cpu::breathe();
+            }
             bytes.extend(ring.slot(number).iter().flat_map(|word| word.load(Relaxed).to_le_bytes()));
         }
     }
@@ -142,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_ring_keeps_the_newest() {
-        let ring = Ring::new(4).expect("memory");
+        let ring = Ring::new(4, || ()).expect("memory");
         for at in 0..6 {
             ring.note(&Record { at, kind: Kind::Switch, arg: 1, a: 2, b: 3 });
         }

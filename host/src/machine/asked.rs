@@ -18,8 +18,17 @@ pub struct Asked(pub Session);
 impl Asked {
     /// Boots a machine and waits until it answers.
     pub fn boot(root: &Root, name: &str, checked: bool) -> Result<Self> {
-        let boot = with_mode(&Boot { machine: Some(name.to_owned()), checked, ..Boot::default() });
-        let mut session = Session::new(Vm::start(root, &Machine::prepare(root, &boot)?)?)?;
+        Self::start(root, &Self::prepare(root, name, checked)?)
+    }
+
+    /// Builds what a machine needs.
+    pub fn prepare(root: &Root, name: &str, checked: bool) -> Result<Machine> {
+        Machine::prepare(root, &with_mode(&Boot { machine: Some(name.to_owned()), checked, ..Boot::default() }))
+    }
+
+    /// Boots what is built, and waits until it answers.
+    pub fn start(root: &Root, machine: &Machine) -> Result<Self> {
+        let mut session = Session::new(Vm::start(root, machine)?)?;
         session.wait_ready(TIME)?;
         Ok(Self(session))
     }

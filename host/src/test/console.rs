@@ -35,6 +35,8 @@ fn session(root: &Root) -> Result<()> {
     person.keys(b"k")?;
     person.see("kernel 0, by")?;
     person.keys(b"q")?;
+    // What is typed before that is the program's.
+    person.see("root@cob:~# ")?;
     person.command("stty -a | grep -q ' icanon'", 0)?;
     // On the terminal, and in a pipe with a process of a kernel that survives.
     person.keys(b"kctl run -k 3 /bin/cat /dev/zero | cat >/dev/null & kctl crash 0 --yes\r")?;
