@@ -368,7 +368,7 @@ impl Entry for Trace {
         }
         let words: Vec<&str> = core::str::from_utf8(bytes).unwrap_or_default().split_ascii_whitespace().collect();
         match words[..] {
-            ["off"] => hal::trace::stop(),
+            ["off"] => self.0.stop_trace(),
             ["on"] => self.0.start_trace(Self::RECORDS)?,
             ["on", records] => {
                 let records = records.parse().ok().filter(|records| (64..=Self::MOST).contains(records));

@@ -1,7 +1,6 @@
 //! From a number to a handler: one table per ISA, made at compile time from the rows of `linux_abi`.
 
 use base::{Errno, Error, Result};
-use hal::trace::Kind;
 use linux_abi::{Call, Isa, call::ROWS};
 use task::{Abi, Cx};
 
@@ -186,18 +185,10 @@ impl Abi for Linux {
             Some(handler) => *handler,
             None => none,
         };
-        let traced = hal::trace::is_on();
-        if traced {
-            hal::trace::note(Kind::Enter, nr as u32, args[0], args[1]);
-        }
-        let result = match handler(cx, args) {
+        match handler(cx, args) {
             Ok(value) => value as i64,
             Err(error) => -i64::from(error.errno().number()),
-        };
-        if traced {
-            hal::trace::note(Kind::Exit, nr as u32, result as u64, 0);
         }
-        result
     }
 
     fn restart_nr(&self, isa: Isa) -> u64 {

@@ -164,11 +164,18 @@ impl Kernel {
     /// `ENOMEM` if there is no room for so many records per CPU.
     pub fn start_trace(&self, records: usize) -> Result<()> {
         hal::trace::start(records).map_err(|_| Errno::ENOMEM)?;
+        self.set_traced(true);
         for process in self.table.processes() {
             let threads = process.shared.lock().threads.clone();
             threads.iter().for_each(|task| task.note_name());
         }
         Ok(())
+    }
+
+    /// Nothing is noted any more; what was noted stays.
+    pub fn stop_trace(&self) {
+        self.set_traced(false);
+        hal::trace::stop();
     }
 
     /// The process that kernel threads belong to; it has no number.

@@ -1,6 +1,7 @@
 //! One kernel as a value. Everything hangs off it; there are no statics.
 
 use alloc::{boxed::Box, string::String, sync::Arc};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use base::{KernelId, ObjectId, id::ObjectIds};
 use hal::sync::{Once, SpinLock, rank};
@@ -105,6 +106,8 @@ pub struct Kernel {
     no_files: Arc<Descriptors>,
     no_fs: Arc<FsState>,
     abi: &'static dyn Abi,
+    /// As hal knows it too; here it is at hand where a call is served.
+    traced: AtomicBool,
     hooks: Once<Box<dyn Hooks>>,
     pub(crate) counters: Counters,
     pub(crate) doors: Doors,
@@ -152,6 +155,7 @@ impl Kernel {
             no_files: Arc::new(Descriptors::new()),
             no_fs: Arc::new(FsState::new(None, None, 0o022)),
             abi,
+            traced: AtomicBool::new(false),
             hooks: Once::new(),
             counters: Counters::default(),
             doors: Doors::new(),
@@ -188,6 +192,16 @@ impl Kernel {
     /// What `boot` lends.
     pub fn hooks(&self) -> Option<&dyn Hooks> {
         self.hooks.get().map(|b| &**b)
+    }
+
+    /// Whether somebody wants to know what happens here ([`hal::trace`]).
+    #[inline]
+    pub fn is_traced(&self) -> bool {
+        self.traced.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_traced(&self, traced: bool) {
+        self.traced.store(traced, Ordering::Relaxed);
     }
 
     /// The system-call layer.

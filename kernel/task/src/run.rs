@@ -72,8 +72,9 @@ impl Cx {
             Exit::Syscall => {
                 let regs = self.regs_mut();
                 let (nr, args) = (regs.syscall_nr(), regs.syscall_args());
-                let abi = self.task().kernel().abi();
-                let result = abi.syscall(self, nr, args);
+                let kernel = self.task().kernel();
+                let result =
+                    if kernel.is_traced() { self.traced_call(nr, args) } else { kernel.abi().syscall(self, nr, args) };
                 self.regs_mut().set_result(result);
                 call = Some(Call { nr });
             }
@@ -98,6 +99,16 @@ impl Cx {
         }
     }
 
+    /// A system call, noted.
+    #[cold]
+    #[inline(never)]
+    fn traced_call(&self, nr: u64, args: [u64; 6]) -> i64 {
+        hal::trace::note(Kind::Enter, nr as u32, args[0], args[1]);
+        let result = self.task().kernel().abi().syscall(self, nr, args);
+        hal::trace::note(Kind::Exit, nr as u32, result as u64, 0);
+        result
+    }
+
     #[cold]
     fn fault(&mut self, fault: &Fault) {
         self.kernel_since.set(hal::time::now());
@@ -114,9 +125,14 @@ impl Cx {
     /// Brings the page in; or what the program did wrong.
     fn page_fault(&self, fault: &Fault, access: Access) -> Option<SigInfo> {
         self.task().times.faulted(false);
-        hal::trace::note(Kind::Fault, 0, fault.addr.0, 0);
+        let traced = self.kernel().is_traced();
+        if traced {
+            hal::trace::note(Kind::Fault, 0, fault.addr.0, 0);
+        }
         let resolved = self.user(|u| u.resolve_why(fault.addr, access));
-        hal::trace::note(Kind::Faulted, 0, 0, 0);
+        if traced {
+            hal::trace::note(Kind::Faulted, 0, 0, 0);
+        }
         match resolved {
             Ok(Ok(())) => None,
             Ok(Err(violation)) => {

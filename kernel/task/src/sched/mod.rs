@@ -168,7 +168,9 @@ impl Sched {
                     thread::switch(idle, next.thread());
                 }
                 _ => {
-                    hal::trace::note(Kind::Switch, 0, 0, 0);
+                    if kernel.is_traced() {
+                        hal::trace::note(Kind::Switch, 0, 0, 0);
+                    }
                     let from = hal::time::now();
                     cpu.idle_since.store(from, Ordering::Relaxed);
                     let has_work = || cpu.waiting.load(Ordering::Relaxed) != 0;
@@ -195,7 +197,9 @@ impl Sched {
             cpu.note_waiting(run);
             // A task in a queue has a thread from its start to its end.
             if let Some(worker) = task.worker() {
-                hal::trace::note(Kind::Switch, task.tid().0, task.process().pid().0.into(), 0);
+                if task.kernel().is_traced() {
+                    hal::trace::note(Kind::Switch, task.tid().0, task.process().pid().0.into(), 0);
+                }
                 run.running = Some(Running { task, entity, since: now });
                 cpu.switches.fetch_add(1, Ordering::Relaxed);
                 return Some(worker);
