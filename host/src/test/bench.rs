@@ -8,8 +8,8 @@ use super::{Depth, Report};
 use crate::bench::{self, Judged, PAIRS};
 use crate::root::Root;
 
-/// Runs of each measurement between kernels of two ISAs.
-const ISAS: usize = 3;
+/// Runs of the measurement of messages between kernels of two ISAs.
+const CROSS_RUNS: usize = 3;
 
 /// Runs the gates.
 pub fn all(root: &Root, report: &mut Report, depth: Depth) {
@@ -37,8 +37,8 @@ pub fn all(root: &Root, report: &mut Report, depth: Depth) {
     }
     judge(report, "wall", || bench::micro::by_the_wall(root, Isa::X86_64, PAIRS, &[]));
     judge(report, "link", || bench::link::measure(root, "duo", PAIRS));
-    judge(report, "link-arm", || bench::link::measure(root, "pair-arm", ISAS));
-    judge(report, "link-riscv", || bench::link::measure(root, "pair-riscv", ISAS));
+    judge(report, "link-arm", || bench::link::measure(root, "pair-arm", CROSS_RUNS));
+    judge(report, "link-riscv", || bench::link::measure(root, "pair-riscv", CROSS_RUNS));
     judge(report, "boot", || bench::boot::measure(root, PAIRS));
     if report.wants_part("life") {
         match bench::life::measure(root) {

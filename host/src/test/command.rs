@@ -183,6 +183,10 @@ fn trace(bench: &Bench<'_>) -> Result<()> {
     for name in ["execve", "openat", "exit_group", "page fault"] {
         ensure!(events.iter().any(|event| event["name"] == name), "no {name}");
     }
+    let output = bench.cob(&["trace", "--checked", "--timeout", "1", "-o", "late", "sleep 1000"], Stdio::null())?;
+    status(&output, 124)?;
+    let late: serde_json::Value = serde_json::from_slice(&fs::read(bench.folder.join("late"))?)?;
+    ensure!(late["traceEvents"].as_array().is_some_and(|events| !events.is_empty()), "nothing was drawn in the end");
     let output = bench.cob(&["trace", "-o", "absent/picture", "true"], Stdio::null())?;
     status(&output, 1)?;
     complains(&output, "absent/picture")
