@@ -2,6 +2,7 @@
 
 mod abi;
 mod bench;
+mod breaks;
 mod cases;
 mod command;
 mod console;
@@ -227,6 +228,7 @@ pub fn test(root: &Root, depth: Depth, filter: Option<String>) -> Result<ExitCod
     stages::unit(root, &mut report, depth);
     report.stage("sim");
     stages::simulators(root, &mut report, depth);
+    breaks::all(root, &mut report, depth);
     report.stage("abi-linux");
     let programs = abi::on_linux(root, &mut report);
     report.stage("system");

@@ -12,7 +12,7 @@ use crate::root::Root;
 const BARE: [&str; 5] = ["boot", "hal_aarch64", "hal_riscv64", "hal_x86_64", "stub"];
 
 /// Runs cargo; what it said is the reason if it fails.
-fn run(command: &mut Command) -> Result<String, String> {
+pub fn run(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
@@ -39,7 +39,7 @@ fn failures(said: &str) -> Vec<&str> {
 }
 
 /// It ends with this process, and so does a simulator, which `cargo run` becomes and which would go on for minutes.
-fn cargo(root: &Root, args: &[&str]) -> Command {
+pub fn cargo(root: &Root, args: &[&str]) -> Command {
     let mut cargo = Command::new("setpriv");
     cargo.args(["--pdeathsig", "KILL"]).arg(host_cargo()).args(args);
     cargo.current_dir(root.path()).env_remove("CARGO").env_remove("RUSTFLAGS");

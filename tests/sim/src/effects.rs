@@ -7,6 +7,7 @@ use membership::{Actions, Claim, Message, Outcome, View};
 use wire::Lane;
 
 use crate::{
+    judge::Rule,
     plan::Medium,
     world::{Item, MS, Payload, World},
 };
@@ -88,20 +89,20 @@ impl World {
             }
             Effect::Prepare(view, excluded) => {
                 self.note(|_| format!("{me} prepares for view {} without {excluded:?}", view.epoch));
-                if let Some(at) = self.find(me) {
-                    for (gone, _) in &excluded {
-                        self.nodes[at].mapped.remove(gone);
-                    }
-                }
-                let done = self.now + self.rng.below(3 * MS);
-                self.schedule(done, Item::Prepared { node: me, epoch: view.epoch });
+                // Mostly little is to be unmapped; sometimes so much that the proposer asks again.
+                let most = if self.rng.one_in(8) { 600 } else { 3 };
+                let done = self.now + self.rng.below(most * MS);
+                let excluded = excluded.into_iter().map(|(gone, _)| gone).collect();
+                self.schedule(done, Item::Prepared { node: me, epoch: view.epoch, excluded });
                 Ok(())
             }
             Effect::Install(view, excluded) => self.install(me, &view, &excluded),
             Effect::Park(why) => {
                 self.note(|_| format!("{me} parks itself: {why}"));
                 if self.plan.medium == Medium::Shared {
-                    return Err(format!("{me} parked itself ({why}) though there are fence words"));
+                    self.judge.broken(Rule::NobodyParks, || {
+                        format!("{me} parked itself ({why}) though there are fence words")
+                    })?;
                 }
                 if let Some(at) = self.find(me) {
                     self.nodes[at].parked = true;
@@ -118,17 +119,21 @@ impl World {
     fn fence(&mut self, me: KernelId, victim: KernelId) -> Result<(), String> {
         self.note(|_| format!("{me} fences {victim}"));
         let Some(target) = self.nodes.iter().find(|n| n.id == victim) else {
-            return Err(format!("{me} fences {victim}, whose index has another incarnation"));
+            self.judge
+                .broken(Rule::FencesTheSick, || format!("{me} fences {victim}, whose index has another incarnation"))?;
+            return Ok(());
         };
         // Two at work on one victim could stop its successor.
         if let Some(other) =
             self.nodes.iter().find(|n| n.is_live() && !n.hung && n.id != me && n.fencing.contains(&victim))
         {
-            return Err(format!("{me} and {} both fence {victim}", other.id));
+            self.judge.broken(Rule::OneFencer, || format!("{me} and {} both fence {victim}", other.id))?;
         }
         let announced = target.stopped || target.membership.phase() == membership::Phase::Leaving;
         if !announced && !target.hung && !target.mad && target.pause < 1000 * MS {
-            return Err(format!("{me} fences {victim}, which is well (longest pause {} ms)", target.pause / MS));
+            self.judge.broken(Rule::FencesTheSick, || {
+                format!("{me} fences {victim}, which is well (longest pause {} ms)", target.pause / MS)
+            })?;
         }
         if let Some(at) = self.find(me) {
             self.nodes[at].fencing.insert(victim);
@@ -146,7 +151,8 @@ impl World {
             self.report.deaths += 1;
         }
         if self.plan.medium == Medium::Shared && self.nodes.iter().any(|n| n.id == victim && !n.stopped) {
-            return Err(format!("{me} holds {victim} for dead, but it is not stopped"));
+            self.judge
+                .broken(Rule::DeadAreStopped, || format!("{me} holds {victim} for dead, but it is not stopped"))?;
         }
         let Some(at) = self.find(me) else { return Ok(()) };
         self.nodes[at].closed.insert(victim);
@@ -160,11 +166,13 @@ impl World {
     fn install(&mut self, me: KernelId, view: &View, excluded: &[(KernelId, Outcome)]) -> Result<(), String> {
         self.note(|_| format!("{me} enters view {} {:?}", view.epoch, view.members));
         if !view.contains(me) {
-            return Err(format!("{me} enters {view:?}, which it is not in"));
+            self.judge.broken(Rule::ViewsWithMe, || format!("{me} enters {view:?}, which it is not in"))?;
         }
         match self.epochs.get(&view.epoch) {
             Some(members) if *members != view.members => {
-                return Err(format!("epoch {} is {members:?} and {:?}", view.epoch, view.members));
+                self.judge.broken(Rule::OneViewAnEpoch, || {
+                    format!("epoch {} is {members:?} and {:?}", view.epoch, view.members)
+                })?;
             }
             Some(_) => {}
             None => {
@@ -174,7 +182,9 @@ impl World {
         }
         let Some(at) = self.find(me) else { return Ok(()) };
         if self.nodes[at].entered >= view.epoch {
-            return Err(format!("{me} goes from epoch {} to {}", self.nodes[at].entered, view.epoch));
+            self.judge.broken(Rule::EpochsGrow, || {
+                format!("{me} goes from epoch {} to {}", self.nodes[at].entered, view.epoch)
+            })?;
         }
         if self.nodes[at].entered == 0 {
             self.nodes[at].member_since = self.now;
@@ -186,13 +196,17 @@ impl World {
                 && self.plan.medium == Medium::Shared
                 && let Some(holder) = self.nodes.iter().find(|n| n.is_live() && n.mapped.contains(gone))
             {
-                return Err(format!("{me} frees what {gone} had, but {} still maps it", holder.id));
+                self.judge.broken(Rule::FreedUnmapped, || {
+                    format!("{me} frees what {gone} had, but {} still maps it", holder.id)
+                })?;
             }
         }
         let node = &mut self.nodes[at];
         if let Some(member) = view.members.iter().find(|k| node.open.get(&k.index).is_some_and(|i| *i < k.incarnation))
         {
-            return Err(format!("{me} is in a view with {member}, but its link is still that of an earlier one"));
+            self.judge.broken(Rule::LinksOfNow, || {
+                format!("{me} is in a view with {member}, but its link is still that of an earlier one")
+            })?;
         }
         node.mapped.extend(view.members.iter().filter(|k| **k != me && !node.closed.contains(k)));
         for service in 0..self.suites.len() {

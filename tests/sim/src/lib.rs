@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod effects;
+pub mod judge;
 pub mod minimise;
 pub mod plan;
 pub mod rng;
@@ -13,20 +14,23 @@ pub mod world;
 pub use service::{Body, Context, Parts, SimService, Suite};
 pub use world::{Only, Report, World};
 
+/// How a seed is run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Every message is printed.
+    pub trace: bool,
+    /// So many kernels instead of the seed's number.
+    pub kernels: Option<u16>,
+    /// The part of the seed that is kept.
+    pub only: Only,
+    /// What must hold.
+    pub judge: judge::Judge,
+}
+
 /// Runs one seed.
 ///
 /// # Errors
-/// The invariant that does not hold.
-pub fn run(seed: u64, trace: bool, kernels: Option<u16>) -> Result<Report, String> {
-    World::new(seed, suites::all(), trace, kernels).run()
-}
-
-/// Runs a part of a seed.
-///
-/// # Errors
-/// The invariant that does not hold.
-pub fn run_only(seed: u64, trace: bool, kernels: Option<u16>, only: &Only) -> Result<Report, String> {
-    let mut world = World::new(seed, suites::all(), trace, kernels);
-    world.only = only.clone();
-    world.run()
+/// The rule that does not hold.
+pub fn run(seed: u64, options: &Options) -> Result<Report, String> {
+    World::new(seed, suites::all(), options).run()
 }

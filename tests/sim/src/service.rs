@@ -6,7 +6,7 @@ use base::KernelId;
 use membership::{Membership, View};
 use wire::Lane;
 
-use crate::rng::Rng;
+use crate::{judge::Judge, rng::Rng};
 
 /// The body of a service's message: any value that can be shown in a trace.
 pub trait Body: Any + Debug {
@@ -95,11 +95,11 @@ pub trait Suite {
     /// What must hold after every step. `changed` is the kernel that made the step.
     ///
     /// # Errors
-    /// The invariant that does not hold.
-    fn check(&mut self, changed: KernelId, parts: &Parts<'_>) -> Result<(), String>;
+    /// The rule that does not hold.
+    fn check(&mut self, changed: KernelId, parts: &Parts<'_>, judge: &Judge) -> Result<(), String>;
     /// What must hold when all is quiet.
     ///
     /// # Errors
-    /// The invariant that does not hold.
-    fn finish(&mut self, parts: &Parts<'_>) -> Result<(), String>;
+    /// The rule that does not hold.
+    fn finish(&mut self, parts: &Parts<'_>, judge: &Judge) -> Result<(), String>;
 }

@@ -11,7 +11,9 @@ use membership::{Config, Event, Membership, Message, Outcome, Phase, View};
 use wire::Lane;
 
 use crate::{
+    Options,
     effects::Hands,
+    judge::{Judge, Rule},
     plan::{Medium, Plan},
     rng::Rng,
     service::{Body, Context, SimService, Suite},
@@ -19,6 +21,8 @@ use crate::{
 
 /// Makes another stream of chance out of a seed.
 const MADNESS: u64 = 0x6d61_646e_6573_7321;
+/// A seed with 16 kernels takes some ten thousand.
+const MOST_STEPS: u64 = 2_000_000;
 /// A millisecond.
 pub const MS: u64 = 1_000_000;
 
@@ -46,9 +50,11 @@ pub(crate) enum Item {
         service: usize,
         turn: u64,
     },
+    /// It has let go of what a view excludes.
     Prepared {
         node: KernelId,
         epoch: u32,
+        excluded: Vec<KernelId>,
     },
     /// The fencer's interrupt arrives.
     Stop {
@@ -113,6 +119,8 @@ pub(crate) struct Node {
     pub pause: u64,
     /// It sends what nobody should.
     pub mad: bool,
+    /// It dies in the middle of its next step that has so many effects, after that many of them.
+    pub torn: Option<usize>,
     /// Who got such a thing from it.
     pub caught: BTreeSet<KernelId>,
     pub beats: u64,
@@ -185,6 +193,7 @@ pub struct Only {
 /// A machine in the middle of a run.
 pub struct World {
     pub(crate) only: Only,
+    pub(crate) judge: Judge,
     pub(crate) now: u64,
     pub(crate) rng: Rng,
     pub(crate) plan: Plan,
@@ -207,10 +216,10 @@ pub struct World {
 
 impl World {
     /// The machine of a seed, before its first step.
-    pub fn new(seed: u64, suites: Vec<Box<dyn Suite>>, trace: bool, kernels: Option<u16>) -> Self {
+    pub fn new(seed: u64, suites: Vec<Box<dyn Suite>>, options: &Options) -> Self {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::of(&mut rng);
-        if let Some(kernels) = kernels {
+        if let Some(kernels) = options.kernels {
             plan.kernels = kernels;
         }
         let mut world = Self {
@@ -230,8 +239,9 @@ impl World {
             faults: 0,
             next_fault: 0,
             madness: Rng::new(seed ^ MADNESS),
-            print: trace,
-            only: Only::default(),
+            print: options.trace,
+            only: options.only.clone(),
+            judge: options.judge.clone(),
         };
         world.note(|w| format!("plan {:?}", w.plan));
         for index in 0..world.plan.kernels {
@@ -255,6 +265,7 @@ impl World {
             paused_until: 0,
             pause: 0,
             mad: false,
+            torn: None,
             caught: BTreeSet::new(),
             beats: 0,
             fence_word: 0,
@@ -300,6 +311,9 @@ impl World {
             self.now = at;
             let Some(item) = self.items.remove(&serial) else { continue };
             self.happen(serial, item)?;
+            if self.report.events > MOST_STEPS {
+                return Err(format!("[{}] {} steps", Rule::Calm.name(), self.report.events));
+            }
             // At the latest in time for the others: where few are left little happens.
             let late = self.plan.busy / u64::from(self.plan.faults + 1) * u64::from(self.faults + 1);
             let due = self.report.events >= self.next_fault || self.now >= late;
@@ -359,7 +373,12 @@ impl World {
                 let at = self.find(node).filter(|at| self.nodes[*at].timer_turns[service] == turn);
                 at.map_or(Ok(()), |at| self.service(at, service, |part, context| part.timer(context)))
             }
-            Item::Prepared { node, epoch } => self.membership(node, Event::Prepared { epoch }),
+            Item::Prepared { node, epoch, excluded } => {
+                if let Some(at) = self.find(node) {
+                    self.nodes[at].mapped.retain(|kernel| !excluded.contains(kernel));
+                }
+                self.membership(node, Event::Prepared { epoch })
+            }
             Item::Stop { victim } => {
                 self.stop(victim);
                 Ok(())
@@ -463,10 +482,20 @@ impl World {
                 self.nodes[n].fence_word = word;
             }
         }
-        for effect in hands.effects {
+        let torn = self.torn(at, hands.effects.len());
+        for effect in hands.effects.into_iter().take(torn.unwrap_or(usize::MAX)) {
             self.apply(id, effect)?;
         }
+        if torn.is_some() {
+            self.panic(id);
+        }
         Ok(())
+    }
+
+    /// Whether a kernel dies in this step, which has so many effects, and after how many.
+    fn torn(&mut self, at: usize, effects: usize) -> Option<usize> {
+        let early = self.now < self.plan.busy;
+        self.nodes[at].torn.take_if(|torn| early && *torn < effects)
     }
 
     /// One step of a service on a kernel.
@@ -493,8 +522,13 @@ impl World {
         };
         step(&mut *node.parts[service], &mut context);
         let (sent, overdue, wake) = (context.sent, context.overdue, context.wake);
-        for (to, lane, body) in sent {
+        let torn = self.torn(at, sent.len());
+        for (to, lane, body) in sent.into_iter().take(torn.unwrap_or(usize::MAX)) {
             self.post(me, to, lane, Payload::Service(service, body));
+        }
+        if torn.is_some() {
+            self.panic(me);
+            return Ok(());
         }
         if let Some(wake) = wake {
             let node = &mut self.nodes[at];
@@ -514,7 +548,7 @@ impl World {
         let here = |n: &&Node| n.is_live() && n.membership.phase() != Phase::Leaving;
         let parts: Vec<_> = self.nodes.iter().filter(here).map(|n| (n.id, &*n.parts[service])).collect();
         let suite = &mut self.suites[service];
-        suite.check(changed, &parts).map_err(|e| format!("{}: {e}", suite.name()))
+        suite.check(changed, &parts, &self.judge).map_err(|e| format!("{}: {e}", suite.name()))
     }
 
     /// Sends a message: chooses when it arrives, and whether.
@@ -600,7 +634,9 @@ impl World {
         let Some(at) = self.rng.pick(from) else { return };
         let id = self.nodes[at].id;
         let members = |w: &Self| {
-            w.nodes.iter().filter(|n| n.runs() && n.pause == 0 && n.membership.phase() == Phase::Member).count()
+            let well =
+                |n: &&Node| n.runs() && n.pause == 0 && n.torn.is_none() && n.membership.phase() == Phase::Member;
+            w.nodes.iter().filter(well).count()
         };
         self.report.faults += 1;
         // Somebody must be left who can let the others in.
@@ -616,6 +652,7 @@ impl World {
             kind => kind,
         };
         match kind {
+            0 | 1 if self.rng.one_in(2) => self.nodes[at].torn = Some(self.rng.below(4) as usize),
             0 | 1 => self.panic(id),
             2 => {
                 self.note(|_| format!("{id} hangs"));
@@ -716,8 +753,9 @@ impl World {
         // Where nobody can be fenced a kernel that hangs stays as it is. One that hangs before it was let in is its starter's to notice.
         let lossy = self.plan.medium == Medium::Lossy;
         let nobody = !self.nodes.iter().any(|n| n.runs() && n.membership.phase() == Phase::Member);
+        let counted = |id: KernelId| self.nodes.iter().any(|n| n.runs() && n.membership.view().contains(id));
         let forgiven = |n: &Node| {
-            let outside = n.membership.phase() == Phase::Outside;
+            let outside = n.membership.phase() == Phase::Outside && !counted(n.id);
             n.hung && (lossy || outside) || lossy && outside && nobody
         };
         let running: Vec<&Node> = self.nodes.iter().filter(|n| n.is_live() && !forgiven(n)).collect();
@@ -728,14 +766,20 @@ impl World {
                     .is_some_and(|at| self.nodes[at].runs() && self.nodes[at].membership.phase() == Phase::Member)
             };
             if let Some(by) = node.caught.iter().find(|by| judges(by)) {
-                return Err(format!("{} sent garbage to {by}, and nobody stopped it", node.id));
+                self.judge.broken(Rule::GuiltyStopped, || {
+                    format!("{} sent garbage to {by}, and nobody stopped it", node.id)
+                })?;
             }
             if node.hung {
-                return Err(format!("{} hangs and nobody noticed", node.id));
+                self.judge.broken(Rule::HangNoticed, || format!("{} hangs and nobody noticed", node.id))?;
             }
+        }
+        for node in &running {
             let view: &View = node.membership.view();
             if view.members != ids {
-                return Err(format!("when all is quiet {} is in view {view:?}, but {ids:?} are alive", node.id));
+                self.judge.broken(Rule::OneViewInTheEnd, || {
+                    format!("when all is quiet {} is in view {view:?}, but {ids:?} are alive", node.id)
+                })?;
             }
         }
         for service in 0..self.suites.len() {
@@ -746,7 +790,7 @@ impl World {
                 .map(|n| (n.id, &*n.parts[service]))
                 .collect();
             let suite = &mut self.suites[service];
-            suite.finish(&parts).map_err(|e| format!("{}: {e}", suite.name()))?;
+            suite.finish(&parts, &self.judge).map_err(|e| format!("{}: {e}", suite.name()))?;
         }
         Ok(())
     }

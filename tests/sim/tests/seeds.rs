@@ -1,7 +1,9 @@
 //! The seeds that once failed, and some more. CI runs a thousand with the binary.
 
+use cob_sim::Options;
+
 fn run(seed: u64) {
-    if let Err(why) = cob_sim::run(seed, false, None) {
+    if let Err(why) = cob_sim::run(seed, &Options::default()) {
         panic!("seed {seed}: {why}\nreplay: cargo run -p cob-sim --release -- --seed {seed} --trace");
     }
 }
@@ -44,20 +46,22 @@ fn some_seeds() {
 #[test]
 fn every_seed_works_hard() {
     for seed in 1..=50 {
-        let report = cob_sim::run(seed, false, None).expect("holds");
+        let report = cob_sim::run(seed, &Options::default()).expect("holds");
         assert!(report.operations >= 200 && report.faults >= 2, "seed {seed}: {report:?}");
     }
 }
 
 #[test]
 fn a_seed_is_a_run() {
-    let (a, b) = (cob_sim::run(7, false, None).expect("holds"), cob_sim::run(7, false, None).expect("holds"));
+    let run_it = || cob_sim::run(7, &Options::default()).expect("holds");
+    let (a, b) = (run_it(), run_it());
     assert_eq!(format!("{a:?}"), format!("{b:?}"));
 }
 
 #[test]
 fn up_to_the_most_kernels_of_a_machine() {
     for kernels in [1, 2, 16, 48, 64] {
-        cob_sim::run(3, false, Some(kernels)).unwrap_or_else(|why| panic!("{kernels} kernels: {why}"));
+        cob_sim::run(3, &Options { kernels: Some(kernels), ..Options::default() })
+            .unwrap_or_else(|why| panic!("{kernels} kernels: {why}"));
     }
 }

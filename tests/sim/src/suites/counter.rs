@@ -12,6 +12,7 @@ use objects::{Exports, Imports, Receipt, Refusal, exports::Grants, object_to_wir
 use wire::{Header, Lane};
 
 use crate::{
+    judge::{Judge, Rule},
     service::{Body, Context, Parts, SimService, Suite},
     world::MS,
 };
@@ -363,13 +364,15 @@ impl Suite for Counters {
         })
     }
 
-    fn check(&mut self, changed: KernelId, parts: &Parts<'_>) -> Result<(), String> {
+    fn check(&mut self, changed: KernelId, parts: &Parts<'_>, judge: &Judge) -> Result<(), String> {
         let Some(this) = parts.iter().find(|(k, _)| *k == changed).and_then(|(_, p)| part(*p)) else { return Ok(()) };
         if let Some(addition) = this.twice {
-            return Err(format!("{addition:?} happened or ended twice on {changed}"));
+            judge.broken(Rule::CountedOnce, || format!("{addition:?} happened or ended twice on {changed}"))?;
         }
         if this.begun != this.ended.len() as u64 + this.requests.len() as u64 {
-            return Err(format!("{changed} lost a request: {} begun, {} ended", this.begun, this.ended.len()));
+            judge.broken(Rule::RequestsKept, || {
+                format!("{changed} lost a request: {} begun, {} ended", this.begun, this.ended.len())
+            })?;
         }
         for (other, object) in parts
             .iter()
@@ -378,31 +381,35 @@ impl Suite for Counters {
             .flat_map(|(k, p)| p.homed.keys().map(move |o| (k, o)))
         {
             if this.homed.contains_key(object) {
-                return Err(format!("{object:?} is served by {changed} and by {other}"));
+                judge.broken(Rule::OneHome, || format!("{object:?} is served by {changed} and by {other}"))?;
             }
         }
         Ok(())
     }
 
-    fn finish(&mut self, parts: &Parts<'_>) -> Result<(), String> {
+    fn finish(&mut self, parts: &Parts<'_>, judge: &Judge) -> Result<(), String> {
         let parts: Vec<(KernelId, &Part)> = parts.iter().filter_map(|(k, p)| Some((*k, part(*p)?))).collect();
         for (k, p) in &parts {
             if !p.requests.is_empty() || !p.parked.is_empty() || !p.leaving.is_empty() || !p.arriving.is_empty() {
-                return Err(format!(
-                    "{k} has {} requests, {} parked, {} leaving, {} arriving when all is quiet",
-                    p.requests.len(),
-                    p.parked.len(),
-                    p.leaving.len(),
-                    p.arriving.len()
-                ));
+                judge.broken(Rule::Quiet, || {
+                    format!(
+                        "{k} has {} requests, {} parked, {} leaving, {} arriving when all is quiet",
+                        p.requests.len(),
+                        p.parked.len(),
+                        p.leaving.len(),
+                        p.arriving.len()
+                    )
+                })?;
             }
             if p.ended.values().any(|end| *end == End::TooManyHops) {
-                return Err(format!("a request of {k} ran in a circle"));
+                judge.broken(Rule::NoCircle, || format!("a request of {k} ran in a circle"))?;
             }
             for (object, addition) in &p.acknowledged {
                 let home = parts.iter().find_map(|(_, h)| h.homed.get(object));
                 if home.is_some_and(|counter| !counter.contains(addition)) {
-                    return Err(format!("{addition:?} to {object:?} was acknowledged and is lost"));
+                    judge.broken(Rule::AcknowledgedKept, || {
+                        format!("{addition:?} to {object:?} was acknowledged and is lost")
+                    })?;
                 }
             }
             for object in p.homed.keys() {
@@ -410,9 +417,9 @@ impl Suite for Counters {
                     let (granted, received) = (p.exports.granted(*object, *holder), h.imports.received(*object));
                     // More granted than received is a leak that ends with the holder; the other way round the object ends under its holder.
                     if granted < received {
-                        return Err(format!(
-                            "{object:?} at {k}: {granted} references granted to {holder}, which has {received}"
-                        ));
+                        judge.broken(Rule::ReferencesCovered, || {
+                            format!("{object:?} at {k}: {granted} references granted to {holder}, which has {received}")
+                        })?;
                     }
                 }
             }

@@ -14,6 +14,7 @@ use vfs::lock::{Change, Lock, Owner, Table};
 use wire::{Header, Lane};
 
 use crate::{
+    judge::{Judge, Rule},
     service::{Body, Context, Parts, SimService, Suite},
     world::MS,
 };
@@ -111,7 +112,7 @@ pub struct Part {
     next: u64,
     begun: u64,
     ended: u64,
-    wrong: Option<String>,
+    wrong: Option<(Rule, String)>,
 }
 
 /// What a step wants done, kept until the step is over.
@@ -196,7 +197,10 @@ impl Part {
             }
             Action::Abandon(peer, request, answer) => {
                 if !self.opening.remove(&(peer, request)) {
-                    self.wrong = Some(format!("request {request} of {peer} is abandoned, but it is not under way"));
+                    self.wrong = Some((
+                        Rule::UndoneOnce,
+                        format!("request {request} of {peer} is abandoned, but it is not under way"),
+                    ));
                 }
                 if answer {
                     context.send(peer, Lane::Reply, Say::Answer { request, answer: Answer::Cancelled });
@@ -270,7 +274,7 @@ impl Part {
         let there = self.things.contains_key(&object);
         let receipt = self.with(context, |state, queue| state.receive(object, home, via, passed, queue));
         if receipt == Ok(Receipt::Home) && !there {
-            self.wrong = Some(format!("{object:?} came home to {home}, and is not there"));
+            self.wrong = Some((Rule::LentIsThere, format!("{object:?} came home to {home}, and is not there")));
         }
     }
 
@@ -280,7 +284,7 @@ impl Part {
             _ if !held => {
                 // A holder that has a reference, which we count, finds the object.
                 if self.state.exports.granted(object, from) > 0 {
-                    self.wrong = Some(format!("{object:?} is lent to {from} and is not there"));
+                    self.wrong = Some((Rule::LentIsThere, format!("{object:?} is lent to {from} and is not there")));
                 }
                 Answer::Refused
             }
@@ -317,7 +321,12 @@ impl Part {
     /// An open ends: somebody opened the other end.
     fn finish_open(&mut self, context: &mut Context<'_>) {
         let under_way: Vec<_> = self.opening.iter().copied().collect();
-        let Some((peer, request)) = context.rng.pick(&under_way) else { return };
+        if let Some((peer, request)) = context.rng.pick(&under_way) {
+            self.finish(peer, request, context);
+        }
+    }
+
+    fn finish(&mut self, peer: KernelId, request: u64, context: &mut Context<'_>) {
         self.opening.remove(&(peer, request));
         let object = self.make(false);
         let mine = self.state.end(peer, request);
@@ -372,7 +381,13 @@ impl SimService for Part {
                     self.answered(from, &waiting, answer, context);
                 }
             }
-            Say::Cancel { request } => self.step(Event::Cancelled { peer: from, request }, context),
+            Say::Cancel { request } => {
+                // Somebody may have opened the other end just before.
+                if self.opening.contains(&(from, request)) && context.rng.one_in(4) {
+                    self.finish(from, request, context);
+                }
+                self.step(Event::Cancelled { peer: from, request }, context);
+            }
             Say::Give { object, home, passed } => self.receive(object, home, from, passed, context),
         }
     }
@@ -528,14 +543,16 @@ impl Suite for Files {
         })
     }
 
-    fn check(&mut self, changed: KernelId, parts: &Parts<'_>) -> Result<(), String> {
+    fn check(&mut self, changed: KernelId, parts: &Parts<'_>, judge: &Judge) -> Result<(), String> {
         let parts: Vec<(KernelId, &Part)> = parts.iter().filter_map(|(k, p)| Some((*k, part(*p)?))).collect();
         let Some((_, this)) = parts.iter().find(|(k, _)| *k == changed) else { return Ok(()) };
-        if let Some(wrong) = &this.wrong {
-            return Err(wrong.clone());
+        if let Some((rule, wrong)) = &this.wrong {
+            judge.broken(*rule, || wrong.clone())?;
         }
         if this.begun != this.ended + this.requests.len() as u64 {
-            return Err(format!("{changed} lost a request: {} begun, {} ended", this.begun, this.ended));
+            judge.broken(Rule::RequestsKept, || {
+                format!("{changed} lost a request: {} begun, {} ended", this.begun, this.ended)
+            })?;
         }
         for lock in &this.believed {
             // Whose home is alive: what a dead one had locked is locked no more.
@@ -544,60 +561,68 @@ impl Suite for Files {
                 *k != changed && p.believed.iter().any(|(object, pid)| *object == lock.0 && *pid != lock.1)
             });
             if let Some((other, _)) = other.filter(|_| home) {
-                return Err(format!("{changed} and {other} both hold the lock of {:?}", lock.0));
+                judge.broken(Rule::OneLock, || format!("{changed} and {other} both hold the lock of {:?}", lock.0))?;
             }
             if let Some((object, pid)) = this.believed.iter().find(|(object, pid)| *object == lock.0 && *pid != lock.1)
             {
-                return Err(format!("two processes of {changed} hold the lock of {object:?}: {pid} and {}", lock.1));
+                judge.broken(Rule::OneLock, || {
+                    format!("two processes of {changed} hold the lock of {object:?}: {pid} and {}", lock.1)
+                })?;
             }
         }
         Ok(())
     }
 
-    fn finish(&mut self, parts: &Parts<'_>) -> Result<(), String> {
+    fn finish(&mut self, parts: &Parts<'_>, judge: &Judge) -> Result<(), String> {
         let parts: Vec<(KernelId, &Part)> = parts.iter().filter_map(|(k, p)| Some((*k, part(*p)?))).collect();
         for (k, p) in &parts {
             let waiting = p.requests.len();
             let opens =
                 parts.iter().map(|(_, h)| h.opening.iter().filter(|(peer, _)| peer == k).count()).sum::<usize>();
             if waiting != opens {
-                return Err(format!("{k} waits for {waiting} answers, and {opens} opens are under way"));
+                judge.broken(Rule::Quiet, || {
+                    format!("{k} waits for {waiting} answers, and {opens} opens are under way")
+                })?;
+            }
+            if let Some((peer, request)) = p.opening.iter().find(|(peer, _)| p.state.exports.is_dead(*peer)) {
+                judge
+                    .broken(Rule::Quiet, || format!("{k} still works at request {request} of {peer}, which is dead"))?;
             }
             let [.., working, questions] = p.state.open();
             if working != p.opening.len() || questions != 0 || p.state.exports.on_their_way() != 0 {
-                return Err(format!(
+                judge.broken(Rule::Quiet, || format!(
                     "{k}: {working} requests for {} opens, {questions} questions, {} references on their way when all is quiet",
                     p.opening.len(),
                     p.state.exports.on_their_way()
-                ));
+                ))?;
             }
             for (object, thing) in &p.things {
                 for (holder, h) in parts.iter().filter(|(h, _)| h != k) {
                     let (granted, received) =
                         (p.state.exports.granted(*object, *holder), h.state.imports.received(*object));
                     if granted != received {
-                        return Err(format!(
-                            "{object:?}: {granted} references granted to {holder}, which has {received}"
-                        ));
+                        judge.broken(Rule::ReferencesConserved, || {
+                            format!("{object:?}: {granted} references granted to {holder}, which has {received}")
+                        })?;
                     }
                 }
                 let lent = parts.iter().any(|(h, _)| p.state.exports.granted(*object, *h) > 0);
-                if !lent
-                    && !thing.used
-                    && thing.happened == 0
-                    && thing.watched.is_empty()
-                    && p.state.exports.serve(*object).is_ok()
-                {
-                    return Err(format!("{object:?} is kept for nobody"));
+                if !lent && !thing.used {
+                    judge.broken(Rule::KeptForSomebody, || format!("{object:?} is kept for nobody"))?;
                 }
                 for (peer, token) in &thing.watched {
                     let watch = parts.iter().find(|(h, _)| h == peer).and_then(|(_, h)| h.watches.get(token));
                     let Some(watch) = watch else {
-                        return Err(format!("{object:?} is watched for {peer}, where nobody wants to know"));
+                        judge.broken(Rule::WatchedForSomebody, || {
+                            format!("{object:?} is watched for {peer}, where nobody wants to know")
+                        })?;
+                        continue;
                     };
                     if thing.happened != watch.seen {
                         let (happened, seen) = (thing.happened, watch.seen);
-                        return Err(format!("{happened} things happened to {object:?}, {peer} was told of {seen}"));
+                        judge.broken(Rule::ToldOfAll, || {
+                            format!("{happened} things happened to {object:?}, {peer} was told of {seen}")
+                        })?;
                     }
                 }
             }
@@ -607,7 +632,7 @@ impl Suite for Files {
                     h.things.get(&watch.object).is_some_and(|thing| thing.watched.contains(&(*k, *token)))
                 });
                 if !watched && !watch.over {
-                    return Err(format!("{k} waits for {:?} for ever", watch.object));
+                    judge.broken(Rule::WatchLives, || format!("{k} waits for {:?} for ever", watch.object))?;
                 }
             }
         }

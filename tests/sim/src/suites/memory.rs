@@ -19,6 +19,7 @@ use task::futex::{ANY, Armed, Futexes, Key, Sleeper};
 use wire::Lane;
 
 use crate::{
+    judge::{Judge, Rule},
     service::{Body, Context, Parts, SimService, Suite},
     world::MS,
 };
@@ -438,6 +439,14 @@ impl SimService for Part {
 }
 
 impl Part {
+    /// Stores another value and wakes everybody.
+    fn store(&mut self, object: ObjectId, home: KernelId, context: &mut Context<'_>) {
+        if let Some(word) = self.words.borrow_mut().get_mut(&object) {
+            *word = (word.0 + 1, Some(self.me));
+        }
+        context.send(home, Lane::Request, Note::Wake { object });
+    }
+
     /// One thing that a program does.
     fn operate_once(&mut self, context: &mut Context<'_>) {
         let peers = context.peers();
@@ -484,19 +493,19 @@ impl Part {
                     && let Some(home) = self.holder.home(object)
                 {
                     let expected = self.words.borrow().get(&object).map_or(0, |(value, _)| *value);
+                    // Another CPU of this kernel may be faster.
+                    if context.rng.one_in(4) {
+                        self.store(object, home, context);
+                    }
                     let asked = Asked::Sleep { object, expected, leaving: false };
                     self.ask(home, asked, |request| Note::Wait { request, object, expected }, context);
                 }
             }
             13..=14 => {
-                // Stores another value and wakes everybody.
                 if let Some(object) = object.filter(|object| self.sees_word(*object))
                     && let Some(home) = self.holder.home(object)
                 {
-                    if let Some(word) = self.words.borrow_mut().get_mut(&object) {
-                        *word = (word.0 + 1, Some(self.me));
-                    }
-                    context.send(home, Lane::Request, Note::Wake { object });
+                    self.store(object, home, context);
                 }
             }
             _ => {
@@ -527,20 +536,27 @@ fn part(service: &dyn SimService) -> Option<&Part> {
 }
 
 /// The invariants of what one kernel maps.
-fn check_maps(k: KernelId, p: &Part, all: &[(KernelId, &Part)]) -> Result<(), String> {
+fn check_maps(k: KernelId, p: &Part, all: &[(KernelId, &Part)], judge: &Judge) -> Result<(), String> {
     for (object, pages) in p.spaces.iter().flatten() {
-        let Some(home) = p.homes.get(object) else { return Err(format!("{k} maps {object:?}, whose home it forgot")) };
+        let Some(home) = p.homes.get(object) else {
+            judge.broken(Rule::HomeRemembered, || format!("{k} maps {object:?}, whose home it forgot"))?;
+            continue;
+        };
         if p.downs.contains(home) && !pages.is_empty() {
-            return Err(format!("{k} maps pages of {home}, which it was told is dead"));
+            judge.broken(Rule::DeadUnmapped, || format!("{k} maps pages of {home}, which it was told is dead"))?;
         }
         let Some((_, h)) = all.iter().find(|(h, _)| h == home) else { continue };
         for (index, frame) in pages {
             if !h.pool.borrow().live.contains(frame) {
-                return Err(format!("{k} maps page {index} of {object:?}: frame {frame} of {home} is free"));
+                judge.broken(Rule::MappedNotFree, || {
+                    format!("{k} maps page {index} of {object:?}: frame {frame} of {home} is free")
+                })?;
             }
             let known = h.home.frames().find(|f| f.id() == *frame);
             if !h.downs.contains(&k) && !known.is_some_and(|f| h.home.keeps(k, f)) {
-                return Err(format!("{k} maps page {index} of {object:?}: {home} does not know (frame {frame})"));
+                judge.broken(Rule::MappedKnown, || {
+                    format!("{k} maps page {index} of {object:?}: {home} does not know (frame {frame})")
+                })?;
             }
         }
     }
@@ -575,11 +591,13 @@ impl Suite for Memories {
         })
     }
 
-    fn check(&mut self, changed: KernelId, parts: &Parts<'_>) -> Result<(), String> {
+    fn check(&mut self, changed: KernelId, parts: &Parts<'_>, judge: &Judge) -> Result<(), String> {
         let parts: Vec<(KernelId, &Part)> = parts.iter().filter_map(|(k, p)| Some((*k, part(*p)?))).collect();
         let Some((_, this)) = parts.iter().find(|(k, _)| *k == changed) else { return Ok(()) };
         if this.requests != this.ended + this.asked.len() as u64 {
-            return Err(format!("{changed} lost a request: {} begun, {} ended", this.requests, this.ended));
+            judge.broken(Rule::RequestsKept, || {
+                format!("{changed} lost a request: {} begun, {} ended", this.requests, this.ended)
+            })?;
         }
         // Frames are neither lost nor invented: each that is not free is in an object, in the directory, or in the hands of a CPU.
         let mut known: BTreeSet<u64> = this.objects.values().flat_map(|pages| pages.values().map(Frame::id)).collect();
@@ -589,49 +607,56 @@ impl Suite for Memories {
             _ => Vec::new(),
         }));
         if known != this.pool.borrow().live {
-            return Err(format!("{changed} has frames {:?}, but knows of {known:?}", this.pool.borrow().live));
+            judge.broken(Rule::FramesConserved, || {
+                format!("{changed} has frames {:?}, but knows of {known:?}", this.pool.borrow().live)
+            })?;
         }
         for (k, p) in &parts {
             if *k == changed || p.homes.values().any(|home| *home == changed) {
-                check_maps(*k, p, &parts)?;
+                check_maps(*k, p, &parts, judge)?;
             }
         }
         Ok(())
     }
 
-    fn finish(&mut self, parts: &Parts<'_>) -> Result<(), String> {
+    fn finish(&mut self, parts: &Parts<'_>, judge: &Judge) -> Result<(), String> {
         let parts: Vec<(KernelId, &Part)> = parts.iter().filter_map(|(k, p)| Some((*k, part(*p)?))).collect();
         let words = self.words.borrow();
         for (k, p) in &parts {
             if !p.halves.is_empty() || p.holder.asking() > 0 || p.home.revoking() > 0 || !p.cutting.is_empty() {
-                return Err(format!(
-                    "{k} is in the middle of {:?}, asks for {}, revokes {}, cuts {:?} when all is quiet",
-                    p.halves,
-                    p.holder.asking(),
-                    p.home.revoking(),
-                    p.cutting
-                ));
+                judge.broken(Rule::Quiet, || {
+                    format!(
+                        "{k} is in the middle of {:?}, asks for {}, revokes {}, cuts {:?} when all is quiet",
+                        p.halves,
+                        p.holder.asking(),
+                        p.home.revoking(),
+                        p.cutting
+                    )
+                })?;
             }
             for (request, (to, asked)) in &p.asked {
                 let Asked::Sleep { object, expected, leaving } = *asked else {
-                    return Err(format!("request {request} of {k} to {to} never ended: {asked:?}"));
+                    judge
+                        .broken(Rule::AsksEnd, || format!("request {request} of {k} to {to} never ended: {asked:?}"))?;
+                    continue;
                 };
                 let (value, writer) = words.get(&object).copied().unwrap_or_default();
                 if leaving {
-                    return Err(format!("{k} wanted to leave {object:?} and was not answered"));
+                    judge.broken(Rule::AsksEnd, || format!("{k} wanted to leave {object:?} and was not answered"))?;
                 }
                 // Who stored and died before its wake-up went out wakes nobody, as on one kernel.
                 let writer_lives = writer.is_none_or(|writer| parts.iter().any(|(k, _)| *k == writer));
                 if value != expected && writer_lives {
-                    return Err(format!(
-                        "{k} sleeps at {object:?} for {expected}, which is {value}: a wake-up was lost"
-                    ));
+                    judge.broken(Rule::NoLostWakeup, || {
+                        format!("{k} sleeps at {object:?} for {expected}, which is {value}: a wake-up was lost")
+                    })?;
                 }
             }
             for (sleeper, request) in p.sleeping.keys() {
                 let there = parts.iter().find(|(k, _)| k == sleeper);
                 if there.is_some_and(|(_, s)| !s.asked.contains_key(request)) {
-                    return Err(format!("{k} keeps a sleeper of {sleeper} that is not asleep"));
+                    judge
+                        .broken(Rule::QueuesTrue, || format!("{k} keeps a sleeper of {sleeper} that is not asleep"))?;
                 }
             }
             for (object, pages) in p.spaces.iter().flatten() {
@@ -640,19 +665,25 @@ impl Suite for Memories {
                 if let Some((index, _)) =
                     pages.iter().find(|(index, frame)| now.get(index).map(Frame::id) != Some(**frame))
                 {
-                    return Err(format!("{k} maps page {index} of {object:?} as it once was at {h}"));
+                    judge.broken(Rule::MapsAreNow, || {
+                        format!("{k} maps page {index} of {object:?} as it once was at {h}")
+                    })?;
                 }
             }
             // Who was woken or has left is in no queue.
             let queued: usize = p.objects.keys().map(|o| p.futexes.wake(Key::Shared(*o, 0), usize::MAX, ANY)).sum();
             if queued != p.sleeping.len() {
-                return Err(format!("{k} has {queued} sleepers in its queues, but knows of {}", p.sleeping.len()));
+                judge.broken(Rule::QueuesTrue, || {
+                    format!("{k} has {queued} sleepers in its queues, but knows of {}", p.sleeping.len())
+                })?;
             }
             for object in p.objects.keys() {
                 for (holder, h) in parts.iter().filter(|(holder, _)| holder != k) {
                     let open = p.home.is_open(*object, *holder);
                     if open != (h.homes.get(object) == Some(k)) && !p.downs.contains(holder) && !h.downs.contains(k) {
-                        return Err(format!("{k} thinks that {holder} has {object:?} open: {open}"));
+                        judge.broken(Rule::OpensAgree, || {
+                            format!("{k} thinks that {holder} has {object:?} open: {open}")
+                        })?;
                     }
                 }
             }

@@ -12,6 +12,7 @@ use membership::Outcome;
 use wire::Lane;
 
 use crate::{
+    judge::{Judge, Rule},
     service::{Body, Context, Parts, SimService, Suite},
     world::MS,
 };
@@ -147,10 +148,10 @@ impl Suite for Resources {
         Box::new(Part { registry: Registry::new(me, plans(kernels)), taking: Vec::new(), wrong: None })
     }
 
-    fn check(&mut self, changed: KernelId, parts: &Parts<'_>) -> Result<(), String> {
+    fn check(&mut self, changed: KernelId, parts: &Parts<'_>, judge: &Judge) -> Result<(), String> {
         let Some(this) = parts.iter().find(|(k, _)| *k == changed).and_then(|(_, p)| part(*p)) else { return Ok(()) };
         if let Some((user, number)) = this.wrong {
-            return Err(format!("{user} was told that {changed} has resource {number}"));
+            judge.broken(Rule::ToldTheOwner, || format!("{user} was told that {changed} has resource {number}"))?;
         }
         if this.registry.epoch() > 0 {
             self.entered.insert(changed);
@@ -158,13 +159,13 @@ impl Suite for Resources {
         for (other, p) in parts.iter().filter(|(k, _)| *k != changed).filter_map(|(k, p)| Some((*k, part(*p)?))) {
             let both = Set(this.registry.mine().0 & p.registry.mine().0);
             if let Some(number) = both.iter().next() {
-                return Err(format!("resource {number} is {changed}'s and {other}'s"));
+                judge.broken(Rule::OneOwner, || format!("resource {number} is {changed}'s and {other}'s"))?;
             }
         }
         Ok(())
     }
 
-    fn finish(&mut self, parts: &Parts<'_>) -> Result<(), String> {
+    fn finish(&mut self, parts: &Parts<'_>, judge: &Judge) -> Result<(), String> {
         let parts: Vec<(KernelId, &Part)> = parts.iter().filter_map(|(k, p)| Some((*k, part(*p)?))).collect();
         let Some((first, model)) = parts.first() else { return Ok(()) };
         for number in 0..model.registry.len() {
@@ -175,22 +176,28 @@ impl Suite for Resources {
             }
             for (k, p) in &parts {
                 if p.registry.is_busy() {
-                    return Err(format!("{k} is still busy with a claim when all is quiet"));
+                    judge.broken(Rule::Quiet, || format!("{k} is still busy with a claim when all is quiet"))?;
                 }
                 let other = p.registry.record(number);
                 if other.map(|r| r.standing) != record.map(|r| r.standing) {
-                    return Err(format!("resource {number}: {record:?} to {first}, {other:?} to {k}"));
+                    judge.broken(Rule::OwnersAgree, || {
+                        format!("resource {number}: {record:?} to {first}, {other:?} to {k}")
+                    })?;
                 }
             }
             match record.map(|r| r.standing) {
                 Some(Standing::Held(owner)) => {
                     let has = parts.iter().any(|(k, p)| *k == owner && p.registry.mine().has(number));
                     if !has {
-                        return Err(format!("resource {number} is held by {owner}, which does not have it"));
+                        judge.broken(Rule::OwnerHasIt, || {
+                            format!("resource {number} is held by {owner}, which does not have it")
+                        })?;
                     }
                 }
                 Some(Standing::Lost) => {}
-                Some(Standing::Free) | None => return Err(format!("resource {number} is nobody's")),
+                Some(Standing::Free) | None => {
+                    judge.broken(Rule::SomebodyOwns, || format!("resource {number} is nobody's"))?
+                }
             }
         }
         Ok(())
