@@ -86,6 +86,7 @@ fn start(raw: &'static RawBoot) -> ! {
         }
         cluster.share(&kernel, own);
         cluster::life::begin(&facts.plan, kernel.id(), &cluster.life);
+        cluster.enter();
     }
     if facts.starter.is_none() {
         first_program(&kernel, &facts.command_line);

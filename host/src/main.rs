@@ -154,6 +154,9 @@ enum BenchWhat {
         /// How many interleaved pairs of boots; the medians count.
         #[arg(long, default_value_t = 7)]
         pairs: usize,
+        /// Only until the kernels of this machine have joined, against Linux with as many CPUs.
+        #[arg(short, long)]
+        machine: Option<String>,
     },
     /// Messages between two kernels, against what lies under them.
     Link {
@@ -241,7 +244,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Bench { what: BenchWhat::Life } => bench::life::life(&root),
         Command::Bench { what: BenchWhat::Trace } => bench::micro::traced(&root),
         Command::Bench { what: BenchWhat::Micro { isa, wall, rows } } => bench::micro::micro(&root, isa, wall, &rows),
-        Command::Bench { what: BenchWhat::Boot { pairs } } => bench::boot::boot(&root, pairs.max(1)),
+        Command::Bench { what: BenchWhat::Boot { pairs, machine: None } } => bench::boot::boot(&root, pairs.max(1)),
+        Command::Bench { what: BenchWhat::Boot { pairs, machine: Some(name) } } => {
+            bench::boot::joining(&root, &name, pairs.max(1))
+        }
         Command::Bench { what: BenchWhat::Link { machine, runs } } => bench::link::link(&root, &machine, runs.max(1)),
         Command::Sim { args } => inspect::sim(&root, &args),
         Command::Lint => lint::lint(&root),

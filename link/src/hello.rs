@@ -18,7 +18,8 @@ use crate::{
 /// How long a kernel may take to answer, in nanoseconds.
 const PATIENCE: u64 = 1_000_000_000;
 
-fn spoken() -> Vec<u8> {
+/// All that this kernel speaks, as it is said.
+pub(crate) fn spoken() -> Vec<u8> {
     table::entries().flat_map(table::Entry::to_bytes).collect()
 }
 
@@ -55,7 +56,7 @@ pub(crate) fn say(links: &Links, peer: &Peer) -> Result<()> {
             }
         }
     });
-    links.request(peer.id, wire::ObjectId::NONE, &hello, &spoken(), deadline, then);
+    links.request(peer.id, wire::ObjectId::NONE, &hello, &links.spoken, deadline, then);
     Ok(())
 }
 
@@ -77,7 +78,7 @@ pub(crate) fn heard(links: &Links, peer: &Peer, message: &Incoming<'_>) -> Resul
         refused: if other_plan { Errno::EINVAL as u16 } else { 0 },
         because: 0,
     };
-    links.answer(message.answer_to(), &reply, &spoken())?;
+    links.answer(message.answer_to(), &reply, &links.spoken)?;
     if other_plan {
         links.hooks().guilty(peer.id, Guilt::OtherPlan);
     } else {
@@ -90,6 +91,10 @@ pub(crate) fn heard(links: &Links, peer: &Peer, message: &Incoming<'_>) -> Resul
 
 /// Compares what the peer speaks with what we speak.
 fn learn(links: &Links, peer: &Peer, theirs: &[u8]) {
+    // Mostly all kernels are built from the same sources.
+    if *theirs == *links.spoken {
+        return;
+    }
     for entry in table::parse(theirs) {
         match table::compare(entry) {
             Verdict::Speak => {}

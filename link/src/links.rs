@@ -70,6 +70,8 @@ struct Paused {
 pub struct Links {
     me: KernelId,
     hooks: Arc<dyn Hooks>,
+    /// What it says that it speaks.
+    pub(crate) spoken: Vec<u8>,
     pub(crate) carriers: Vec<Arc<dyn Carrier>>,
     pub(crate) peers: ReadMostly<[Option<Arc<Peer>>; MAX_KERNELS]>,
     handlers: [Once<Arc<dyn Handler>>; FAMILY_SLOTS],
@@ -93,6 +95,7 @@ impl Links {
         Self {
             me,
             hooks,
+            spoken: hello::spoken(),
             carriers,
             peers: ReadMostly::new([const { None }; MAX_KERNELS]),
             handlers: [const { Once::new() }; FAMILY_SLOTS],

@@ -129,6 +129,10 @@ unsafe impl Platform for Machine {
         console::write(bytes);
     }
 
+    fn image_address(at: *const u8) -> Option<PhysAddr> {
+        Some(PhysAddr(paging::image_phys(at)))
+    }
+
     #[inline]
     fn linear(at: PhysAddr) -> NonNull<u8> {
         // SAFETY: the linear map does not begin at 0.

@@ -157,6 +157,8 @@ pub unsafe trait Platform: Sized + 'static {
 
     /// Where own memory is reached. Only called for addresses inside `info.owned`. Inline arithmetic.
     fn linear(at: PhysAddr) -> NonNull<u8>;
+    /// Where a byte of the image's data is in physical memory, which the linear map has too; `None` where an image is a part of a process.
+    fn image_address(at: *const u8) -> Option<PhysAddr>;
     /// Maps `range` (peer memory, archive, device registers; never own memory handed out as frames) and returns where. Page-aligned. A
     /// range that is mapped already (same attributes) gives the same address.
     ///

@@ -47,6 +47,13 @@ pub fn init(info: BootInfo) -> Result<(), &'static str> {
     }
     // SAFETY: once per kernel, checked above; `info` is the truth about memory as far as anybody knows.
     unsafe { P::init(&info, &Up) };
+    let mut info = info;
+    if let Some(unused) = crate::heap::unused()
+        && let Some(slot) = info.free.get_mut(info.n_free)
+    {
+        *slot = unused;
+        info.n_free += 1;
+    }
     // SAFETY: the same.
     let frames = unsafe { Frames::new(info.free()) }.ok_or("no memory for frames")?;
     P::set_instance(core::ptr::from_ref(Instance::leak(&info, frames)).cast());

@@ -138,6 +138,10 @@ unsafe impl Platform for Host {
         }
     }
 
+    fn image_address(_: *const u8) -> Option<PhysAddr> {
+        None
+    }
+
     fn linear(at: PhysAddr) -> NonNull<u8> {
         with(|c| {
             assert!(c.kernel().range.contains(at), "{at:?} is not this kernel's memory");

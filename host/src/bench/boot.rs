@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::linux::on_linux;
@@ -25,6 +25,8 @@ use crate::root::Root;
 const PROMPT: f64 = 0.5;
 /// All kernels of octo joined, in parts of Linux' time to its first program.
 const JOINED: f64 = 0.8;
+/// The same for machines with more kernels than octo.
+const MANY_JOINED: f64 = 0.5;
 /// How long one boot may take here.
 const TIME: Duration = Duration::from_secs(120);
 
@@ -65,6 +67,39 @@ pub fn measure(root: &Root, pairs: usize) -> Result<Judged> {
     let ratio = value("joined") / value("linux");
     println!("octo / Linux {ratio:.2}; bar {JOINED}");
     Ok(Judged::new(quiet, counted <= PROMPT && ratio <= JOINED))
+}
+
+/// How soon the kernels of another machine are one, against Linux with as many CPUs.
+pub fn joining(root: &Root, name: &str, pairs: usize) -> Result<ExitCode> {
+    Ok(measure_joining(root, name, pairs)?.end())
+}
+
+/// The same for `cob test`.
+pub fn measure_joining(root: &Root, name: &str, pairs: usize) -> Result<Judged> {
+    let told = Boot { machine: Some(name.to_owned()), ..Boot::default() };
+    let machine = Machine::prepare(root, &with_mode(&told))?;
+    let isa = machine.plan.boards.first().context("a plan without boards")?.model.isa;
+    ensure!(machine.plan.boards.len() == 1, "{name} has several boards: there is no Linux to compare it with");
+    let bench = build::bench(root, isa, "bench-micro")?;
+    let (mut all, mut quiet) = (Vec::new(), true);
+    for pair in 1..=pairs {
+        quiet &= idle(pair, pairs)?;
+        let linux = on_linux(root, &machine, &bench, "--boot")?;
+        let mut run =
+            Rows::from([("linux".to_owned(), *linux.get("boot").context("Linux did not say when it was up")?)]);
+        run.insert("joined".to_owned(), joined(root, &machine)?);
+        all.push(run);
+    }
+    let rows = medians(&all);
+    let value = |name: &str| rows.get(name).map_or(f64::INFINITY, |ns| ns / 1e9);
+    let (kernels, cpus) = (machine.plan.kernels.len(), machine.plan.boards.first().map_or(0, |board| board.cpus));
+    let bar = if kernels > 8 { MANY_JOINED } else { JOINED };
+    println!("seconds of guest time, medians of {pairs}; {}", machine.accel.describe());
+    println!("{name} {:>7.3} from power on until all {kernels} kernels have joined", value("joined"));
+    println!("Linux {:>7.3} from power on to its first program, {cpus} CPUs", value("linux"));
+    let ratio = value("joined") / value("linux");
+    println!("{name} / Linux {ratio:.2}; bar {bar}");
+    Ok(Judged::new(quiet, ratio <= bar))
 }
 
 /// What a login shell does before it asks for the first command: says what time it is.
@@ -125,7 +160,7 @@ fn joined(root: &Root, machine: &Machine) -> Result<f64> {
         let mut count = 0;
         for index in 0..kernels {
             let log = session.vm.folder().join(format!("k{index}.log"));
-            let full = |line: &str| line.contains(": view ") && line.matches(", ").count() + 1 == kernels;
+            let full = |line: &str| members(line) == Some(kernels);
             if let Some(at) = stamped(&log, full)?.first() {
                 count += 1;
                 last = last.max(*at);
@@ -140,6 +175,17 @@ fn joined(root: &Root, machine: &Machine) -> Result<f64> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// How many members the view has of which a line of a log speaks: `... view 7: [0.1-3.1, 5.2]`.
+fn members(line: &str) -> Option<usize> {
+    let (_, list) = line.split_once(": view ")?.1.split_once(": [")?;
+    let index = |kernel: &str| kernel.split_once('.')?.0.parse::<usize>().ok();
+    let run = |run: &str| match run.split_once('-') {
+        Some((first, last)) => Some((index(last)? + 1).checked_sub(index(first)?)?),
+        None => index(run).map(|_| 1),
+    };
+    list.strip_suffix(']')?.split(", ").map(run).sum()
 }
 
 /// When the kernel got its first CPU, in ns: it says so in its first line.
@@ -172,6 +218,9 @@ mod tests {
         assert_eq!(super::stamped(&log, |line| line.contains("view")).expect("read"), [1.5e9]);
         assert!(super::stamped(&folder.join("none"), |_| true).expect("none").is_empty());
         assert_eq!(super::entered(text), Some(123_000.0));
+        assert_eq!(super::members("[ 1.5] k0.0 membership::glue: view 2: [0.1, 1.1]"), Some(2));
+        assert_eq!(super::members("[ 1.5] k0.0 membership::glue: view 9: [0.1-4.1, 5.2, 6.1-47.1]"), Some(48));
+        assert_eq!(super::members("[ 1.5] k0.0 cluster::life: started kernel 2.1"), None);
         std::fs::remove_dir_all(folder).expect("the folder");
     }
 }

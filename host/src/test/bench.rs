@@ -40,6 +40,7 @@ pub fn all(root: &Root, report: &mut Report, depth: Depth) {
     judge(report, "link-arm", || bench::link::measure(root, "pair-arm", CROSS_RUNS));
     judge(report, "link-riscv", || bench::link::measure(root, "pair-riscv", CROSS_RUNS));
     judge(report, "boot", || bench::boot::measure(root, PAIRS));
+    judge(report, "boot-flock", || bench::boot::measure_joining(root, "flock", 1));
     if report.wants_part("life") {
         match bench::life::measure(root) {
             Ok((true, rows)) => {

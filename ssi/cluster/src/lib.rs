@@ -241,6 +241,7 @@ pub struct Cluster {
     hands: Arc<Hands>,
     /// How this kernel reaches all of them.
     pub reaches: Vec<Reach>,
+    starter: Option<u16>,
 }
 
 /// What a kernel has with the others, counted: when no process is left it is what it was before there were any.
@@ -264,6 +265,14 @@ impl Cluster {
         let (names, lookups) = self.names.counts();
         let (tasks, files, unanswered) = (self.tasks.counts(), self.files.counts(), self.peers.links().unanswered());
         Counts { names, lookups, tasks, files, unanswered }
+    }
+
+    /// Asks to be let in, if another kernel started this one. Who asks is expected to answer from then on: this comes last, when nothing that takes long
+    /// with interrupts off is to be done any more.
+    pub fn enter(&self) {
+        if let Some(starter) = self.starter {
+            self.peers.enter(starter);
+        }
     }
 
     /// What drives the devices of this kernel, and of those that die.
@@ -448,9 +457,9 @@ pub fn join(
     if !publish(&peers) {
         return Err(String::from("it has begun already"));
     }
-    match facts.starter {
-        Some(starter) => peers.enter(starter),
-        None => peers.found(),
+    if facts.starter.is_none() {
+        peers.found();
     }
-    Ok(Cluster { peers, files, processes, resources, life, names, tasks, orders, board, hands, reaches })
+    let starter = facts.starter;
+    Ok(Cluster { peers, files, processes, resources, life, names, tasks, orders, board, hands, reaches, starter })
 }

@@ -37,8 +37,8 @@ pub trait Starter: Send + Sync {
     fn stop(&self, index: u16) -> Fenced;
 }
 
-/// How long a kernel may take from its first instruction to its membership, in ns.
-const PATIENCE: u64 = 10_000_000_000;
+/// How long a kernel may take from its first instruction to its membership, in the time after which a silent one is dead.
+const PATIENCE: u64 = 5;
 /// How long processes may take to end after SIGTERM when their kernel stops, in ns.
 const GRACE: u64 = 2_000_000_000;
 /// The largest image that is loaded, in bytes.
@@ -81,7 +81,12 @@ impl Hands {
         });
         // Every kernel of a mixed machine reaches every board, through the controller.
         let boards = plan.kernels.iter().map(|_| 0).collect();
-        let life = LifeService::new(peers.links().clone(), boards, hands.clone(), Config { patience: PATIENCE });
+        let life = LifeService::new(
+            peers.links().clone(),
+            boards,
+            hands.clone(),
+            Config { patience: PATIENCE * 1_000_000 * u64::from(plan.membership.dead_after_ms) },
+        );
         // Made a moment ago.
         let _ = hands.life.set(Arc::downgrade(&life));
         (hands, life)

@@ -141,7 +141,9 @@ impl<W: Windows> Hooks for Bridge<W> {
         if let Some(service) = self.service() {
             let new = service.peers.lock().insert(from_wire(peer), facts).is_none();
             if new {
-                log::info!("hello, kernel {peer}: {} CPUs, {} MiB", facts.cpus, facts.memory >> 20);
+                // Of many kernels that is a line from each about each, of what the plan says anyway.
+                let level = if service.kernels > 8 { log::Level::Debug } else { log::Level::Info };
+                log::log!(level, "hello, kernel {peer}: {} CPUs, {} MiB", facts.cpus, facts.memory >> 20);
             }
         }
     }
@@ -501,7 +503,7 @@ impl<W: Windows> MembershipService<W> {
                 self.step(Event::Prepared { epoch: view.epoch });
             }
             Effect::Install(view, excluded) => {
-                log::info!("view {}: {:?}", view.epoch, view.members);
+                log::info!("view {view}");
                 if self.shm.porch().since() == 0 {
                     self.shm.porch().set_since(self.machine.now());
                 }

@@ -25,6 +25,29 @@ impl View {
     }
 }
 
+/// `7: [0.1-3.1, 5.2]`: the epoch and the members, runs of more than three by their ends.
+impl core::fmt::Display for View {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}: [", self.epoch)?;
+        let mut rest = self.members.as_slice();
+        let mut comma = "";
+        while let Some(first) = rest.first() {
+            let follows = |(i, k): &(usize, &KernelId)| {
+                k.incarnation == first.incarnation && usize::from(k.index) == usize::from(first.index) + i
+            };
+            let run = rest.iter().enumerate().take_while(follows).count();
+            let run = if run > 3 { run } else { 1 };
+            let (these, others) = rest.split_at(run);
+            write!(f, "{comma}{first}")?;
+            if let Some(last) = these.last().filter(|_| run > 1) {
+                write!(f, "-{last}")?;
+            }
+            (rest, comma) = (others, ", ");
+        }
+        f.write_str("]")
+    }
+}
+
 /// How a dead kernel was stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
@@ -200,4 +223,26 @@ pub trait Actions {
     fn park(&mut self, why: &'static str);
     /// Call with [`Event::Tick`] at this time, on the clock of `step`, at the latest.
     fn wake_at(&mut self, at: u64);
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::{string::ToString, vec, vec::Vec};
+
+    use base::KernelId;
+
+    use super::View;
+
+    #[test]
+    fn many_members_are_shown_by_the_ends_of_their_runs() {
+        let kernel = |index, incarnation| KernelId { index, incarnation };
+        let few = View { epoch: 2, members: vec![kernel(0, 1), kernel(1, 1), kernel(2, 1)] };
+        assert_eq!(few.to_string(), "2: [0.1, 1.1, 2.1]");
+        let mut members: Vec<KernelId> = (0..48).map(|index| kernel(index, 1)).collect();
+        assert_eq!(View { epoch: 9, members: members.clone() }.to_string(), "9: [0.1-47.1]");
+        members[5].incarnation = 2;
+        members.remove(40);
+        assert_eq!(View { epoch: 9, members }.to_string(), "9: [0.1-4.1, 5.2, 6.1-39.1, 41.1-47.1]");
+        assert_eq!(View::default().to_string(), "0: []");
+    }
 }

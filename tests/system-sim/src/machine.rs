@@ -248,6 +248,7 @@ fn boot(machine: &Weak<Machine>, board: &Arc<Board>, plan: &Arc<Plan>, index: u1
         Err(why) => panic!("the file tree: {why:?}"),
     };
     cluster.share(&kernel, own);
+    cluster.enter();
     // They ask for the tree.
     if index == 0 && info.incarnation == 1 {
         for other in plan.starts(0) {

@@ -22,8 +22,11 @@ use crate::sync::{SpinLock, rank};
 const SIZES: [u16; 15] = [16, 32, 48, 64, 80, 96, 128, 192, 256, 320, 512, 672, 1024, 1360, 2048];
 const CLASSES: usize = SIZES.len();
 const LARGEST: usize = 2048;
-/// Memory for before there are frames.
-const EARLY: usize = if cfg!(target_os = "none") { 512 << 10 } else { 64 << 10 };
+/// Memory for before there are frames: enough to read the plan of the largest machine. What is not used becomes frames.
+const EARLY: usize = if cfg!(target_os = "none") { 2 << 20 } else { 64 << 10 };
+/// What is kept of it for what is made before there are frames, once its rest was given away.
+#[cfg(target_os = "none")]
+const EARLY_KEPT: usize = 128 << 10;
 
 /// The class of a size, by 16-byte steps.
 const CLASS_OF: [u8; LARGEST / 16 + 1] = {
@@ -126,9 +129,13 @@ pub struct Heap {
 }
 
 #[repr(align(4096))]
+struct Memory(#[expect(dead_code, reason = "reached by its address")] [u8; EARLY]);
+
 struct Early {
-    memory: UnsafeCell<[u8; EARLY]>,
+    memory: UnsafeCell<Memory>,
     used: AtomicUsize,
+    /// Bytes of its end that were given away. (Everything is zero at first: a heap with a number in it would be data of the image, not `.bss`.)
+    given: AtomicUsize,
 }
 
 // SAFETY: pieces are handed out once, by an atomic counter.
@@ -141,7 +148,11 @@ impl Heap {
         Self {
             locals: [const { Local(UnsafeCell::new([const { List::new() }; CLASSES])) }; MAX_CPUS],
             depot: [const { SpinLock::new(rank::HEAP, List::new()) }; CLASSES],
-            early: Early { memory: UnsafeCell::new([0; EARLY]), used: AtomicUsize::new(0) },
+            early: Early {
+                memory: UnsafeCell::new(Memory([0; EARLY])),
+                used: AtomicUsize::new(0),
+                given: AtomicUsize::new(0),
+            },
             pages: AtomicUsize::new(0),
         }
     }
@@ -241,10 +252,18 @@ fn phys(at: *mut u8) -> PhysAddr {
 }
 
 impl Early {
+    /// Gives the end of it away, which nobody has: where it begins, and bytes.
+    #[cfg(target_os = "none")]
+    fn split(&self) -> (*const u8, usize) {
+        let end = (self.used.load(Ordering::Relaxed) + EARLY_KEPT).min(EARLY);
+        self.given.store(EARLY - end, Ordering::Relaxed);
+        (self.memory.get().cast::<u8>().cast_const().wrapping_add(end), EARLY - end)
+    }
+
     fn take(&self, order: usize) -> Option<NonNull<u8>> {
         let size = PAGE_SIZE << order;
         let at = self.used.fetch_add(size, Ordering::Relaxed);
-        if at + size > EARLY {
+        if at + size > EARLY - self.given.load(Ordering::Relaxed) {
             self.used.fetch_sub(size, Ordering::Relaxed);
             return None;
         }
@@ -322,6 +341,18 @@ unsafe impl GlobalAlloc for Heap {
 #[cfg(target_os = "none")]
 #[global_allocator]
 static HEAP: Heap = Heap::new();
+
+/// The memory that the heap had for before there are frames and does not need, as frames; nothing on the host. Called once, on the boot CPU, before there
+/// are frames.
+pub(crate) fn unused() -> Option<hal_api::PhysRange> {
+    #[cfg(target_os = "none")]
+    {
+        let (at, len) = HEAP.early.split();
+        Some(hal_api::PhysRange { start: P::image_address(at)?, len: len as u64 }).filter(|range| range.len > 0)
+    }
+    #[cfg(not(target_os = "none"))]
+    None
+}
 
 /// How many pages the kernel heap has; 0 on the host, where the process has one.
 pub fn pages() -> usize {
