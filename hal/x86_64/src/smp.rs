@@ -231,7 +231,8 @@ unsafe fn wake(hardware: u32, page: u64, low: &Low) -> Result<(), Refused> {
     }
     // SAFETY: the caller may.
     unsafe { reset(hardware, boot) };
-    for _ in 0..5 {
+    // A virtual CPU may have to wait long for its turn on the host.
+    for _ in 0..100 {
         if !boot {
             // SAFETY: the caller may; the trampoline is complete.
             unsafe { apic::send_startup(hardware, page) };

@@ -8,6 +8,7 @@ mod command;
 mod console;
 mod debugger;
 mod jobs;
+mod many;
 mod person;
 mod stages;
 mod system;
@@ -238,6 +239,9 @@ pub fn test(root: &Root, depth: Depth, filter: Option<String>) -> Result<ExitCod
     console::all(root, &mut report);
     debugger::all(root, &mut report);
     jobs::all(root, &mut report);
+    if depth > Depth::Quick {
+        many::all(root, &mut report);
+    }
     report.stage("bench");
     bench::all(root, &mut report, depth);
     report.end_stage();
