@@ -18,9 +18,22 @@ use crate::{
 /// How long a kernel may take to answer, in nanoseconds.
 const PATIENCE: u64 = 1_000_000_000;
 
-/// All that this kernel speaks, as it is said.
-pub(crate) fn spoken() -> Vec<u8> {
-    table::entries().flat_map(table::Entry::to_bytes).collect()
+/// What this kernel speaks: the table, and a digest of it. Kernels that are built from the same sources know by the digest that they agree; only others
+/// send the table.
+pub(crate) struct Spoken {
+    table: Vec<u8>,
+    digest: [u8; 8],
+}
+
+impl Spoken {
+    pub fn new() -> Self {
+        let table: Vec<u8> = table::entries().flat_map(table::Entry::to_bytes).collect();
+        // FNV-1a, 64 bits.
+        let hash = table.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        Self { table, digest: hash.to_le_bytes() }
+    }
 }
 
 /// Says hello to a peer whose link was opened.
@@ -56,7 +69,7 @@ pub(crate) fn say(links: &Links, peer: &Peer) -> Result<()> {
             }
         }
     });
-    links.request(peer.id, wire::ObjectId::NONE, &hello, &links.spoken, deadline, then);
+    links.request(peer.id, wire::ObjectId::NONE, &hello, &links.spoken.digest, deadline, then);
     Ok(())
 }
 
@@ -66,6 +79,8 @@ pub(crate) fn heard(links: &Links, peer: &Peer, message: &Incoming<'_>) -> Resul
     if hello.kernel != message.from {
         return Err(Error::new(Errno::EBADMSG, "it says hello for another kernel", message.from));
     }
+    // Who speaks something else hears all of it; its own table comes with the answer to our hello.
+    let ours = if theirs == links.spoken.digest { links.spoken.digest.as_slice() } else { &links.spoken.table };
     learn(links, peer, theirs);
     let facts = links.hooks().facts();
     let other_plan = hello.plan != facts.plan;
@@ -78,7 +93,7 @@ pub(crate) fn heard(links: &Links, peer: &Peer, message: &Incoming<'_>) -> Resul
         refused: if other_plan { Errno::EINVAL as u16 } else { 0 },
         because: 0,
     };
-    links.answer(message.answer_to(), &reply, &links.spoken)?;
+    links.answer(message.answer_to(), &reply, ours)?;
     if other_plan {
         links.hooks().guilty(peer.id, Guilt::OtherPlan);
     } else {
@@ -91,8 +106,7 @@ pub(crate) fn heard(links: &Links, peer: &Peer, message: &Incoming<'_>) -> Resul
 
 /// Compares what the peer speaks with what we speak.
 fn learn(links: &Links, peer: &Peer, theirs: &[u8]) {
-    // Mostly all kernels are built from the same sources.
-    if *theirs == *links.spoken {
+    if theirs.len() == links.spoken.digest.len() || theirs == links.spoken.table {
         return;
     }
     for entry in table::parse(theirs) {

@@ -71,7 +71,7 @@ pub struct Links {
     me: KernelId,
     hooks: Arc<dyn Hooks>,
     /// What it says that it speaks.
-    pub(crate) spoken: Vec<u8>,
+    pub(crate) spoken: hello::Spoken,
     pub(crate) carriers: Vec<Arc<dyn Carrier>>,
     pub(crate) peers: ReadMostly<[Option<Arc<Peer>>; MAX_KERNELS]>,
     handlers: [Once<Arc<dyn Handler>>; FAMILY_SLOTS],
@@ -95,7 +95,7 @@ impl Links {
         Self {
             me,
             hooks,
-            spoken: hello::spoken(),
+            spoken: hello::Spoken::new(),
             carriers,
             peers: ReadMostly::new([const { None }; MAX_KERNELS]),
             handlers: [const { Once::new() }; FAMILY_SLOTS],

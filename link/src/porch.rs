@@ -24,7 +24,7 @@ use crate::memory::Memory;
 /// `"CobPorch"`.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"CobPorch");
 /// The version of this layout. Kernels of different layouts do not talk.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 /// Bytes of a porch.
 pub const SIZE: usize = 4096;
 
@@ -309,7 +309,7 @@ impl<M: Memory> Porch<M> {
 
     // -- offers ----------------------------------------------------------------------------------------------------
 
-    /// A sender says on which lanes it wants to send.
+    /// A sender says on which lanes it wants to send: a bit per lane ([`wants`]), and one above those for a larger ring ([`grows`]).
     pub fn want(&self, sender: u16, lanes: u8) {
         if let Some(at) = slot(WANTED, sender) {
             self.0.store8(at, lanes);
@@ -317,11 +317,11 @@ impl<M: Memory> Porch<M> {
         }
     }
 
-    /// The lanes that a peer wants to send on; bits that name no lane are cut off.
+    /// The lanes that a peer wants to send on, and, above them, those of which it wants larger rings.
     pub fn wanted(&self, sender: u16) -> u8 {
         slot(WANTED, sender).map_or(0, |at| {
             self.0.refresh(at, 1);
-            self.0.load8(at) & ((1 << LANES) - 1)
+            self.0.load8(at)
         })
     }
 
@@ -346,12 +346,25 @@ fn slot(base: usize, peer: u16) -> Option<usize> {
     (usize::from(peer) < MAX_KERNELS).then_some(base + usize::from(peer))
 }
 
+/// The bit of a lane in what a sender wants.
+pub const fn wants(lane: Lane) -> u8 {
+    1 << lane as u8
+}
+
+/// The bit that says that the lane's first ring is too small.
+pub const fn grows(lane: Lane) -> u8 {
+    wants(lane) << LANES
+}
+
+const _: () = assert!(2 * LANES <= 8, "a byte says what a sender wants");
+
 /// Bytes of a pair's block.
 pub const BLOCK_SIZE: usize = 2048;
-/// Where the control lane's ring begins in it.
-pub const BLOCK_RING: usize = 64;
+/// The first rings of the lanes, in the block: where they begin, and bytes. A pair that has little to say needs no others. Control messages about
+/// the largest view fit; a lane without one begins with a large ring.
+pub const FIRST_RINGS: [(usize, usize); LANES] = [(64, 960), (1024, 512), (1536, 512), (0, 0)];
 
-/// A pair's block.
+/// A pair's block: who it is between, where the rings of the lanes are, and the first rings.
 #[derive(Clone, Copy, Debug)]
 pub struct Block<M>(pub M);
 
@@ -446,7 +459,7 @@ mod tests {
         let porch = Porch(HeapMemory::new(SIZE));
         porch.open(B);
         porch.want(1, 0xff);
-        assert_eq!(porch.wanted(1), 0xf);
+        assert_eq!(porch.wanted(1), 0xff);
         assert_eq!(porch.offered(1), None);
         porch.offer(1, 8192);
         assert_eq!(porch.offered(1), Some(8192));

@@ -6,6 +6,9 @@
 //! is made zero, so the consumer never takes old payload for a record: what programs send cannot forge one.
 //!
 //! The word is the frame word of a message header: a message without a body costs one line.
+//!
+//! A producer that needs more room than the ring has may go on in another one: it *retires* this one, and the consumer, when it has read all that is here,
+//! follows it.
 
 use alloc::vec::Vec;
 
@@ -18,6 +21,7 @@ pub const OVERHEAD: usize = 2 * LINE;
 
 const READ: usize = 0;
 const STARVED: usize = LINE;
+const RETIRED: usize = LINE + 8;
 
 /// Why a record could not be pushed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,6 +154,12 @@ impl<M: Memory> Producer<M> {
         Ok(())
     }
 
+    /// Nothing is pushed here any more: the next record is in another ring.
+    pub fn retire(self) {
+        self.memory.store64(RETIRED, 1);
+        self.memory.publish(RETIRED, 8);
+    }
+
     fn say_starved(&mut self, starved: bool) {
         self.memory.store64(STARVED, u64::from(starved));
         self.memory.publish(STARVED, LINE);
@@ -263,6 +273,12 @@ impl<M: Memory> Consumer<M> {
             self.tell();
         }
         Ok(true)
+    }
+
+    /// Whether the producer has gone to another ring. What it pushed here before is here.
+    pub fn is_retired(&self) -> bool {
+        self.memory.refresh(RETIRED, 8);
+        self.memory.load64(RETIRED) != 0
     }
 
     fn tell(&mut self) {

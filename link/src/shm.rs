@@ -7,8 +7,8 @@ use wire::{HEADER_SIZE, KernelId, LANES, Lane};
 use crate::{
     lock::{LINK_RINGS, Lock},
     memory::Memory,
-    porch::{BLOCK_RING, BLOCK_SIZE, Block, Porch, State},
-    ring::{Consumer, Corrupt, Producer, PushError},
+    porch::{BLOCK_SIZE, Block, FIRST_RINGS, Porch, State, grows, wants},
+    ring::{Consumer, Corrupt, LINE, OVERHEAD, Producer, PushError},
     transport::{Carrier, SendError, Transport},
 };
 
@@ -28,8 +28,10 @@ pub trait Windows: Send + Sync + 'static {
     fn ring(&self, peer: u16);
 }
 
-/// Bytes of the rings of the lanes; the control lane's is in the pair's block.
+/// Bytes of the large rings of the lanes. The control lane has none: it must not need memory when there is none.
 const LANE_BYTES: [usize; LANES] = [0, 32 << 10, 32 << 10, 64 << 10];
+/// So often a lane's first ring may be full before a larger one is asked for: a burst now and then is no reason.
+const PATIENCE: u8 = 16;
 /// A lane larger than this is not believed.
 const LONGEST_LANE: usize = 1 << 20;
 
@@ -116,8 +118,19 @@ impl<W: Windows> Carrier for Shm<W> {
 struct Tx<M> {
     wanted: u8,
     block: Option<Block<M>>,
-    lanes: [Option<Producer<M>>; LANES],
+    lanes: [Option<Way<M>>; LANES],
     closed: bool,
+}
+
+/// A lane as its sender has it.
+struct Way<M> {
+    ring: Producer<M>,
+    /// Where the ring is in the peer's memory.
+    at: u64,
+    /// It is the lane's first ring, and there is a larger one to be had.
+    first: bool,
+    /// How often it was full.
+    full: u8,
 }
 
 /// The receiving half: rings in own memory.
@@ -127,10 +140,38 @@ struct Rx<M> {
     closed: bool,
 }
 
+/// A lane as its receiver has it.
 struct Open<M> {
     ring: Consumer<M>,
-    /// What to free; nothing for the control lane.
+    /// What to free; nothing for a first ring, which is in the block.
     at: Option<(u64, usize)>,
+    /// The larger ring to which the sender goes, or has gone.
+    next: Option<Box<Self>>,
+}
+
+impl<M: Memory> Open<M> {
+    #[inline(always)]
+    fn pop(&mut self, out: &mut Vec<u8>) -> Result<bool, Corrupt> {
+        if self.ring.pop(out)? {
+            return Ok(true);
+        }
+        if self.next.is_some() { self.follow(out) } else { Ok(false) }
+    }
+
+    /// Goes to the larger ring, if the sender has and nothing is left here.
+    #[cold]
+    fn follow(&mut self, out: &mut Vec<u8>) -> Result<bool, Corrupt> {
+        if !self.ring.is_retired() {
+            return Ok(false);
+        }
+        // What it pushed last came before it went, and is seen now.
+        if self.ring.pop(out)? {
+            return Ok(true);
+        }
+        let Some(next) = self.next.take() else { return Ok(false) };
+        *self = *next;
+        self.ring.pop(out)
+    }
 }
 
 struct Pair<W: Windows> {
@@ -158,14 +199,24 @@ impl<W: Windows> Pair<W> {
         if let Some(block) = &tx.block
             && let Some((at, len)) = block.lane(lane)
         {
-            if len > LONGEST_LANE {
-                return Err(SendError::Corrupt);
-            }
-            let memory = self.windows.map(self.peer.index, at, len).ok_or(SendError::Corrupt)?;
-            tx.lanes[lane as usize] = Some(Producer::new(memory).ok_or(SendError::Corrupt)?);
+            tx.lanes[lane as usize] = Some(self.way(lane, at, len)?);
             return Ok(());
         }
-        let bit = 1 << lane as u8;
+        self.ask(tx, wants(lane))
+    }
+
+    /// The ring that the peer offers for a lane.
+    fn way(&self, lane: Lane, at: u64, len: usize) -> Result<Way<W::M>, SendError> {
+        if len > LONGEST_LANE {
+            return Err(SendError::Corrupt);
+        }
+        let memory = self.windows.map(self.peer.index, at, len).ok_or(SendError::Corrupt)?;
+        let ring = Producer::new(memory).ok_or(SendError::Corrupt)?;
+        Ok(Way { ring, at, first: len < LANE_BYTES[lane as usize], full: 0 })
+    }
+
+    /// Asks the peer for something, once.
+    fn ask(&self, tx: &mut Tx<W::M>, bit: u8) -> Result<(), SendError> {
         if tx.wanted & bit == 0 {
             tx.wanted |= bit;
             self.theirs.want(self.me.index, tx.wanted);
@@ -173,6 +224,23 @@ impl<W: Windows> Pair<W> {
             // The peer may have offered it in between; if not, its poke brings us here again.
         }
         Err(SendError::Later)
+    }
+
+    /// Takes up the peer's offer of a larger ring for a lane; asks for it if there is none.
+    #[cold]
+    fn grow(&self, tx: &mut Tx<W::M>, lane: Lane) -> Result<(), SendError> {
+        let offered = tx.block.as_ref().and_then(|block| block.lane(lane));
+        let slot = &mut tx.lanes[lane as usize];
+        match offered {
+            Some((at, len)) if slot.as_ref().is_some_and(|way| way.at != at) => {
+                let way = self.way(lane, at, len)?;
+                if let Some(old) = slot.replace(way) {
+                    old.ring.retire();
+                }
+                Ok(())
+            }
+            _ => self.ask(tx, grows(lane)),
+        }
     }
 
     fn poke(&self) -> bool {
@@ -201,19 +269,25 @@ impl<W: Windows> Pair<W> {
         let Some((block_at, block)) = &rx.block else { return new };
         for lane in Lane::ALL {
             let slot = &mut rx.lanes[lane as usize];
-            if wanted & 1 << lane as u8 == 0 || slot.is_some() {
-                continue;
-            }
-            let (at, len, freed) = if lane == Lane::Control {
-                (block_at + BLOCK_RING as u64, BLOCK_SIZE - BLOCK_RING, None)
-            } else {
-                let len = LANE_BYTES[lane as usize];
-                let Some((at, _)) = self.windows.allocate(len) else { continue };
-                (at, len, Some((at, len)))
+            let (first_at, first_len) = FIRST_RINGS[lane as usize];
+            let (at, len, freed) = match slot {
+                None if wanted & wants(lane) == 0 => continue,
+                None if first_len > 0 => (block_at + first_at as u64, first_len, None),
+                // The last one that there is.
+                Some(open) if wanted & grows(lane) == 0 || open.at.is_some() || open.next.is_some() => continue,
+                _ => {
+                    let len = LANE_BYTES[lane as usize];
+                    let Some((at, _)) = (len > 0).then(|| self.windows.allocate(len)).flatten() else { continue };
+                    (at, len, Some((at, len)))
+                }
             };
             let ring = self.windows.map(self.me.index, at, len).and_then(Consumer::new);
             if let Some(ring) = ring {
-                *slot = Some(Open { ring, at: freed });
+                let open = Open { ring, at: freed, next: None };
+                match slot {
+                    Some(first) => first.next = Some(Box::new(open)),
+                    None => *slot = Some(open),
+                }
                 block.set_lane(lane, at, len);
                 new = true;
             } else if let Some((at, len)) = freed {
@@ -221,6 +295,19 @@ impl<W: Windows> Pair<W> {
             }
         }
         new
+    }
+}
+
+/// Bytes of a record.
+fn length(parts: &[&[u8]]) -> usize {
+    parts.iter().fold(HEADER_SIZE, |n, part| n.saturating_add(part.len()))
+}
+
+const fn refused(why: PushError) -> SendError {
+    match why {
+        PushError::Full => SendError::Later,
+        PushError::TooLong => SendError::TooLong,
+        PushError::Corrupt => SendError::Corrupt,
     }
 }
 
@@ -233,12 +320,29 @@ impl<W: Windows> Transport for Pair<W> {
         if tx.lanes[lane as usize].is_none() {
             self.open_lane(&mut tx, lane)?;
         }
-        let Some(ring) = &mut tx.lanes[lane as usize] else { return Err(SendError::Later) };
-        ring.push(head, parts).map_err(|e| match e {
-            PushError::Full => SendError::Later,
-            PushError::TooLong => SendError::TooLong,
-            PushError::Corrupt => SendError::Corrupt,
-        })
+        let Some(way) = &mut tx.lanes[lane as usize] else { return Err(SendError::Later) };
+        let pushed = way.ring.push(head, parts);
+        if !way.first {
+            return pushed.map_err(refused);
+        }
+        match pushed {
+            Ok(()) => return Ok(()),
+            Err(PushError::Corrupt) => return Err(SendError::Corrupt),
+            // Not even in the larger one.
+            Err(PushError::TooLong) if length(parts) > LANE_BYTES[lane as usize] - OVERHEAD - LINE => {
+                return Err(SendError::TooLong);
+            }
+            Err(PushError::TooLong) => {}
+            Err(PushError::Full) => {
+                way.full = way.full.saturating_add(1);
+                if way.full < PATIENCE {
+                    return Err(SendError::Later);
+                }
+            }
+        }
+        self.grow(&mut tx, lane)?;
+        let Some(way) = &mut tx.lanes[lane as usize] else { return Err(SendError::Later) };
+        way.ring.push(head, parts).map_err(refused)
     }
 
     fn notify(&self) -> bool {
@@ -251,7 +355,7 @@ impl<W: Windows> Transport for Pair<W> {
 
     fn receive(&self, lane: Lane, out: &mut Vec<u8>) -> Result<bool, Corrupt> {
         match &mut self.rx.lock().lanes[lane as usize] {
-            Some(open) => open.ring.pop(out),
+            Some(open) => open.pop(out),
             None => Ok(false),
         }
     }
@@ -260,7 +364,7 @@ impl<W: Windows> Transport for Pair<W> {
         let mut broken = None;
         let mut rx = self.rx.lock();
         for (lane, open) in Lane::ALL.into_iter().zip(rx.lanes.iter_mut()) {
-            match open.as_mut().map_or(Ok(false), |open| open.ring.pop(out)) {
+            match open.as_mut().map_or(Ok(false), |open| open.pop(out)) {
                 Ok(true) => return Ok(Some(lane)),
                 Ok(false) => {}
                 Err(Corrupt) => broken = Some(lane),
@@ -289,7 +393,7 @@ impl<W: Windows> Transport for Pair<W> {
     }
 
     fn depth(&self, lane: Lane) -> u64 {
-        self.tx.lock().lanes[lane as usize].as_ref().map_or(0, Producer::depth)
+        self.tx.lock().lanes[lane as usize].as_ref().map_or(0, |way| way.ring.depth())
     }
 
     fn close(&self) {
@@ -309,10 +413,14 @@ impl<W: Windows> Transport for Pair<W> {
             (rx.block.take(), core::mem::replace(&mut rx.lanes, [const { None }; LANES]))
         };
         for lane in lanes.into_iter().flatten() {
-            let at = lane.at;
-            drop(lane);
-            if let Some((at, len)) = at {
-                self.windows.free(at, len);
+            let mut ring = Some(Box::new(lane));
+            while let Some(open) = ring {
+                let at = open.at;
+                ring = open.next;
+                drop(open.ring);
+                if let Some((at, len)) = at {
+                    self.windows.free(at, len);
+                }
             }
         }
         if let Some((at, block)) = block {

@@ -349,3 +349,71 @@ fn garbage_in_the_rings_is_an_error_that_names_the_peer() {
     assert!(named > 20, "only {named} of 300 corruptions were noticed");
     assert_eq!(MAX_KERNELS, 64);
 }
+
+/// What a kernel has allocated for rings, in bytes.
+fn allocated(machine: &Machine, kernel: usize) -> u64 {
+    machine.kernels[kernel].allocated()
+}
+
+#[test]
+fn a_pair_that_says_little_costs_a_page() {
+    let machine = Machine::new(2);
+    let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));
+    let results = Results::default();
+    for value in 0..100 {
+        echo(&a, B, value, b"short", &results);
+        echo(&b, A, value, b"", &results);
+        settle(&machine, &[&a, &b]);
+    }
+    assert_eq!(results.lock().unwrap().len(), 200);
+    assert_eq!(allocated(&machine, 0) + allocated(&machine, 1), 4096);
+    assert_eq!(a.links.peer(B).unwrap().report(Lane::Request).waiting, 0);
+}
+
+#[test]
+fn a_lane_grows_and_keeps_its_order() {
+    for seed in 0..200_u64 {
+        let machine = Machine::new(2);
+        let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));
+        let results = Results::default();
+        let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut random = || {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            x
+        };
+        let mut wanted = Vec::new();
+        for value in 0..200 {
+            // Long ones are not even offered room in a first ring; short ones fill it.
+            let len = if random() % 20 == 0 { 200 + random() as usize % 3000 } else { random() as usize % 100 };
+            echo(&a, B, value, &vec![9; len], &results);
+            wanted.push(Ok((value, len)));
+            // One of them looks now and then, each at its own pace.
+            for node in [&a, &b] {
+                if random() % 4 == 0 {
+                    node.links.receive(1 + random() as usize % 3);
+                }
+            }
+        }
+        settle(&machine, &[&a, &b]);
+        while a.links.receive(16) | b.links.receive(16) {}
+        assert_eq!(*results.lock().unwrap(), wanted, "seed {seed}");
+        // The block and the large rings, each once.
+        assert!((2048..=2048 + (64 << 10)).contains(&allocated(&machine, 1)), "seed {seed}");
+        assert!(a.hooks.guilty.lock().unwrap().is_empty() && b.hooks.guilty.lock().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn what_is_too_long_for_any_ring_is_refused_at_once() {
+    let machine = Machine::new(2);
+    let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));
+    settle(&machine, &[&a, &b]);
+    let results = Results::default();
+    echo(&a, B, 1, b"", &results);
+    settle(&machine, &[&a, &b]);
+    echo(&a, B, 2, &vec![0; 40_000], &results);
+    assert_eq!(results.lock().unwrap().len(), 2, "it does not wait for a larger ring");
+    assert_eq!(results.lock().unwrap()[1], Err(Errno::EMSGSIZE));
+}

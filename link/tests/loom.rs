@@ -232,3 +232,37 @@ fn loom_starved_sender_sees_room_or_is_poked() {
         assert!(sent || poked, "it waits and nobody pokes");
     });
 }
+
+#[test]
+fn loom_a_ring_that_is_left_for_another_loses_nothing() {
+    model(|| {
+        // The word that says that a ring is retired, too.
+        let words = (0..2 + 3).map(|line| line * LINE).chain([LINE + 8]);
+        let (small, large) = (Checked::new(OVERHEAD + 3 * LINE, words), Checked::ring(3));
+        let (mut first, mut second) = (Producer::new(small.clone()).unwrap(), Producer::new(large.clone()).unwrap());
+        let (mut old, mut new) = (Consumer::new(small).unwrap(), Consumer::new(large).unwrap());
+        let sender = thread::spawn(move || {
+            first.push(&head(1), &[]).expect("there is room");
+            first.push(&head(2), &[]).expect("there is room");
+            first.retire();
+            second.push(&head(3), &[]).expect("there is room");
+        });
+        let mut out = Vec::new();
+        let mut moved = false;
+        let mut got = Vec::new();
+        while got.len() < 3 {
+            let retired = !moved && old.is_retired();
+            let ring = if moved { &mut new } else { &mut old };
+            if ring.pop(&mut out).expect("nobody corrupts it") {
+                got.push(out[8]);
+            } else if retired {
+                // Only if it was retired before it was found empty.
+                moved = true;
+            } else {
+                thread::yield_now();
+            }
+        }
+        assert_eq!(got, [1, 2, 3]);
+        sender.join().unwrap();
+    });
+}

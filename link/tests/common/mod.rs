@@ -9,12 +9,21 @@ use link::{Carrier, Facts, Guilt, Hooks, Links, Shm, Windows, memory::HeapMemory
 use wire::KernelId;
 
 pub const MEMORY: usize = 1 << 20;
+/// Where allocated memory begins.
+const FIRST: u64 = 8192;
 
 pub struct Kernel {
     pub memory: HeapMemory,
     next: AtomicU64,
     pub bell: AtomicBool,
     pub rung: AtomicU64,
+}
+
+impl Kernel {
+    /// Bytes that were allocated.
+    pub fn allocated(&self) -> u64 {
+        self.next.load(Ordering::Relaxed) - FIRST
+    }
 }
 
 /// The hardware of the machine.
@@ -27,7 +36,7 @@ impl Machine {
     pub fn new(n: usize) -> Arc<Self> {
         let kernel = |_| Kernel {
             memory: HeapMemory::new(MEMORY),
-            next: AtomicU64::new(8192),
+            next: AtomicU64::new(FIRST),
             bell: AtomicBool::new(false),
             rung: AtomicU64::new(0),
         };
