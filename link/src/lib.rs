@@ -1,7 +1,8 @@
 //! Links between kernels: rings, lanes, transports, request and reply. Described in `docs/protocol.md`.
 //!
 //! From below: [`memory`] (shared memory as loads and stores), [`ring`] (one writer, one reader), [`porch`] (the page where kernels find each other),
-//! [`shm`] (a channel made of these; [`transport`] is what every kind of channel offers), [`requests`] (what waits for an answer), and
+//! [`shm`] (a channel made of these; [`transport`] is what every kind of channel offers), [`group`] (one writer, many readers), [`requests`] (what waits for an
+//! answer), and
 //! [`Links`]: all links of one kernel, with the dispatch to the services ([`Handler`]).
 //!
 //! [`polling`] says how long a CPU with nothing to do listens before it sleeps. [`window`] puts all of it on the memory and the bells that `hal` gives.
@@ -14,6 +15,8 @@ extern crate alloc;
 pub mod counters;
 pub mod echo;
 pub mod error;
+pub mod group;
+mod groups;
 mod hello;
 pub mod latency;
 pub mod links;
@@ -31,6 +34,7 @@ pub mod transport;
 pub mod window;
 
 pub use error::{Error, Result};
+pub use groups::GroupReport;
 pub use links::{Links, Then, Tick};
 pub use peer::Peer;
 pub use service::{AnswerTo, Facts, Guilt, Handler, Hooks, Incoming};

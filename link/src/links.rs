@@ -9,11 +9,13 @@ use wire::{
     FLAG_REPLY, FLAG_REQUEST, Header, KernelId, Kind, Lane, MAX_BODY, MAX_KERNELS, Malformed, Message, ObjectId,
     Request,
     generic::{Cancel, Cancelled, Failed, Moved, Stale},
+    groups::Invite,
 };
 
 use crate::{
     counters::Counters,
     error::{Error, Result},
+    groups::Groups,
     hello,
     lock::{LINK, LINK_REQUESTS, Lock, ReadMostly},
     peer::Peer,
@@ -84,6 +86,7 @@ pub struct Links {
     pub(crate) polling: Polling,
     /// Messages that were taken out of rings.
     pub(crate) taken: AtomicU64,
+    pub(crate) groups: Groups,
     /// Who waits for the last request to end.
     quiet: Lock<Vec<Box<dyn FnOnce() + Send>>>,
     awaited: AtomicBool,
@@ -105,6 +108,7 @@ impl Links {
             trace: AtomicU64::new(0),
             receiving: Lock::ranked(LINK, Some(Box::default())),
             again: AtomicBool::new(false),
+            groups: Groups::default(),
             quiet: Lock::ranked(LINK_REQUESTS, Vec::new()),
             awaited: AtomicBool::new(false),
             polling: Polling::default(),
@@ -148,13 +152,18 @@ impl Links {
         self.handlers.get(usize::from(family.first >> 8)).is_some_and(|slot| slot.set(handler).is_ok())
     }
 
-    fn handler(&self, kind: u16) -> Option<&Arc<dyn Handler>> {
+    pub(crate) fn handler(&self, kind: u16) -> Option<&Arc<dyn Handler>> {
         self.handlers.get(usize::from(kind >> 8))?.get()
     }
 
     /// The link to a kernel, if it is open.
     pub fn peer(&self, id: KernelId) -> Option<Arc<Peer>> {
         self.peers.read().get(usize::from(id.index))?.clone().filter(|p| p.id == id && !p.is_down())
+    }
+
+    /// The open link to whoever runs at this index.
+    pub(crate) fn peer_at(&self, index: u16) -> Option<Arc<Peer>> {
+        self.peers.read().get(usize::from(index))?.clone().filter(|p| !p.is_down())
     }
 
     /// All open links.
@@ -216,6 +225,11 @@ impl Links {
             clock: self.hooks.now(),
             trace: if hal::trace::is_on() { self.trace.fetch_add(1, Ordering::Relaxed) as u32 + 1 } else { 0 },
         }
+    }
+
+    /// The header of an event that goes to many.
+    pub(crate) fn event_header<M: Message>(&self, object: ObjectId, fixed: usize, payload: usize) -> Header {
+        self.header::<M>(Way { lane: M::SPEC.lane, object, request: 0, flags: 0 }, fixed, payload)
     }
 
     fn put(&self, peer: &Peer, lane: Lane, header: &Header, parts: &[&[u8]]) -> Result<()> {
@@ -460,6 +474,8 @@ impl Links {
             hello::heard(self, peer, message)
         } else if kind == Cancel::SPEC.number {
             self.take_cancel(message)
+        } else if kind >> 8 == Invite::SPEC.number >> 8 {
+            self.about_groups(message)
         } else {
             match self.handler(kind) {
                 _ if peer.refuses(kind) => {
@@ -614,7 +630,8 @@ impl Links {
         self.rest_quiet();
         let next = self.requests.lock().next_deadline();
         let paused = self.paused.lock().iter().filter(|p| p.epoch <= self.epoch()).map(|p| p.until).min();
-        Tick { next: next.into_iter().chain(paused).min(), overdue }
+        let groups = self.flush_groups();
+        Tick { next: next.into_iter().chain(paused).chain(groups).min(), overdue }
     }
 
     /// The peer is dead: its link ends, every request to it is answered `EHOSTDOWN`. Nothing of it is handled after this returned,
@@ -630,6 +647,7 @@ impl Links {
         if let Some(peer) = peer {
             peer.close();
         }
+        self.forget_in_groups(id);
         let ended = self.requests.lock().end_where(|asked| asked.peer == id);
         for (_, asked, waiting) in ended {
             (waiting.then)(self, Err(Error::down(id).about(asked.kind)));

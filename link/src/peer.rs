@@ -14,8 +14,8 @@ use crate::{
 
 /// A message as it goes over the wire.
 pub(crate) struct Packed {
-    head: [u8; HEADER_SIZE],
-    body: Vec<u8>,
+    pub head: [u8; HEADER_SIZE],
+    pub body: Vec<u8>,
 }
 
 /// A link to a peer.

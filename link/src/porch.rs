@@ -238,6 +238,13 @@ impl<M: Memory> Porch<M> {
         m.load64(POLLING) == 0
     }
 
+    /// Whether the owner sleeps: it looks at nothing before its bell rings. Asked after something was published that it looks at by itself.
+    pub fn sleeps(&self) -> bool {
+        self.0.fence();
+        self.0.refresh(POLLING, 8);
+        self.0.load64(POLLING) == 0
+    }
+
     /// A sender has pushed a message into an open lane; `true` if the owner sleeps and its bell must be rung. If the owner polls the rings of this
     /// sender it needs no pending byte: either it sees the message, or we see that it has stopped.
     pub fn announce(&self, sender: u16) -> bool {

@@ -18,6 +18,8 @@ pub(crate) struct Receiver {
     turn: usize,
     /// Something was read since the producers were told.
     read: bool,
+    /// Groups come first this time.
+    to_many: bool,
 }
 
 impl Receiver {
@@ -175,7 +177,11 @@ impl Links {
             receiver.active.clear();
             receiver.bits = 0;
             if self.carriers.iter().all(|carrier| carrier.end()) {
-                return false;
+                // Who says something to many sees that this kernel sleeps, or it is seen here.
+                if !self.is_spoken_to() {
+                    return false;
+                }
+                self.carriers.iter().for_each(|carrier| carrier.begin());
             }
         }
     }
@@ -214,11 +220,27 @@ impl Links {
         {
             self.hooks().guilty(peer.id, Guilt::Lane(lane));
         }
+        self.flush_groups();
         Some(peer)
     }
 
-    /// Handles one message of the most urgent lane that has one, whoever sent it.
+    /// Handles one message: of a group, or of the most urgent lane that has one, whoever sent it.
     fn receive_one(&self, receiver: &mut Receiver) -> bool {
+        // In turns: who is spoken to without end still hears who speaks to it alone.
+        receiver.to_many = !receiver.to_many;
+        if receiver.to_many && self.hear_one(&mut receiver.buffer) {
+            receiver.read = true;
+            return true;
+        }
+        if self.receive_from_peers(receiver) {
+            return true;
+        }
+        let heard = !receiver.to_many && self.hear_one(&mut receiver.buffer);
+        receiver.read |= heard;
+        heard
+    }
+
+    fn receive_from_peers(&self, receiver: &mut Receiver) -> bool {
         if let [only] = receiver.active.as_slice()
             && !only.is_down()
         {
@@ -271,6 +293,7 @@ impl Links {
                     Counters::add(&peer.counters.doorbells);
                 }
             }
+            self.rest_groups();
         }
     }
 }

@@ -87,6 +87,16 @@ impl<M: Memory> Producer<M> {
         self.capacity as usize - LINE
     }
 
+    /// Bytes that were ever pushed.
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// The producer has found out itself how far all of its consumers have read.
+    pub fn heard(&self, read: u64) {
+        self.memory.store64(READ, read);
+    }
+
     /// Bytes that the consumer has not read, as far as known.
     pub fn depth(&self) -> u64 {
         self.written - self.read
@@ -189,6 +199,8 @@ impl<M: Memory> Producer<M> {
 #[derive(Debug)]
 pub struct Consumer<M> {
     memory: M,
+    /// Where it says how far it has read, if that is not in the ring's first line: one of several consumers.
+    line: Option<(M, usize)>,
     capacity: u64,
     read: u64,
     /// Where the next record begins.
@@ -206,6 +218,7 @@ impl<M: Memory> Consumer<M> {
         let capacity = capacity(memory.size());
         (capacity >= 3 * LINE as u64).then_some(Self {
             memory,
+            line: None,
             capacity,
             read: 0,
             at: OVERHEAD,
@@ -213,6 +226,13 @@ impl<M: Memory> Consumer<M> {
             unrested: false,
             corrupt: false,
         })
+    }
+
+    /// One of several receiving ends: begins where the producer has said it is, and says in `line` how far it has read.
+    pub fn one_of_many(memory: M, start: u64, line: (M, usize)) -> Option<Self> {
+        let this = Self::new(memory)?;
+        let at = OVERHEAD + (start % this.capacity) as usize;
+        start.is_multiple_of(LINE as u64).then_some(Self { line: Some(line), read: start, at, told: start, ..this })
     }
 
     /// Whether a record is there.
@@ -282,8 +302,9 @@ impl<M: Memory> Consumer<M> {
     }
 
     fn tell(&mut self) {
-        self.memory.store64(READ, self.read);
-        self.memory.publish(READ, LINE);
+        let (memory, at) = self.line.as_ref().map_or((&self.memory, READ), |(memory, at)| (memory, *at));
+        memory.store64(at, self.read);
+        memory.publish(at, 8);
         self.told = self.read;
     }
 

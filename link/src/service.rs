@@ -74,6 +74,11 @@ pub trait Handler: Send + Sync {
         let _ = (links, request);
     }
 
+    /// This kernel was too slow for a group of the family that `from` speaks to. It listens again; what was said meanwhile it has not heard: ask for it.
+    fn missed(&self, links: &Links, from: KernelId) {
+        let _ = (links, from);
+    }
+
     /// An answer came for which nobody waits any more (its task is dead, its deadline passed): undo what it grants.
     fn undo(&self, links: &Links, answer: &Incoming<'_>) {
         let _ = (links, answer);
@@ -102,6 +107,8 @@ pub enum Guilt {
     Message(Error),
     /// A ring that cannot be read or written any more: the lane is closed.
     Lane(Lane),
+    /// What it wrote in the memory of a group cannot be.
+    Group,
     /// It speaks the same version of a message with another layout: that message is not spoken with it.
     OtherLayout {
         /// The type.

@@ -5,11 +5,12 @@ use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use wire::{HEADER_SIZE, KernelId, LANES, Lane};
 
 use crate::{
+    group::{LINES, Listener, Lost, Speaker},
     lock::{LINK_RINGS, Lock},
     memory::Memory,
     porch::{BLOCK_SIZE, Block, FIRST_RINGS, Porch, State, grows, wants},
     ring::{Consumer, Corrupt, LINE, OVERHEAD, Producer, PushError},
-    transport::{Carrier, SendError, Transport},
+    transport::{Carrier, Listening, SendError, Speaking, Transport},
 };
 
 /// Where shared memory comes from and how a bell is rung: what the kernel's memory service and `hal` give.
@@ -32,7 +33,9 @@ pub trait Windows: Send + Sync + 'static {
 const LANE_BYTES: [usize; LANES] = [0, 32 << 10, 32 << 10, 64 << 10];
 /// So often a lane's first ring may be full before a larger one is asked for: a burst now and then is no reason.
 const PATIENCE: u8 = 16;
-/// A lane larger than this is not believed.
+/// Bytes of a group's memory.
+const GROUP_BYTES: usize = 16 << 10;
+/// A lane or a group larger than this is not believed.
 const LONGEST_LANE: usize = 1 << 20;
 
 /// Shared memory as a carrier of one kernel.
@@ -97,6 +100,39 @@ impl<W: Windows> Carrier for Shm<W> {
         }))
     }
 
+    fn speak(&self) -> Option<Box<dyn Speaking>> {
+        let (at, _) = self.windows.allocate(GROUP_BYTES)?;
+        let lines = self.windows.map(self.me.index, at, LINES);
+        let ring = self.windows.map(self.me.index, at + LINES as u64, GROUP_BYTES - LINES);
+        let speaker = lines.zip(ring).and_then(|(lines, ring)| Speaker::new(lines, ring));
+        if speaker.is_none() {
+            self.windows.free(at, GROUP_BYTES);
+        }
+        Some(Box::new(Spoken { speaker: Some(speaker?), at, windows: self.windows.clone() }))
+    }
+
+    fn listen(&self, peer: KernelId, place: (u64, u32), seat: (u32, u64)) -> Option<Box<dyn Listening>> {
+        let (at, bytes) = place;
+        let bytes = usize::try_from(bytes).ok().filter(|bytes| (LINES..=LONGEST_LANE).contains(bytes))?;
+        let lines = self.windows.map(peer.index, at, LINES)?;
+        let ring = self.windows.map(peer.index, at.checked_add(LINES as u64)?, bytes - LINES)?;
+        Some(Box::new(Listener::new(lines, ring, self.me.index, seat)?))
+    }
+
+    fn wake(&self, index: u16) -> bool {
+        let asleep = self.porch_of(index).is_some_and(|porch| porch.sleeps());
+        if asleep {
+            self.windows.ring(index);
+        }
+        asleep
+    }
+
+    fn poke(&self, index: u16) {
+        if self.porch_of(index).is_some_and(|porch| porch.poke(self.me.index)) {
+            self.windows.ring(index);
+        }
+    }
+
     fn begin(&self) {
         self.porch.begin_polling();
     }
@@ -111,6 +147,68 @@ impl<W: Windows> Carrier for Shm<W> {
 
     fn end(&self) -> bool {
         self.porch.end_polling()
+    }
+}
+
+/// A group that this kernel speaks to.
+struct Spoken<W: Windows> {
+    /// Gone when it is dropped.
+    speaker: Option<Speaker<W::M>>,
+    at: u64,
+    windows: Arc<W>,
+}
+
+impl<W: Windows> Speaking for Spoken<W> {
+    fn place(&self) -> (u64, u32) {
+        (self.at, GROUP_BYTES as u32)
+    }
+
+    fn seat(&mut self, index: u16) -> (u32, u64) {
+        self.speaker.as_mut().map_or((0, 0), |speaker| speaker.seat(index))
+    }
+
+    fn unseat(&mut self, index: u16) {
+        if let Some(speaker) = &mut self.speaker {
+            speaker.unseat(index);
+        }
+    }
+
+    fn seated(&self) -> u64 {
+        self.speaker.iter().flat_map(Speaker::listeners).fold(0, |bits, index| bits | 1 << index)
+    }
+
+    fn last(&self) -> (u64, u64) {
+        self.speaker.as_ref().map_or((0, 0), Speaker::last)
+    }
+
+    fn take_liars(&mut self) -> u64 {
+        self.speaker.as_mut().map_or(0, Speaker::take_liars)
+    }
+
+    fn say(&mut self, head: &[u8; HEADER_SIZE], parts: &[&[u8]]) -> Result<(), SendError> {
+        self.speaker.as_mut().ok_or(SendError::Closed)?.push(head, parts).map_err(refused)
+    }
+}
+
+impl<W: Windows> Drop for Spoken<W> {
+    fn drop(&mut self) {
+        // First what is mapped, then what it maps.
+        drop(self.speaker.take());
+        self.windows.free(self.at, GROUP_BYTES);
+    }
+}
+
+impl<M: Memory> Listening for Listener<M> {
+    fn is_ready(&self) -> bool {
+        Self::is_ready(self)
+    }
+
+    fn hear(&mut self, out: &mut Vec<u8>) -> Result<bool, Lost> {
+        self.pop(out)
+    }
+
+    fn rest(&mut self) -> bool {
+        Self::rest(self)
     }
 }
 

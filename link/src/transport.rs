@@ -4,6 +4,8 @@ use alloc::{boxed::Box, vec::Vec};
 
 use wire::{HEADER_SIZE, KernelId, Lane};
 
+use crate::group::Lost;
+
 /// Why a message was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SendError {
@@ -56,6 +58,40 @@ pub trait Transport: Send + Sync {
     fn close(&self);
 }
 
+/// The speaking end of a group, over some kind of channel. Dropped when no listener looks at it any more.
+pub trait Speaking: Send {
+    /// Where listeners find it: the distance from the beginning of this kernel's memory, and bytes.
+    fn place(&self) -> (u64, u32);
+    /// Gives a kernel a new seat: its number, and where it begins to listen.
+    fn seat(&mut self, index: u16) -> (u32, u64);
+    /// Takes a seat away.
+    fn unseat(&mut self, index: u16);
+    /// Who has a seat, as bits by index.
+    fn seated(&self) -> u64;
+    /// Those that have read least, as bits by index, and how far they are.
+    fn last(&self) -> (u64, u64);
+    /// Kernels that broke the rules since this was asked, as bits by index; they have no seats any more.
+    fn take_liars(&mut self) -> u64;
+    /// Says something to all who have seats. They may not notice before [`Carrier::wake`].
+    ///
+    /// # Errors
+    /// [`SendError::Later`]: there is no room; somebody pokes when there is.
+    fn say(&mut self, head: &[u8; HEADER_SIZE], parts: &[&[u8]]) -> Result<(), SendError>;
+}
+
+/// The listening end of a group.
+pub trait Listening: Send {
+    /// Whether there is something to hear, be it that the seat is lost.
+    fn is_ready(&self) -> bool;
+    /// Takes the next message into `out`; `false` if there is none.
+    ///
+    /// # Errors
+    /// [`Lost`], for ever.
+    fn hear(&mut self, out: &mut Vec<u8>) -> Result<bool, Lost>;
+    /// A batch is handled. `true` if the speaker waits for room: [`Carrier::poke`].
+    fn rest(&mut self) -> bool;
+}
+
 /// A kind of channel, as one kernel sees it: notices who sent something, opens channels, lets the CPU sleep.
 pub trait Carrier: Send + Sync {
     /// The name in `/proc/cob/links`.
@@ -64,6 +100,24 @@ pub trait Carrier: Send + Sync {
     fn present(&self, index: u16) -> Option<KernelId>;
     /// Opens the channel to a peer; `None` if it is not reached this way.
     fn connect(&self, peer: KernelId) -> Option<Box<dyn Transport>>;
+    /// Memory to speak to many at once; `None` if this kind of channel has no such thing, or there is no memory.
+    fn speak(&self) -> Option<Box<dyn Speaking>> {
+        None
+    }
+    /// Listens to what a peer says to many. `None` if what it told cannot be.
+    fn listen(&self, peer: KernelId, place: (u64, u32), seat: (u32, u64)) -> Option<Box<dyn Listening>> {
+        let _ = (peer, place, seat);
+        None
+    }
+    /// Makes a kernel look at the groups that it listens to, if it sleeps. Says whether its bell was rung.
+    fn wake(&self, index: u16) -> bool {
+        let _ = index;
+        false
+    }
+    /// Makes a kernel look whether what it has to say fits now.
+    fn poke(&self, index: u16) {
+        let _ = index;
+    }
     /// Draining begins: nobody needs to ring.
     fn begin(&self);
     /// Whose messages may be there, as bits by index; they are looked at after this.

@@ -266,3 +266,42 @@ fn loom_a_ring_that_is_left_for_another_loses_nothing() {
         sender.join().unwrap();
     });
 }
+
+#[test]
+fn loom_who_listens_to_a_group_is_woken_or_has_heard_it() {
+    model(|| {
+        let ring = Checked::ring(4);
+        // The words of a porch that the handshake uses: polling and the first pending bytes, which nobody sets here.
+        let porch = Porch(Checked::new(4096, [0x40, 0x100]));
+        let bell = Arc::new(AtomicBool::new(false));
+        let (mut producer, mut consumer) = (Producer::new(ring.clone()).unwrap(), Consumer::new(ring).unwrap());
+        let speaker = thread::spawn({
+            let (porch, bell) = (Porch(porch.0.clone()), bell.clone());
+            move || {
+                for value in [1, 2] {
+                    producer.push(&head(value), &[]).expect("there is room");
+                    if porch.sleeps() {
+                        bell.store(true, Ordering::Release);
+                    }
+                }
+            }
+        });
+        let mut out = Vec::new();
+        let mut heard = 0;
+        porch.begin_polling();
+        loop {
+            while consumer.pop(&mut out).expect("nobody corrupts it") {
+                heard += 1;
+            }
+            // Says that it sleeps, and looks once more before it does.
+            if porch.end_polling() {
+                if !consumer.is_ready() {
+                    break;
+                }
+                porch.begin_polling();
+            }
+        }
+        speaker.join().unwrap();
+        assert!(heard == 2 || bell.load(Ordering::Acquire), "it sleeps and nobody rings");
+    });
+}

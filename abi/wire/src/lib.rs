@@ -18,6 +18,7 @@ pub mod devices;
 pub mod field;
 pub mod files;
 pub mod generic;
+pub mod groups;
 pub mod header;
 pub mod id;
 pub mod membership;
@@ -65,6 +66,7 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "sched", first: 0x0900, last: 0x09ff, specs: &[] },
     Family { name: "time", first: 0x0a00, last: 0x0aff, specs: &[] },
     Family { name: "devices", first: 0x0b00, last: 0x0bff, specs: devices::SPECS },
+    Family { name: "groups", first: 0x0c00, last: 0x0cff, specs: groups::SPECS },
     Family { name: "test", first: 0x7f00, last: 0x7fff, specs: test::SPECS },
 ];
 

@@ -50,6 +50,14 @@ crate::messages! {
         v1 {}
     }
 
+    /// One of many that are said to all listeners of a group, in order.
+    0x7f09 Said (Request, event, payload 4096) {
+        v1 {
+            /// Which one, from 0.
+            number: u64,
+        }
+    }
+
     /// How often did you ring me?
     0x7f05 Tally (Request, request -> Tallied) {
         v1 {}

@@ -111,6 +111,11 @@ pub struct Node {
 }
 
 pub fn boot(machine: &Arc<Machine>, id: KernelId, plan: u64) -> Node {
+    boot_with(machine, id, plan, Arc::new(link::echo::EchoService))
+}
+
+/// A kernel with another service for the messages of tests.
+pub fn boot_with(machine: &Arc<Machine>, id: KernelId, plan: u64, service: Arc<dyn link::Handler>) -> Node {
     let shm = Shm::new(id, View { machine: machine.clone(), me: id.index }).expect("has a porch");
     let hooks = Arc::new(TestHooks {
         machine: machine.clone(),
@@ -121,7 +126,7 @@ pub fn boot(machine: &Arc<Machine>, id: KernelId, plan: u64) -> Node {
     });
     let carriers: Vec<Arc<dyn Carrier>> = vec![Arc::new(shm)];
     let links = Links::new(id, hooks.clone(), carriers);
-    assert!(links.register("test", Arc::new(link::echo::EchoService)));
+    assert!(links.register("test", service));
     Node { id, links, hooks, machine: Arc::downgrade(machine) }
 }
 

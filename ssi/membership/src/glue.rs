@@ -150,7 +150,7 @@ impl<W: Windows> Hooks for Bridge<W> {
     fn guilty(&self, peer: wire::KernelId, guilt: Guilt) {
         log::error!("kernel {peer} broke the rules: {guilt:?}");
         // Another version or plan is spoken with as far as that goes, or not at all; it is not broken.
-        if matches!(guilt, Guilt::Message(_) | Guilt::Lane(_))
+        if matches!(guilt, Guilt::Message(_) | Guilt::Lane(_) | Guilt::Group)
             && let Some(service) = self.service()
         {
             // Whoever found it may hold locks.

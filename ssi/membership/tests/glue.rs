@@ -232,7 +232,7 @@ fn who_breaks_the_rules_is_fenced_though_it_goes_on() {
     // That is not what kernel 0 finds, but nonsense in every place where a record can begin.
     use link::memory::Memory as _;
     let block = &board.hardware.kernels[0].memory;
-    let ring = link::porch::BLOCK_RING + link::ring::OVERHEAD;
+    let ring = link::porch::FIRST_RINGS[0].0 + link::ring::OVERHEAD;
     for at in (8192 + ring..8192 + link::porch::BLOCK_SIZE).step_by(8) {
         block.store64(at, 0x5a5a_5a5a_5a5a_5a5a);
     }

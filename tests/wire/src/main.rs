@@ -8,6 +8,7 @@ const PUBLISHED: [(&str, &str); 9] = [
     ("devices", include_str!("../../../abi/wire/golden/devices.txt")),
     ("files", include_str!("../../../abi/wire/golden/files.txt")),
     ("generic", include_str!("../../../abi/wire/golden/generic.txt")),
+    ("groups", include_str!("../../../abi/wire/golden/groups.txt")),
     ("membership", include_str!("../../../abi/wire/golden/membership.txt")),
     ("memory", include_str!("../../../abi/wire/golden/memory.txt")),
     ("names", include_str!("../../../abi/wire/golden/names.txt")),
