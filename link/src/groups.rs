@@ -31,7 +31,7 @@ use crate::{
     transport::{Listening, SendError, Speaking},
 };
 
-/// How long what is said waits for a listener, in nanoseconds.
+/// How long what is said waits for a listener, in nanoseconds, unless the group's speaker says otherwise.
 pub const PATIENCE: u64 = 200_000_000;
 /// How long a listener waits to be told where a group is, in nanoseconds.
 const DEADLINE: u64 = 2_000_000_000;
@@ -49,6 +49,8 @@ struct Spoken {
     waiting: VecDeque<Packed>,
     /// Since when nothing fits, and how far the last ones were then.
     stuck: Option<(u64, u64)>,
+    /// How long it waits for those, in nanoseconds.
+    patience: u64,
     closing: bool,
 }
 
@@ -111,6 +113,11 @@ struct Outcome {
 }
 
 impl Spoken {
+    /// When the patience with those who lag behind ends.
+    fn due(&self) -> Option<u64> {
+        self.stuck.map(|(since, _)| since.saturating_add(self.patience))
+    }
+
     /// Says what waits, as far as there is room; `now` for who lags behind.
     fn flush(&mut self, now: u64, outcome: &mut Outcome, groups: &Groups) {
         while let Some(packed) = self.waiting.front() {
@@ -124,7 +131,7 @@ impl Spoken {
                 Err(SendError::Later) => {
                     let (last, least) = self.speaking.last();
                     match self.stuck {
-                        Some((since, before)) if before == least && now.saturating_sub(since) >= PATIENCE => {
+                        Some((since, before)) if before == least && now.saturating_sub(since) >= self.patience => {
                             for index in (0..wire::MAX_KERNELS as u16).filter(|index| last & 1 << index != 0) {
                                 self.speaking.unseat(index);
                                 groups.expelled.fetch_add(1, Ordering::Relaxed);
@@ -150,11 +157,12 @@ impl Spoken {
 }
 
 impl Links {
-    /// Opens a group for a family of messages; its number. Nobody listens yet.
+    /// Opens a group for a family of messages; its number. Nobody listens yet. A listener for which the others have to wait for `patience` nanoseconds
+    /// ([`PATIENCE`] is enough where CPUs run when they can) is expelled.
     ///
     /// # Errors
     /// `ENOENT` if there is no such family, `ENOMEM`.
-    pub fn open_group(&self, family: &'static str) -> Result<u32> {
+    pub fn open_group(&self, family: &'static str, patience: u64) -> Result<u32> {
         let known = wire::FAMILIES.iter().find(|f| f.name == family);
         let family = known.ok_or(Error::new(Errno::ENOENT, "there is no such family", self.me()))?.first;
         let speaking = self.carriers.iter().find_map(|carrier| carrier.speak());
@@ -162,7 +170,7 @@ impl Links {
         let number = self.groups.next.fetch_add(1, Ordering::Relaxed) + 1;
         let (invited, looking) = (BTreeSet::new(), BTreeSet::new());
         let waiting = VecDeque::new();
-        let spoken = Spoken { speaking, family, invited, looking, waiting, stuck: None, closing: false };
+        let spoken = Spoken { speaking, family, invited, looking, waiting, stuck: None, patience, closing: false };
         self.groups.spoken.lock().insert(number, spoken);
         Ok(number)
     }
@@ -237,7 +245,7 @@ impl Links {
         let mut head = [0; HEADER_SIZE];
         head.copy_from_slice(self.event_header::<M>(object, fixed, payload.len()).to_raw().as_bytes());
         let mut outcome = Outcome::default();
-        let stuck = {
+        let due = {
             let mut spoken = self.groups.spoken.lock();
             let known = spoken.get_mut(&group).filter(|spoken| !spoken.closing);
             let known = known.filter(|spoken| spoken.family >> 8 == spec.number >> 8);
@@ -247,11 +255,11 @@ impl Links {
             }
             known.waiting.push_back(Packed { head, body });
             known.flush(self.now(), &mut outcome, &self.groups);
-            known.stuck
+            known.due()
         };
         self.conclude(outcome);
-        if let Some((since, _)) = stuck {
-            self.hooks().set_alarm(since + PATIENCE);
+        if let Some(due) = due {
+            self.hooks().set_alarm(due);
         }
         Ok(())
     }
@@ -475,8 +483,7 @@ impl Links {
             let now = self.now();
             for spoken in spoken.values_mut().filter(|spoken| !spoken.waiting.is_empty()) {
                 spoken.flush(now, &mut outcome, &self.groups);
-                let due = spoken.stuck.map(|(since, _)| since + PATIENCE);
-                next = next.into_iter().chain(due).min();
+                next = next.into_iter().chain(spoken.due()).min();
             }
         }
         self.conclude(outcome);

@@ -16,7 +16,7 @@ pub mod counters;
 pub mod echo;
 pub mod error;
 pub mod group;
-mod groups;
+pub mod groups;
 mod hello;
 pub mod latency;
 pub mod links;

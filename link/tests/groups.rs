@@ -4,7 +4,7 @@ mod common;
 use std::sync::{Arc, Mutex, atomic::Ordering};
 
 use common::{Machine, Node, boot_with, settle};
-use link::{Guilt, Handler, Incoming, Links, memory::Memory as _};
+use link::{Guilt, Handler, Incoming, Links, groups::PATIENCE, memory::Memory as _};
 use linux_abi::Errno;
 use wire::{KernelId, ObjectId, test::Said};
 
@@ -80,7 +80,7 @@ impl Town {
 fn all_hear_all_in_order() {
     for kernels in [2, 3, 9, 33] {
         let town = Town::new(kernels);
-        let group = town.nodes[0].links.open_group("test").unwrap();
+        let group = town.nodes[0].links.open_group("test", PATIENCE).unwrap();
         town.invite(group, 1..kernels);
         assert_eq!(town.nodes[0].links.listeners(group) as usize, kernels - 1);
         let before = town.nodes[0].links.peer(town.nodes[1].id).unwrap().report(wire::Lane::Request).sent;
@@ -107,7 +107,7 @@ fn all_hear_all_in_order() {
 fn a_group_grows_and_shrinks_and_closes() {
     let town = Town::new(4);
     let links = &town.nodes[0].links;
-    let group = links.open_group("test").unwrap();
+    let group = links.open_group("test", PATIENCE).unwrap();
     town.invite(group, [1]);
     town.say(group, 0);
     town.settle();
@@ -137,7 +137,7 @@ fn a_group_grows_and_shrinks_and_closes() {
 fn who_is_slow_is_expelled_and_comes_back() {
     let town = Town::new(4);
     let links = &town.nodes[0].links;
-    let group = links.open_group("test").unwrap();
+    let group = links.open_group("test", PATIENCE).unwrap();
     town.invite(group, 1..4);
     for number in 0..400 {
         town.say(group, number);
@@ -168,7 +168,7 @@ fn who_is_slow_is_expelled_and_comes_back() {
 fn too_much_for_a_slow_listener_is_said_so() {
     let town = Town::new(2);
     let links = &town.nodes[0].links;
-    let group = links.open_group("test").unwrap();
+    let group = links.open_group("test", PATIENCE).unwrap();
     town.invite(group, [1]);
     let result = (0..10_000).find_map(|number| links.say(group, ObjectId::NONE, &Said { number }, b"").err());
     assert_eq!(result.map(|error| error.errno), Some(Errno::ENOBUFS));
@@ -181,7 +181,7 @@ fn too_much_for_a_slow_listener_is_said_so() {
 fn the_dead_listen_to_nothing_and_say_nothing() {
     let town = Town::new(4);
     let links = &town.nodes[0].links;
-    let group = links.open_group("test").unwrap();
+    let group = links.open_group("test", PATIENCE).unwrap();
     town.invite(group, 1..4);
     // One dies while everybody waits for it.
     for number in 0..300 {
@@ -200,7 +200,7 @@ fn the_dead_listen_to_nothing_and_say_nothing() {
     links.peer_down(town.nodes[3].id);
     assert_eq!(links.groups().spoken, 0);
     // And the speaker.
-    let group = links.open_group("test").unwrap();
+    let group = links.open_group("test", PATIENCE).unwrap();
     town.invite(group, [1]);
     assert_eq!(town.nodes[1].links.groups().heard, 1);
     town.nodes[1].links.peer_down(town.nodes[0].id);
@@ -211,7 +211,7 @@ fn the_dead_listen_to_nothing_and_say_nothing() {
 fn liars_are_named() {
     for seed in 0..60_u64 {
         let town = Town::new(3);
-        let group = town.nodes[0].links.open_group("test").unwrap();
+        let group = town.nodes[0].links.open_group("test", PATIENCE).unwrap();
         town.invite(group, 1..3);
         let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut random = || {

@@ -58,6 +58,23 @@ crate::messages! {
         }
     }
 
+    /// What have you heard of what I said to many, since number 0?
+    0x7f0a Report (Request, request -> Reported) {
+        v1 {}
+    }
+
+    /// This.
+    0x7f0b Reported (Reply, reply) {
+        v1 {
+            /// The number of the next one: all before it came, in order, if nothing is wrong or missed.
+            next: u64,
+            /// 1: something was out of order, or not what was said.
+            wrong: u8,
+            /// How often something was missed because the listener was slow.
+            missed: u32,
+        }
+    }
+
     /// How often did you ring me?
     0x7f05 Tally (Request, request -> Tallied) {
         v1 {}

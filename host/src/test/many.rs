@@ -17,6 +17,7 @@ const FEWER: [&str; 2] = ["duo", "octo"];
 const ONE: &str = "many/kernels-are-one-machine";
 const DEATH: &str = "many/one-dies-and-comes-again";
 const MESSAGES: &str = "many/messages-do-not-grow";
+const GROUP: &str = "many/one-speaks-to-all";
 
 /// Waits until so many kernels are up as kernel `$1` sees it.
 const UP: &str =
@@ -45,7 +46,7 @@ kill $pid
 
 /// Runs all cases, on one boot of each machine.
 pub fn all(root: &Root, report: &mut Report) {
-    if ![ONE, DEATH, MESSAGES].iter().any(|name| report.wants(name)) {
+    if ![ONE, DEATH, MESSAGES, GROUP].iter().any(|name| report.wants(name)) {
         return;
     }
     let mut flock = match Asked::boot(root, MANY.0, true) {
@@ -64,6 +65,7 @@ pub fn all(root: &Root, report: &mut Report) {
     if !said.is_empty() {
         report.note(MESSAGES, &format!("messages of both kernels, a hundredfold: {said}"));
     }
+    report.run(GROUP, || group(&mut flock).map_err(|error| format!("{error:#}")));
     report.run(DEATH, || death(&mut flock).map_err(|error| format!("{error:#}")));
 }
 
@@ -89,6 +91,21 @@ fn messages(root: &Root, flock: &mut Asked) -> Result<String> {
         ensure!(fewer == many, "{} says\n{many}and {name}\n{fewer}", MANY.0);
     }
     Ok(many.trim_end().replace('\n', ", "))
+}
+
+/// Two thousand messages, each written once, that forty-seven kernels compare with what was said.
+fn group(flock: &mut Asked) -> Result<()> {
+    let (kernels, last) = (MANY.1, MANY.1 - 1);
+    let said = flock.ask(&format!(
+        "{UP} up 0 {kernels}; echo 1 group 2000 >/proc/cob/measure && grep listeners /proc/cob/measure"
+    ))?;
+    ensure!(said == format!("row listeners {last}.00 {last}\n"), "it said {said:?}");
+    // And one that is nobody's starter.
+    let line = format!(
+        "kctl run -k {last} sh -c 'echo 0 group 200 >/proc/cob/measure && grep -c listeners /proc/cob/measure'"
+    );
+    ensure!(flock.ask(&line)? == "1\n", "kernel {last} did not speak to all");
+    Ok(())
 }
 
 fn death(flock: &mut Asked) -> Result<()> {

@@ -104,7 +104,7 @@ pub fn encode<'s>(symbols: impl IntoIterator<Item = (u32, &'s str)>) -> Vec<u8> 
 /// Makes a table of the functions of a 64-bit little-endian ELF whose image begins at virtual address `image`.
 /// `demangle` gets each raw name. `None` if this is not such an ELF or it has no symbols.
 pub fn from_elf<N: AsRef<str>>(elf: &[u8], image: u64, demangle: impl Fn(&str) -> N) -> Option<Vec<u8>> {
-    let u16_at = |at: usize| Some(u16::from_le_bytes(elf.get(at..at + 2)?.try_into().ok()?));
+    let u16_at = |at: usize| Some(u16::from_le_bytes(elf.get(at..at.checked_add(2)?)?.try_into().ok()?));
     let u64_at = |at: usize| Some(u64::from_le_bytes(elf.get(at..at.checked_add(8)?)?.try_into().ok()?));
     // ELF-64 object file format: class 2 (64 bits), data 1 (little-endian)
     if elf.get(..6)? != [0x7f, b'E', b'L', b'F', 2, 1] {
@@ -117,12 +117,13 @@ pub fn from_elf<N: AsRef<str>>(elf: &[u8], image: u64, demangle: impl Fn(&str) -
     for s in 0..count {
         let s = section(s)?;
         const SHT_SYMTAB: u32 = 2;
-        if u32_at(elf, s + 4)? != SHT_SYMTAB {
+        if u32_at(elf, s.checked_add(4)?)? != SHT_SYMTAB {
             continue;
         }
-        let (offset, bytes) = (u64_at(s + 0x18)? as usize, u64_at(s + 0x20)? as usize);
-        let strings = section(u32_at(elf, s + 0x28)? as usize)?;
-        let (str_offset, str_bytes) = (u64_at(strings + 0x18)? as usize, u64_at(strings + 0x20)? as usize);
+        let (offset, bytes) = (u64_at(s.checked_add(0x18)?)? as usize, u64_at(s.checked_add(0x20)?)? as usize);
+        let strings = section(u32_at(elf, s.checked_add(0x28)?)? as usize)?;
+        let (str_offset, str_bytes) =
+            (u64_at(strings.checked_add(0x18)?)? as usize, u64_at(strings.checked_add(0x20)?)? as usize);
         let strings = elf.get(str_offset..str_offset.checked_add(str_bytes)?)?;
         for symbol in elf.get(offset..offset.checked_add(bytes)?)?.chunks_exact(24) {
             const STT_NOTYPE: u8 = 0;

@@ -1,32 +1,40 @@
 //! The asked side of a measurement.
 
+use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use base::Errno;
 use link::echo::EchoService;
+use link::lock::Lock;
 use link::window::Reach;
 use link::{Handler, Incoming, Links};
 use task::Kernel;
-use wire::Message as _;
-use wire::test::{Bounce, Bounced, Prove, Proved, Tallied, Tally};
+use wire::test::{Bounce, Bounced, Prove, Proved, Report, Reported, Said, Tallied, Tally};
+use wire::{KernelId, Message as _};
 
+use super::content;
 use super::line::{Line, bell, piece};
 use crate::proof;
+
+/// What a kernel has heard of one that has said nothing.
+const NOTHING: Reported = Reported { next: 0, wrong: 0, missed: 0 };
 
 /// Answers what measurements send.
 pub struct Tests {
     kernel: Arc<Kernel>,
     links: Weak<Links>,
     reaches: Vec<Reach>,
+    /// What was heard of those who speak to many, by index.
+    heard: Lock<BTreeMap<u16, Reported>>,
 }
 
 impl Tests {
     /// For a kernel that reaches the others so.
     pub fn new(kernel: &Arc<Kernel>, links: &Arc<Links>, reaches: Vec<Reach>) -> Arc<Self> {
         let (kernel, links) = (kernel.clone(), Arc::downgrade(links));
-        Arc::new(Self { kernel, links, reaches })
+        Arc::new(Self { kernel, links, reaches, heard: Lock::new(BTreeMap::new()) })
     }
 
     /// The line that a peer names, if it is in that peer's memory.
@@ -56,6 +64,20 @@ impl Tests {
         if started.is_err() {
             links.refuse(to, Errno::ENOMEM);
         }
+        Ok(())
+    }
+
+    /// Somebody says something to many.
+    fn listen(&self, message: &Incoming<'_>) -> link::Result<()> {
+        let (said, payload) = message.read::<Said>()?;
+        let mut heard = self.heard.lock();
+        let heard = heard.entry(message.from.index).or_insert(NOTHING);
+        if said.number == 0 {
+            *heard = NOTHING;
+        }
+        let good = said.number == heard.next && payload.iter().copied().eq(content(said.number));
+        heard.wrong |= u8::from(!good);
+        heard.next = said.number + 1;
         Ok(())
     }
 
@@ -95,6 +117,19 @@ impl Handler for Tests {
             let doorbells = links.peer(message.from).map_or(0, |p| p.counters.doorbells.load(Ordering::Relaxed));
             return links.answer(message.answer_to(), &Tallied { doorbells }, &[]);
         }
+        if message.header.kind == Said::SPEC.number {
+            return self.listen(message);
+        }
+        if message.header.kind == Report::SPEC.number {
+            let heard = self.heard.lock().get(&message.from.index).copied().unwrap_or(NOTHING);
+            return links.answer(message.answer_to(), &heard, &[]);
+        }
         EchoService.handle(links, message)
+    }
+
+    fn missed(&self, _: &Links, from: KernelId) {
+        if let Some(heard) = self.heard.lock().get_mut(&from.index) {
+            heard.missed += 1;
+        }
     }
 }

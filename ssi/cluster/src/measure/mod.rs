@@ -4,8 +4,8 @@
 //! Both kernels take part as they are: the peer's receive path answers, polling or woken by the bell as its idle loop decides. What a message cannot be
 //! faster than is measured in the same run: a line of memory that goes to and fro between the same two CPUs, polled or with a bell for each store.
 //!
-//! Two rows prove more than they measure: `order`, that many messages come whole, once and in order, and `wakeups`, that of many sleeps none is slept
-//! through.
+//! Three rows prove more than they measure: `order`, that many messages come whole, once and in order, `wakeups`, that of many sleeps none is slept
+//! through, and `group`, that all kernels hear all that is said to all, in order.
 
 mod answers;
 mod line;
@@ -34,6 +34,15 @@ const MS: u64 = 1_000_000;
 const PATIENCE: u64 = 2_000 * MS;
 /// Interrupts are let in after so many polled round trips.
 const BREATH: u32 = 64;
+
+/// The longest payload of a message whose content is compared.
+const CONTENT: u64 = 256;
+
+/// What a message of a proof carries: bytes that only this one has, of a length between none and several lines.
+fn content(value: u64) -> impl Iterator<Item = u8> {
+    let seed = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (0..seed % CONTENT).map(move |at| (seed >> (at % 57)) as u8)
+}
 
 /// The file.
 pub struct Measure(Arc<Shared>);

@@ -11,13 +11,14 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use base::wait::{Ready, Wake as _};
 use base::{Errno, Error};
 use hal::time::now;
+use link::lock::Lock;
 use link::{Incoming, Links};
 use task::Task;
-use wire::test::{Bounce, Echo, EchoReply, Tallied, Tally};
+use wire::test::{Bounce, Echo, EchoReply, Report, Reported, Said, Tallied, Tally};
 use wire::{KernelId, ObjectId};
 
 use super::line::{Line, bell, own_piece};
-use super::{BREATH, MS, PATIENCE, Shared};
+use super::{BREATH, MS, PATIENCE, Shared, content};
 
 /// Batches per figure, in turns; the median counts.
 const BATCHES: usize = 9;
@@ -36,8 +37,6 @@ const UNDER_WAY: u64 = 32;
 const LOAD: u32 = 20_000;
 /// The task lets others run after so many of them.
 const SHIFT: u64 = 20_000;
-/// The longest payload of a message whose content is compared.
-const CONTENT: u64 = 256;
 /// The longest pause before a question to a sleeper: it meets the peer in every stage of going to sleep.
 const PAUSE: u64 = 20_000;
 /// Bells are counted after so many questions; each should have cost one, or one both ways.
@@ -58,13 +57,14 @@ enum Figure {
     Skew,
     Order,
     Wakeups,
+    Group,
 }
 
 impl Figure {
     /// Those of which batches are made in turns, so that whatever disturbs the machine disturbs all of them.
     const IN_TURNS: [Self; 6] = [Self::Line, Self::Echo, Self::Echo4k, Self::Call, Self::Bell, Self::EchoAsleep];
     /// Those that are made once.
-    const ONCE: [Self; 4] = [Self::Load, Self::Skew, Self::Order, Self::Wakeups];
+    const ONCE: [Self; 5] = [Self::Load, Self::Skew, Self::Order, Self::Wakeups, Self::Group];
 
     const fn name(self) -> &'static str {
         match self {
@@ -78,6 +78,7 @@ impl Figure {
             Self::Skew => "skew",
             Self::Order => "order",
             Self::Wakeups => "wakeups",
+            Self::Group => "group",
         }
     }
 
@@ -86,7 +87,7 @@ impl Figure {
         match self {
             Self::Line | Self::Echo | Self::Echo4k | Self::Call | Self::Skew => POLLED,
             Self::Bell | Self::EchoAsleep => ASLEEP,
-            Self::Load | Self::Order | Self::Wakeups => LOAD,
+            Self::Load | Self::Order | Self::Wakeups | Self::Group => LOAD,
         }
     }
 
@@ -97,7 +98,7 @@ impl Figure {
 
     /// Proofs are made when they are asked for.
     const fn is_proof(self) -> bool {
-        matches!(self, Self::Order | Self::Wakeups)
+        matches!(self, Self::Order | Self::Wakeups | Self::Group)
     }
 }
 
@@ -181,12 +182,6 @@ struct Answers {
     wrong: AtomicBool,
 }
 
-/// What a message of `order` carries: bytes that only this one has, of a length between none and several lines.
-fn content(value: u64) -> impl Iterator<Item = u8> {
-    let seed = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (0..seed % CONTENT).map(move |at| (seed >> (at % 57)) as u8)
-}
-
 fn silent() -> Error {
     Error::new(Errno::ETIMEDOUT, "the peer does not answer")
 }
@@ -235,6 +230,7 @@ impl Run<'_> {
                 Figure::Load => self.load(rounds)?,
                 Figure::Skew => self.skew(rounds)?,
                 Figure::Order => self.order(rounds)?,
+                Figure::Group => self.group(rounds)?,
                 _ => self.wakeups(rounds)?,
             };
         }
@@ -474,6 +470,71 @@ impl Run<'_> {
         Ok(row("wakeups", (now() - start) * 100 / value, rung))
     }
 
+    /// So many messages that are said to all members of the view at once, each written once; then each is asked what it has heard. Nobody is hurried.
+    fn group(&self, messages: u32) -> base::Result<String> {
+        const HURRY: u64 = 60_000 * MS;
+        let links = self.links();
+        let me = links.me();
+        let others: Vec<KernelId> =
+            self.shared.peers.view().members.iter().map(|k| objects::to_wire(*k)).filter(|k| *k != me).collect();
+        let group = links.open_group("test", HURRY).map_err(|e| e.errno)?;
+        let said = self.say_to_all(group, &others, messages);
+        links.close_group(group);
+        said
+    }
+
+    fn say_to_all(&self, group: u32, others: &[KernelId], messages: u32) -> base::Result<String> {
+        let links = self.links();
+        for kernel in others {
+            links.invite(group, *kernel).map_err(|e| e.errno)?;
+        }
+        let end = now() + 10 * PATIENCE;
+        self.until(end, || links.listeners(group) as usize == others.len())?;
+        let start = now();
+        for number in 0..u64::from(messages) {
+            let payload: Vec<u8> = content(number).collect();
+            // Too much waits for somebody.
+            while let Err(error) = links.say(group, ObjectId::NONE, &Said { number }, &payload) {
+                if error.errno != Errno::ENOBUFS {
+                    return Err(error.errno.into());
+                }
+                self.thread.park_until(now() + MS);
+            }
+        }
+        for kernel in others {
+            let end = now() + 10 * PATIENCE;
+            loop {
+                let heard: Reported = self.question(*kernel, &Report {})?;
+                if heard.wrong != 0 || heard.missed != 0 {
+                    return Err(Error::new(
+                        Errno::EBADMSG,
+                        "what was said to all was lost, doubled, out of order or not what was said",
+                    ));
+                }
+                if heard.next == u64::from(messages) {
+                    break;
+                }
+                if now() > end {
+                    return Err(silent());
+                }
+                self.thread.park_until(now() + MS);
+            }
+        }
+        let time = (now() - start) * 100 / u64::from(messages);
+        Ok(row("group", time, messages.into()) + &row("listeners", 100 * others.len() as u64, others.len() as u64))
+    }
+
+    /// Sleeps until something is so.
+    fn until(&self, end: u64, is_so: impl Fn() -> bool) -> base::Result<()> {
+        while !is_so() {
+            if now() > end {
+                return Err(silent());
+            }
+            self.thread.park_until(now() + MS);
+        }
+        Ok(())
+    }
+
     /// By how much the clocks of the two kernels differ, from the quickest of many round trips: the peer's time, which its answer carries, against the
     /// middle of the own ones, and how far that can be from the truth. (Receiving steps a clock forward that is behind, so the peer's time is never
     /// outside of the own ones.)
@@ -535,22 +596,31 @@ impl Run<'_> {
 
     /// How often the peer rang this kernel.
     fn tally(&self) -> base::Result<u64> {
-        let (answer, pending) = (Arc::new(AtomicU64::new(0)), Arc::new(Pending::default()));
+        Ok(self.question::<_, Tallied>(self.peer, &Tally {})?.doorbells)
+    }
+
+    /// Asks a kernel something, and sleeps until it has answered.
+    fn question<M: wire::Request, R: wire::Message + Send + 'static>(
+        &self,
+        peer: KernelId,
+        message: &M,
+    ) -> base::Result<R> {
+        let (answer, pending) = (Arc::new(Lock::new(None)), Arc::new(Pending::default()));
         let (to, ended, thread) = (answer.clone(), pending.clone(), self.thread.clone());
         let then = Box::new(move |_: &Links, answer: link::Result<Incoming<'_>>| {
-            let read = answer.and_then(|incoming| incoming.read::<Tallied>().map(|(tallied, _)| tallied.doorbells));
-            to.store(*read.as_ref().unwrap_or(&0), Ordering::Relaxed);
-            ended.end(read.is_ok());
+            let read = answer.and_then(|incoming| incoming.read::<R>().map(|(read, _)| read)).ok();
+            let good = read.is_some();
+            *to.lock() = read;
+            ended.end(good);
             thread.wake(Ready::all());
         });
-        self.links().request(self.peer, ObjectId::NONE, &Tally {}, &[], now() + PATIENCE, then);
+        self.links().request(peer, ObjectId::NONE, message, &[], now() + 4 * PATIENCE, then);
         loop {
             self.thread.begin_wait();
-            match pending.get() {
-                None => self.park(),
-                Some(true) => return Ok(answer.load(Ordering::Relaxed)),
-                Some(false) => return Err(silent()),
+            if pending.get().is_some() {
+                return answer.lock().take().ok_or_else(silent);
             }
+            self.park();
         }
     }
 }

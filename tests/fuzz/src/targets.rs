@@ -1,0 +1,171 @@
+//! What is given nonsense.
+
+use std::fmt::Debug;
+
+use files::codec::{Answer, Files};
+use link::Incoming;
+use objects::codec::{Body, Reader};
+use task::{
+    children::{ChildEvent, ChildRecord},
+    cluster::{ProcessReply, ProcessRequest},
+    image::TaskImage,
+    load::Load,
+};
+use vfs::socket::{Client, Facts};
+use wire::{Header, Lane, table};
+
+use crate::Target;
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    ("agent", agent),
+    ("archive", archive),
+    ("bootblock", bootblock),
+    ("devicetree", devicetree),
+    ("files", files),
+    ("message", message),
+    ("plan", plan),
+    ("program", program),
+    ("script", script),
+    ("symbols", symbols),
+    ("tasks", tasks),
+    ("trace", trace),
+];
+
+/// What is understood can at least be shown.
+fn show(value: &impl Debug) {
+    assert!(!format!("{value:?}").is_empty());
+}
+
+fn agent(input: &[u8]) {
+    let mut guest = agent::Decoder::new();
+    let mut host = agent::Decoder::new();
+    // What comes before it is ignored.
+    let mut sync = Vec::new();
+    agent::sync(&mut sync);
+    guest.push(&sync);
+    host.push(&sync);
+    for piece in input.chunks(7) {
+        guest.push(piece);
+        host.push(piece);
+        while let Ok(Some(message)) = guest.next::<agent::ToGuest<'_>>() {
+            show(&message);
+        }
+        while let Ok(Some(message)) = host.next::<agent::ToHost<'_>>() {
+            show(&message);
+        }
+    }
+}
+
+fn archive(input: &[u8]) {
+    for entry in cpio::entries(input) {
+        show(&entry);
+    }
+    let _ = cpio::find(input, "boot/machine.toml");
+}
+
+fn bootblock(input: &[u8]) {
+    if let Some(block) = bootblock::BootBlock::decode(input) {
+        // What was understood is what is written.
+        let again = block.encode();
+        assert_eq!(bootblock::BootBlock::decode(&again).map(|again| again.encode()), Some(again));
+    }
+}
+
+fn devicetree(input: &[u8]) {
+    let _ = devicetree::length(input);
+    let Some(tree) = devicetree::Tree::new(input) else { return };
+    for device in tree.devices(&["pci-host-ecam-generic", "arm,gic-v3", "riscv,imsics"]) {
+        let _ = device.cell("interrupts", 1);
+    }
+    let _ = tree.device(&["arm,pl011"], 0);
+    let _ = tree.interrupt(&["arm,pl011"], 0);
+    let _ = (tree.text("/chosen", "bootargs"), tree.number("/cpus", "timebase-frequency"));
+}
+
+fn body<B, T: Body<B> + Debug>(input: &[u8]) {
+    if let Ok(value) = T::get(&mut Reader(input)) {
+        show(&value);
+    }
+}
+
+fn files(input: &[u8]) {
+    body::<Files, vfs::Caller>(input);
+    body::<Files, vfs::Stat>(input);
+    body::<Files, vfs::SetAttr>(input);
+    body::<Files, vfs::NewNode>(input);
+    body::<Files, vfs::Entry>(input);
+    body::<Files, vfs::Ioctl>(input);
+    body::<Files, Answer>(input);
+    body::<Files, Client>(input);
+    body::<Files, Facts>(input);
+}
+
+fn tasks(input: &[u8]) {
+    body::<tasks::codec::Tasks, ProcessRequest>(input);
+    body::<tasks::codec::Tasks, ProcessReply>(input);
+    body::<tasks::codec::Tasks, ChildEvent>(input);
+    body::<tasks::codec::Tasks, ChildRecord>(input);
+    body::<tasks::codec::Tasks, Load>(input);
+    body::<tasks::codec::Tasks, TaskImage>(input);
+}
+
+/// A record as it comes out of a ring.
+fn message(input: &[u8]) {
+    for entry in table::parse(input) {
+        show(&table::compare(entry));
+    }
+    let Ok((header, body)) = Header::parse(input) else { return };
+    show(&header);
+    let incoming = Incoming { from: header.sender, lane: Lane::Control, header, body };
+    if let Ok(Some(message)) = membership::codec::read(&incoming) {
+        show(&message);
+    }
+    if let Ok(Some(message)) = life::codec::read(&incoming) {
+        show(&message);
+    }
+    files(body);
+    tasks(body);
+}
+
+fn plan(input: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(input) {
+        match plan::parse(text) {
+            Ok(plan) => show(&plan),
+            Err(errors) => assert!(!errors.is_empty(), "a bad plan has a reason"),
+        }
+    }
+}
+
+fn program(input: &[u8]) {
+    let Ok(head) = task::exec::elf::head(input) else { return };
+    let from = usize::try_from(head.headers_at).unwrap_or(usize::MAX);
+    if let Some(headers) = input.get(from..)
+        && let Ok(image) = task::exec::elf::image(head, headers)
+    {
+        show(&image);
+    }
+}
+
+fn script(input: &[u8]) {
+    if let Some(line) = task::exec::script::parse(input) {
+        show(&line);
+    }
+}
+
+fn symbols(input: &[u8]) {
+    if let Some(table) = symtab::SymbolTable::parse(input) {
+        for offset in [0, 1, 0x1000, u32::MAX] {
+            let _ = table.lookup(offset);
+        }
+    }
+    let _ = symtab::from_elf(input, 0xffff_ffff_8000_0000, ToString::to_string);
+}
+
+fn trace(input: &[u8]) {
+    for event in input.as_chunks::<{ trace::SIZE }>().0 {
+        if let Some(event) = trace::Record::from_bytes(event) {
+            show(&event);
+        }
+    }
+}
