@@ -146,6 +146,20 @@ impl Membership {
         self.phase
     }
 
+    /// What it is in the middle of, in a word, for the simulator's table of what met what.
+    pub fn situation(&self) -> &'static str {
+        match self.phase {
+            Phase::Outside if self.accepting.is_some() => "entering",
+            Phase::Outside => "outside",
+            Phase::Leaving => "leaving",
+            Phase::Parked => "parked",
+            Phase::Member if self.proposal.is_some() => "proposing",
+            Phase::Member if self.accepting.is_some() => "accepting",
+            Phase::Member if !self.fencing.is_empty() => "fencing",
+            Phase::Member => "member",
+        }
+    }
+
     /// Whether a kernel is known to be dead.
     pub fn is_dead(&self, kernel: KernelId) -> bool {
         self.dead.get(&kernel.index).is_some_and(|(incarnation, _)| *incarnation >= kernel.incarnation)
@@ -236,7 +250,11 @@ impl Membership {
                 }
             }
             Event::Prepared { epoch } => self.prepared(now, epoch, actions),
-            Event::Hold(held) => self.detector.hold(held),
+            Event::Hold(held) => {
+                self.detector.hold(held);
+                // What was watched was let go of.
+                self.watch();
+            }
             Event::Leave => {
                 self.phase = Phase::Leaving;
                 self.broadcast(&Message::Goodbye, actions);

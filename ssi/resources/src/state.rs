@@ -192,6 +192,25 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Its name; of a message its own.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::View { .. } => "view",
+            Self::Down { lost: false, .. } => "down",
+            Self::Down { .. } => "lost",
+            Self::Taken { .. } => "taken",
+            Self::Received { message, .. } => match message {
+                Message::Claim { .. } => "Claim",
+                Message::Grant { .. } => "Grant",
+                Message::Busy { .. } => "Busy",
+                Message::Yield { .. } => "Yield",
+                Message::Is { .. } => "Is",
+            },
+        }
+    }
+}
+
 /// What the state machine wants done, in this order, after its lock is dropped.
 pub trait Actions {
     /// Tell a peer. Messages to one peer keep their order.
@@ -330,6 +349,18 @@ impl Registry {
     /// Whether a claim or a take-over is under way here.
     pub fn is_busy(&self) -> bool {
         self.resources.iter().any(|r| matches!(r.mine, Mine::Claims { .. } | Mine::Takes { .. }))
+    }
+
+    /// What it does with one of its resources, the most of what it does with any, for the simulator's table of what met what.
+    pub fn situation(&self) -> &'static str {
+        let any = |which: fn(&Mine) -> bool| self.resources.iter().any(|r| which(&r.mine));
+        match () {
+            () if self.epoch == 0 => "outside",
+            () if any(|mine| matches!(mine, Mine::Takes { .. })) => "taking",
+            () if any(|mine| matches!(mine, Mine::Claims { .. })) => "claiming",
+            () if any(|mine| matches!(mine, Mine::Owns)) => "owning",
+            () => "without",
+        }
     }
 
     /// How many resources there are.

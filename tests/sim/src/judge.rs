@@ -79,7 +79,7 @@ rules! {
 }
 
 /// Which rules are judged.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Judge {
     /// These are not.
     pub without: BTreeSet<Rule>,

@@ -1,6 +1,7 @@
 //! The protocol simulator: the state machines of all services, as they run in the kernel, under a seeded scheduler. See `docs/simulator.md`.
 #![forbid(unsafe_code)]
 
+pub mod coverage;
 mod effects;
 pub mod judge;
 pub mod minimise;
@@ -15,7 +16,7 @@ pub use service::{Body, Context, Parts, SimService, Suite};
 pub use world::{Only, Report, World};
 
 /// How a seed is run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Every message is printed.
     pub trace: bool,
@@ -33,4 +34,14 @@ pub struct Options {
 /// The rule that does not hold.
 pub fn run(seed: u64, options: &Options) -> Result<Report, String> {
     World::new(seed, suites::all(), options).run()
+}
+
+/// The same, and what met what.
+///
+/// # Errors
+/// The rule that does not hold.
+pub fn run_and_look(seed: u64, options: &Options) -> Result<(Report, coverage::Coverage), String> {
+    let mut world = World::new(seed, suites::all(), options);
+    let report = world.run()?;
+    Ok((report, world.coverage))
 }

@@ -2,10 +2,10 @@
 //! `--faults` keep. `docs/simulator.md` tells the options.
 use std::{panic, process::ExitCode, time::Instant};
 
-use cob_sim::{Options, judge::Rule};
+use cob_sim::{Options, coverage::Coverage, judge::Rule};
 
 const USAGE: &str =
-    "usage: cob-sim [--sessions] [--seeds N] [--from SEED] [--kernels N] [--until-failure] [--without RULES]
+    "usage: cob-sim [--sessions] [--seeds N] [--from SEED] [--kernels N] [--until-failure] [--without RULES] [--coverage]
        cob-sim [--sessions] --seed N [--kernels N] [--operations LIST] [--faults LIST] [--trace]
        cob-sim --rules";
 
@@ -17,13 +17,21 @@ struct Asked {
     one: bool,
     sessions: bool,
     until_failure: bool,
+    look: bool,
     options: Options,
 }
 
 /// Understands the command line; `None` if it is nonsense.
 fn asked(args: impl Iterator<Item = String>) -> Option<Asked> {
-    let mut asked =
-        Asked { seeds: 1000, from: 1, one: false, sessions: false, until_failure: false, options: Options::default() };
+    let mut asked = Asked {
+        seeds: 1000,
+        from: 1,
+        one: false,
+        sessions: false,
+        until_failure: false,
+        look: false,
+        options: Options::default(),
+    };
     let mut args = args;
     while let Some(arg) = args.next() {
         let options = &mut asked.options;
@@ -31,6 +39,7 @@ fn asked(args: impl Iterator<Item = String>) -> Option<Asked> {
             "--trace" => options.trace = true,
             "--sessions" => asked.sessions = true,
             "--until-failure" => asked.until_failure = true,
+            "--coverage" => asked.look = true,
             _ => {
                 let value = args.next()?;
                 let numbers = || Some(value.split(',').filter_map(|n| n.parse().ok()).collect());
@@ -61,7 +70,8 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let Some(Asked { seeds, from, one, sessions, until_failure, options }) = asked(std::env::args().skip(1)) else {
+    let Some(Asked { seeds, from, one, sessions, until_failure, look, options }) = asked(std::env::args().skip(1))
+    else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
@@ -70,11 +80,13 @@ fn main() -> ExitCode {
     }
     let start = Instant::now();
     let mut total = cob_sim::Report::default();
+    let mut coverage = Coverage::default();
     let (mut failed, mut ran) = (Vec::new(), 0);
     for seed in from..from + seeds {
         ran += 1;
         match attempt(seed, &options) {
-            Ok(report) => {
+            Ok((report, met)) => {
+                coverage.add(&met);
                 total.events += report.events;
                 total.messages += report.messages;
                 total.operations += report.operations;
@@ -95,6 +107,12 @@ fn main() -> ExitCode {
     if let Some(seed) = failed.first().filter(|_| !one && !until_failure) {
         smaller(*seed, &options);
     }
+    if look {
+        for surprise in coverage.surprises() {
+            println!("{surprise}");
+        }
+    }
+    println!("{coverage}");
     println!(
         "{ran} seeds, {} events, {} messages, {} operations, {} faults, {} views, {} deaths, {} failed, {:.1} s",
         total.events,
@@ -141,8 +159,8 @@ fn interleavings(from: u64, seeds: u64, until_failure: bool, trace: bool) -> Exi
 }
 
 /// Runs a seed, or a part of it; a panic is a failure.
-fn attempt(seed: u64, options: &Options) -> Result<cob_sim::Report, String> {
-    panic::catch_unwind(|| cob_sim::run(seed, options))
+fn attempt(seed: u64, options: &Options) -> Result<(cob_sim::Report, Coverage), String> {
+    panic::catch_unwind(|| cob_sim::run_and_look(seed, options))
         .unwrap_or_else(|_| Err("[no-panic] a state machine panicked".into()))
 }
 

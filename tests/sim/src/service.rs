@@ -6,7 +6,7 @@ use base::KernelId;
 use membership::{Membership, View};
 use wire::Lane;
 
-use crate::{judge::Judge, rng::Rng};
+use crate::{coverage::Coverage, judge::Judge, rng::Rng};
 
 /// The body of a service's message: any value that can be shown in a trace.
 pub trait Body: Any + Debug {
@@ -39,6 +39,8 @@ pub struct Context<'a> {
     pub sent: Vec<(KernelId, Lane, Rc<dyn Body>)>,
     /// Kernels that did not answer in time.
     pub overdue: Vec<KernelId>,
+    /// What met what.
+    pub coverage: &'a mut Coverage,
     /// When [`SimService::timer`] is called, at the latest.
     pub wake: Option<u64>,
 }

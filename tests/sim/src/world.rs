@@ -12,6 +12,7 @@ use wire::Lane;
 
 use crate::{
     Options,
+    coverage::Coverage,
     effects::Hands,
     judge::{Judge, Rule},
     plan::{Medium, Plan},
@@ -80,6 +81,16 @@ pub(crate) enum Item {
     Madness {
         index: u16,
     },
+    /// A debugger holds a kernel for so long.
+    Hold {
+        index: u16,
+        ns: u64,
+    },
+    /// A kernel hears that somebody is held, or that nobody is any more.
+    Held {
+        node: KernelId,
+        held: bool,
+    },
     Operate,
     Restart {
         index: u16,
@@ -97,8 +108,14 @@ impl Item {
             | Self::Timer { node, .. }
             | Self::Prepared { node, .. }
             | Self::Fenced { fencer: node, .. }
+            | Self::Held { node, .. }
             | Self::Notice { node, .. } => Some(*node),
-            Self::Stop { .. } | Self::Madness { .. } | Self::Operate | Self::Restart { .. } | Self::Heal => None,
+            Self::Stop { .. }
+            | Self::Madness { .. }
+            | Self::Hold { .. }
+            | Self::Operate
+            | Self::Restart { .. }
+            | Self::Heal => None,
         }
     }
 }
@@ -194,6 +211,8 @@ pub struct Only {
 pub struct World {
     pub(crate) only: Only,
     pub(crate) judge: Judge,
+    /// What met what.
+    pub coverage: Coverage,
     pub(crate) now: u64,
     pub(crate) rng: Rng,
     pub(crate) plan: Plan,
@@ -242,6 +261,7 @@ impl World {
             print: options.trace,
             only: options.only.clone(),
             judge: options.judge.clone(),
+            coverage: Coverage::default(),
         };
         world.note(|w| format!("plan {:?}", w.plan));
         for index in 0..world.plan.kernels {
@@ -349,6 +369,11 @@ impl World {
             let at = self.madness.below(self.plan.busy);
             self.schedule(at, Item::Madness { index });
         }
+        if self.plan.medium == Medium::Shared && self.madness.one_in(6) {
+            let index = self.madness.below(u64::from(self.plan.kernels)) as u16;
+            let (at, ns) = (self.madness.below(self.plan.busy), self.madness.between(100, 9000) * MS);
+            self.schedule(at, Item::Hold { index, ns });
+        }
         Ok(())
     }
 
@@ -402,6 +427,11 @@ impl World {
                 }
                 Ok(())
             }
+            Item::Hold { index, ns } => {
+                self.hold(index, ns);
+                Ok(())
+            }
+            Item::Held { node, held } => self.membership(node, Event::Hold(held)),
             Item::Operate => self.operate(),
             Item::Restart { index } => self.restart(index),
             Item::Heal => {
@@ -476,6 +506,7 @@ impl World {
         }
         let mut hands = Hands { words, effects: Vec::new() };
         let now = self.now;
+        self.coverage.met("membership", self.nodes[at].membership.situation(), event.name());
         self.nodes[at].membership.step(now, event, &mut hands);
         for (kernel, word) in hands.words {
             if let Some(n) = self.find(kernel) {
@@ -519,6 +550,7 @@ impl World {
             sent: Vec::new(),
             overdue: Vec::new(),
             wake: None,
+            coverage: &mut self.coverage,
         };
         step(&mut *node.parts[service], &mut context);
         let (sent, overdue, wake) = (context.sent, context.overdue, context.wake);
@@ -688,6 +720,23 @@ impl World {
         let index = id.index;
         let at = self.now + self.rng.between(10, 9000) * MS;
         self.schedule(at, Item::Restart { index });
+    }
+
+    /// Somebody looks at a kernel with a debugger. The others are told, and silence means nothing until it goes on.
+    fn hold(&mut self, index: u16, ns: u64) {
+        let now = self.now;
+        let Some(node) = self.nodes.get_mut(usize::from(index)).filter(|n| n.runs() && n.pause == 0) else { return };
+        let id = node.id;
+        node.paused_until = node.paused_until.max(now + ns);
+        self.report.faults += 1;
+        self.note(|_| format!("a debugger holds {id} for {} ms", ns / MS));
+        let others: Vec<KernelId> = self.nodes.iter().map(|n| n.id).collect();
+        for node in others {
+            let begin = now + self.madness.below(self.plan.delay);
+            let end = now + ns + 1 + self.madness.below(self.plan.delay);
+            self.schedule(begin, Item::Held { node, held: true });
+            self.schedule(end, Item::Held { node, held: false });
+        }
     }
 
     fn panic(&mut self, id: KernelId) {

@@ -102,7 +102,8 @@ impl Part {
         if waiting.hops > 16 {
             return self.end(&waiting, End::TooManyHops);
         }
-        let deadline = context.now + 6000 * MS;
+        // Sooner than a silent kernel is dead: its silence is noticed by this, too.
+        let deadline = context.now + 900 * MS;
         if context.closed.contains(&home) {
             return self.end(&waiting, End::Down);
         }

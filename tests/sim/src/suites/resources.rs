@@ -54,6 +54,7 @@ impl Actions for Effects {
 impl Part {
     fn step(&mut self, event: Event, context: &mut Context<'_>) {
         let mut effects = Effects::default();
+        context.coverage.met("resources", self.registry.situation(), event.name());
         self.registry.step(event, &mut effects);
         for (to, message) in effects.sent {
             context.send(to, Lane::Request, message);

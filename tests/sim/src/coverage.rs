@@ -1,0 +1,148 @@
+//! What met what: in which situation each state machine got which event. A pair that no seed reaches is either listed in `unreached.txt` with the reason, or
+//! something that the simulator does not try.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+/// A service, with the situations and the events of its state machine.
+#[derive(Debug)]
+pub struct Machine {
+    /// The service.
+    pub name: &'static str,
+    /// What it can be in the middle of.
+    pub situations: &'static [&'static str],
+    /// What can happen.
+    pub events: &'static [&'static str],
+}
+
+/// Those that are looked at.
+pub const MACHINES: [Machine; 2] = [
+    Machine {
+        name: "membership",
+        situations: &["outside", "entering", "member", "proposing", "accepting", "fencing", "leaving", "parked"],
+        events: &[
+            "found",
+            "enter",
+            "tick",
+            "beat",
+            "overdue",
+            "dying",
+            "guilty",
+            "fenced",
+            "prepared",
+            "hold",
+            "leave",
+            "Probe",
+            "ProbeReply",
+            "Join",
+            "Refused",
+            "Suspect",
+            "Dead",
+            "Propose",
+            "Accept",
+            "Refuse",
+            "Install",
+            "Goodbye",
+        ],
+    },
+    Machine {
+        name: "resources",
+        situations: &["outside", "without", "owning", "claiming", "taking"],
+        events: &["view", "down", "lost", "taken", "Claim", "Grant", "Busy", "Yield", "Is"],
+    },
+];
+
+/// Pairs that cannot be, each with the reason: `SERVICE SITUATION EVENT WHY`. `*` stands for every event or situation.
+const UNREACHED: &str = include_str!("../unreached.txt");
+
+/// Service, situation, event.
+type Pair = (&'static str, &'static str, &'static str);
+
+/// How often each pair was met.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage(BTreeMap<Pair, u64>);
+
+impl Coverage {
+    /// An event in a situation.
+    pub fn met(&mut self, service: &'static str, situation: &'static str, event: &'static str) {
+        *self.0.entry((service, situation, event)).or_default() += 1;
+    }
+
+    /// What another run met.
+    pub fn add(&mut self, other: &Self) {
+        for (pair, count) in &other.0 {
+            *self.0.entry(*pair).or_default() += count;
+        }
+    }
+
+    /// What is not as it should be: pairs that were not met and are not listed, and listed ones that were met.
+    pub fn surprises(&self) -> Vec<String> {
+        let listed = listed();
+        let mut out = Vec::new();
+        for machine in &MACHINES {
+            for situation in machine.situations {
+                for event in machine.events {
+                    let pair = (machine.name, *situation, *event);
+                    match (self.0.contains_key(&pair), listed.contains(&pair)) {
+                        (false, false) => out.push(format!("{} never got {event} while {situation}", machine.name)),
+                        (true, true) => {
+                            out.push(format!("{} got {event} while {situation}: not so unreached", machine.name));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        out
+    }
+}
+
+/// The pairs of the list.
+fn listed() -> BTreeSet<Pair> {
+    let mut out = BTreeSet::new();
+    for line in UNREACHED.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        let [service, situation, event] = [words.next(), words.next(), words.next()].map(Option::unwrap_or_default);
+        let Some(machine) = MACHINES.iter().find(|machine| machine.name == service) else { continue };
+        let fits = |word: &str, name: &str| word == "*" || word == name;
+        for s in machine.situations.iter().filter(|name| fits(situation, name)) {
+            for e in machine.events.iter().filter(|name| fits(event, name)) {
+                out.insert((machine.name, *s, *e));
+            }
+        }
+    }
+    out
+}
+
+impl fmt::Display for Coverage {
+    /// A line per service: how many pairs were met, and how many are listed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let listed = listed();
+        for (i, machine) in MACHINES.iter().enumerate() {
+            let of = |pair: &&Pair| pair.0 == machine.name;
+            let (all, met) = (machine.situations.len() * machine.events.len(), self.0.keys().filter(of).count());
+            let cannot = listed.iter().filter(of).count();
+            let comma = if i > 0 { "; " } else { "" };
+            write!(f, "{comma}{}: {met} of {all} pairs of situation and event met, {cannot} cannot be", machine.name)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MACHINES, UNREACHED};
+
+    #[test]
+    fn every_line_of_the_list_names_something_and_says_why() {
+        for line in UNREACHED.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let machine = MACHINES.iter().find(|machine| machine.name == words[0]).expect(line);
+            assert!(words[1] == "*" || machine.situations.contains(&words[1]), "{line}");
+            assert!(words[2] == "*" || machine.events.contains(&words[2]), "{line}");
+            assert!(words.len() > 4, "why? {line}");
+        }
+    }
+}
