@@ -146,7 +146,7 @@ impl Spoken {
                     }
                     break;
                 }
-                // It can never be said.
+                // It can never be said, and is refused before it comes here.
                 Err(_) => {
                     self.waiting.pop_front();
                 }
@@ -175,7 +175,7 @@ impl Links {
         Ok(number)
     }
 
-    /// Lets a kernel listen to a group. It hears what is said after it has come.
+    /// Lets a kernel listen to a group. It hears what is said after it has come. Nothing happens if it may already.
     ///
     /// # Errors
     /// `ENOENT` if there is no such group; those of [`Links::send`].
@@ -184,7 +184,10 @@ impl Links {
             let mut spoken = self.groups.spoken.lock();
             let known = spoken.get_mut(&group).filter(|spoken| !spoken.closing);
             let known = known.ok_or(Error::new(Errno::ENOENT, "there is no such group", kernel))?;
-            known.invited.insert(kernel);
+            // Who has a seat keeps it: another one would make its word of how far it is a lie.
+            if !known.invited.insert(kernel) {
+                return Ok(());
+            }
             known.family
         };
         self.send(kernel, ObjectId::NONE, &Invite { group, family }, &[])
@@ -309,8 +312,9 @@ impl Links {
         match message.header.kind {
             kind if kind == Invite::SPEC.number => {
                 let (invite, _) = message.read::<Invite>()?;
-                self.groups.invitations.lock().insert((from, invite.group), invite.family);
-                self.join(from, invite.group, false);
+                if self.groups.invitations.lock().insert((from, invite.group), invite.family).is_none() {
+                    self.join(from, invite.group, false);
+                }
                 Ok(())
             }
             kind if kind == Join::SPEC.number => {

@@ -111,6 +111,8 @@ fn a_group_grows_and_shrinks_and_closes() {
     town.invite(group, [1]);
     town.say(group, 0);
     town.settle();
+    // Who listens is not disturbed.
+    town.invite(group, [1]);
     town.invite(group, [2]);
     town.say(group, 1);
     town.settle();

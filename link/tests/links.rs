@@ -417,3 +417,44 @@ fn what_is_too_long_for_any_ring_is_refused_at_once() {
     assert_eq!(results.lock().unwrap().len(), 2, "it does not wait for a larger ring");
     assert_eq!(results.lock().unwrap()[1], Err(Errno::EMSGSIZE));
 }
+
+/// What B answers to a hello whose sender says that it speaks this; and whether that made it guilty.
+fn hello(spoken: &[u8]) -> (usize, Vec<Guilt>) {
+    let machine = Machine::new(2);
+    let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));
+    settle(&machine, &[&a, &b]);
+    let answered = Arc::new(Mutex::new(0));
+    let sink = answered.clone();
+    let then = Box::new(move |_: &Links, answer: link::Result<Incoming<'_>>| {
+        let (_, payload) = answer.unwrap().read::<wire::membership::HelloReply>().map(|(r, p)| (r, p.len())).unwrap();
+        *sink.lock().unwrap() = payload;
+    });
+    let message = wire::membership::Hello { kernel: A, epoch: 0, isa: 62, cpus: 1, memory: 0, plan: 7 };
+    a.links.request(B, ObjectId::NONE, &message, spoken, FAR, then);
+    settle(&machine, &[&a, &b]);
+    let guilty = b.hooks.guilty.lock().unwrap().iter().map(|(_, guilt)| *guilt).collect();
+    (*answered.lock().unwrap(), guilty)
+}
+
+#[test]
+fn who_speaks_something_else_hears_all_that_is_spoken() {
+    let table: Vec<u8> = wire::table::entries().flat_map(wire::table::Entry::to_bytes).collect();
+    assert_eq!(hello(&[0; 8]), (table.len(), vec![]), "another digest is answered with the table");
+    // A kernel that knows no digests says what it speaks at once; these are two types of it.
+    let mut other = table[..16].to_vec();
+    assert_eq!(hello(&other), (table.len(), vec![]));
+    // The hash of the layout of the first type.
+    other[4] ^= 1;
+    let (_, guilty) = hello(&other);
+    assert!(matches!(guilty[..], [Guilt::OtherLayout { name: "Hello", .. }]), "{guilty:?}");
+}
+
+#[test]
+fn control_messages_fit_the_lane_that_never_grows() {
+    let (_, bytes) = link::porch::FIRST_RINGS[Lane::Control as usize];
+    let longest = bytes - link::ring::OVERHEAD - link::ring::LINE;
+    let control = wire::FAMILIES.iter().flat_map(|family| family.specs).filter(|spec| spec.lane == Lane::Control);
+    // Hello carries a digest between kernels that share memory; the table that it may carry is the answer's.
+    let long = control.filter(|spec| wire::HEADER_SIZE + spec.fixed + spec.payload > longest).map(|spec| spec.name);
+    assert_eq!(long.collect::<Vec<_>>(), ["Hello"]);
+}

@@ -231,8 +231,8 @@ unsafe fn wake(hardware: u32, page: u64, low: &Low) -> Result<(), Refused> {
     }
     // SAFETY: the caller may.
     unsafe { reset(hardware, boot) };
-    // A virtual CPU may have to wait long for its turn on the host.
-    for _ in 0..100 {
+    // A virtual CPU may have to wait long for its turn on the host; but this one hears nobody meanwhile.
+    for _ in 0..25 {
         if !boot {
             // SAFETY: the caller may; the trampoline is complete.
             unsafe { apic::send_startup(hardware, page) };

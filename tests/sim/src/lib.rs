@@ -33,7 +33,7 @@ pub struct Options {
 /// # Errors
 /// The rule that does not hold.
 pub fn run(seed: u64, options: &Options) -> Result<Report, String> {
-    World::new(seed, suites::all(), options).run()
+    run_and_look(seed, options).map(|(report, _)| report)
 }
 
 /// The same, and what met what.
