@@ -193,45 +193,6 @@ pub enum Event {
     Leave,
 }
 
-impl Event {
-    /// Its name; of a message its own.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Found => "found",
-            Self::Enter { .. } => "enter",
-            Self::Received { message, .. } => message.name(),
-            Self::Tick => "tick",
-            Self::Beat { .. } => "beat",
-            Self::Overdue { .. } => "overdue",
-            Self::Dying { .. } => "dying",
-            Self::Guilty { .. } => "guilty",
-            Self::Fenced { .. } => "fenced",
-            Self::Prepared { .. } => "prepared",
-            Self::Hold(_) => "hold",
-            Self::Leave => "leave",
-        }
-    }
-}
-
-impl Message {
-    /// Its name.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Probe { .. } => "Probe",
-            Self::ProbeReply { .. } => "ProbeReply",
-            Self::Join { .. } => "Join",
-            Self::Refused { .. } => "Refused",
-            Self::Suspect { .. } => "Suspect",
-            Self::Dead { .. } => "Dead",
-            Self::Propose { .. } => "Propose",
-            Self::Accept { .. } => "Accept",
-            Self::Refuse { .. } => "Refuse",
-            Self::Install { .. } => "Install",
-            Self::Goodbye => "Goodbye",
-        }
-    }
-}
-
 /// The answer of a fence word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Claim {

@@ -192,25 +192,6 @@ pub enum Event {
     },
 }
 
-impl Event {
-    /// Its name; of a message its own.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::View { .. } => "view",
-            Self::Down { lost: false, .. } => "down",
-            Self::Down { .. } => "lost",
-            Self::Taken { .. } => "taken",
-            Self::Received { message, .. } => match message {
-                Message::Claim { .. } => "Claim",
-                Message::Grant { .. } => "Grant",
-                Message::Busy { .. } => "Busy",
-                Message::Yield { .. } => "Yield",
-                Message::Is { .. } => "Is",
-            },
-        }
-    }
-}
-
 /// What the state machine wants done, in this order, after its lock is dropped.
 pub trait Actions {
     /// Tell a peer. Messages to one peer keep their order.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
+    fmt::{self, Write as _},
 };
 
 /// A service, with the situations and the events of its state machine.
@@ -23,17 +23,17 @@ pub const MACHINES: [Machine; 2] = [
         name: "membership",
         situations: &["outside", "entering", "member", "proposing", "accepting", "fencing", "leaving", "parked"],
         events: &[
-            "found",
-            "enter",
-            "tick",
-            "beat",
-            "overdue",
-            "dying",
-            "guilty",
-            "fenced",
-            "prepared",
-            "hold",
-            "leave",
+            "Found",
+            "Enter",
+            "Tick",
+            "Beat",
+            "Overdue",
+            "Dying",
+            "Guilty",
+            "Fenced",
+            "Prepared",
+            "Hold",
+            "Leave",
             "Probe",
             "ProbeReply",
             "Join",
@@ -50,12 +50,23 @@ pub const MACHINES: [Machine; 2] = [
     Machine {
         name: "resources",
         situations: &["outside", "without", "owning", "claiming", "taking"],
-        events: &["view", "down", "lost", "taken", "Claim", "Grant", "Busy", "Yield", "Is"],
+        events: &["View", "Down", "Taken", "Claim", "Grant", "Busy", "Yield", "Is"],
     },
 ];
 
 /// Pairs that cannot be, each with the reason: `SERVICE SITUATION EVENT WHY`. `*` stands for every event or situation.
 const UNREACHED: &str = include_str!("../unreached.txt");
+
+/// Takes the first word that is written.
+struct Name(String);
+
+impl fmt::Write for Name {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let word = text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+        self.0.push_str(word);
+        if word.len() < text.len() { Err(fmt::Error) } else { Ok(()) }
+    }
+}
 
 /// Service, situation, event.
 type Pair = (&'static str, &'static str, &'static str);
@@ -65,9 +76,14 @@ type Pair = (&'static str, &'static str, &'static str);
 pub struct Coverage(BTreeMap<Pair, u64>);
 
 impl Coverage {
-    /// An event in a situation.
-    pub fn met(&mut self, service: &'static str, situation: &'static str, event: &'static str) {
-        *self.0.entry((service, situation, event)).or_default() += 1;
+    /// An event, or the message that came, in a situation. Its name is how it is shown.
+    pub fn met(&mut self, service: &'static str, situation: &'static str, event: &dyn fmt::Debug) {
+        let machine = MACHINES.iter().find(|machine| machine.name == service);
+        let mut name = Name(String::new());
+        // It ends early, with an error.
+        let _ = write!(name, "{event:?}");
+        let known = machine.and_then(|machine| machine.events.iter().find(|known| **known == name.0));
+        *self.0.entry((service, situation, known.unwrap_or(&"an event without a name"))).or_default() += 1;
     }
 
     /// What another run met.
@@ -80,7 +96,11 @@ impl Coverage {
     /// What is not as it should be: pairs that were not met and are not listed, and listed ones that were met.
     pub fn surprises(&self) -> Vec<String> {
         let listed = listed();
-        let mut out = Vec::new();
+        let named = |(service, situation, event): &&Pair| {
+            MACHINES.iter().any(|m| m.name == *service && m.situations.contains(situation) && m.events.contains(event))
+        };
+        let unknown = self.0.keys().filter(|pair| !named(pair));
+        let mut out: Vec<String> = unknown.map(|(name, s, e)| format!("{name} got {e} while {s}: add it")).collect();
         for machine in &MACHINES {
             for situation in machine.situations {
                 for event in machine.events {

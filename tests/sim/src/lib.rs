@@ -3,6 +3,7 @@
 
 pub mod coverage;
 mod effects;
+mod faults;
 pub mod judge;
 pub mod minimise;
 pub mod plan;

@@ -54,7 +54,10 @@ impl Actions for Effects {
 impl Part {
     fn step(&mut self, event: Event, context: &mut Context<'_>) {
         let mut effects = Effects::default();
-        context.coverage.met("resources", self.registry.situation(), event.name());
+        match &event {
+            Event::Received { message, .. } => context.coverage.met("resources", self.registry.situation(), message),
+            event => context.coverage.met("resources", self.registry.situation(), event),
+        }
         self.registry.step(event, &mut effects);
         for (to, message) in effects.sent {
             context.send(to, Lane::Request, message);
