@@ -101,9 +101,6 @@ pub fn unit(root: &Root, report: &mut Report, depth: Depth) {
     let mut passed = 0;
     report.run("workspace", || {
         let mut cargo = workspace(root, &["test", "--no-fail-fast"]);
-        if depth == Depth::Long {
-            cargo.env("FUZZ_ROUNDS", "100000");
-        }
         let said = run(cargo.env("PROPTEST_CASES", cases).env("COB_ROOT", root.path()))?;
         passed = said.lines().filter_map(passed_in).sum();
         Ok(())
