@@ -30,6 +30,7 @@ pub mod requests;
 pub mod ring;
 pub mod service;
 pub mod shm;
+pub mod signs;
 pub mod transport;
 pub mod window;
 
@@ -39,4 +40,5 @@ pub use links::{Links, Then, Tick};
 pub use peer::Peer;
 pub use service::{AnswerTo, Facts, Guilt, Handler, Hooks, Incoming};
 pub use shm::{Shm, Windows};
+pub use signs::{Sign, Signs, State};
 pub use transport::{Carrier, Transport};

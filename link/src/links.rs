@@ -121,6 +121,11 @@ impl Links {
         self.me
     }
 
+    /// What it reaches others by, the best first.
+    pub fn carriers(&self) -> &[Arc<dyn Carrier>] {
+        &self.carriers
+    }
+
     pub(crate) fn hooks(&self) -> &dyn Hooks {
         &*self.hooks
     }
@@ -631,7 +636,8 @@ impl Links {
         let next = self.requests.lock().next_deadline();
         let paused = self.paused.lock().iter().filter(|p| p.epoch <= self.epoch()).map(|p| p.until).min();
         let groups = self.flush_groups();
-        Tick { next: next.into_iter().chain(paused).chain(groups).min(), overdue }
+        let carriers = self.carriers.iter().filter_map(|carrier| carrier.tick(now));
+        Tick { next: next.into_iter().chain(paused).chain(groups).chain(carriers).min(), overdue }
     }
 
     /// The peer is dead: its link ends, every request to it is answered `EHOSTDOWN`. Nothing of it is handled after this returned,

@@ -15,11 +15,14 @@
 //! A pair's block (from peer A to owner B, in B's memory, 2 KiB) has who it is for and by whom (two `KernelId` words), a word per lane
 //! (offset | length << 40) and the control lane's ring. The other lanes' rings are allocated when they are wanted. So an idle pair costs 4 KiB.
 
-use alloc::{string::String, vec::Vec};
+use alloc::string::String;
 
 use wire::{KernelId, LANES, Lane, MAX_KERNELS};
 
-use crate::memory::Memory;
+use crate::{
+    memory::Memory,
+    signs::{Sign, Signs, State, printable},
+};
 
 /// `"CobPorch"`.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"CobPorch");
@@ -44,44 +47,6 @@ const REASON: usize = 0x180;
 const REASON_LEN: usize = 128;
 const BLOCK: usize = 0x200;
 const TABLE: usize = 0x400;
-
-/// What a kernel says of itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
-    /// It is starting.
-    Starting,
-    /// It runs.
-    Running,
-    /// It panicked: the reason is in the porch.
-    Dying,
-    /// It said goodbye and its CPUs stand still or are about to.
-    Stopped,
-    /// It stands still because a peer told it to.
-    Parked,
-}
-
-impl State {
-    const fn number(self) -> u64 {
-        match self {
-            Self::Starting => 1,
-            Self::Running => 2,
-            Self::Dying => 3,
-            Self::Stopped => 4,
-            Self::Parked => 5,
-        }
-    }
-
-    const fn from_number(n: u64) -> Option<Self> {
-        Some(match n {
-            1 => Self::Starting,
-            2 => Self::Running,
-            3 => Self::Dying,
-            4 => Self::Stopped,
-            5 => Self::Parked,
-            _ => return None,
-        })
-    }
-}
 
 /// A porch: the own one or, mapped, that of a peer. What a peer wrote is checked here.
 #[derive(Clone, Copy, Debug)]
@@ -178,8 +143,7 @@ impl<M: Memory> Porch<M> {
         let mut bytes = [0; REASON_LEN];
         self.0.refresh(REASON, REASON_LEN);
         self.0.read(REASON, &mut bytes);
-        let text: Vec<u8> = bytes.iter().copied().take_while(|&b| b != 0).collect();
-        String::from_utf8_lossy(&text).chars().map(|c| if c.is_control() { '.' } else { c }).collect()
+        printable(&bytes)
     }
 
     /// The owner is alive: called now and then, at most once a second when idle.
@@ -215,6 +179,29 @@ impl<M: Memory> Porch<M> {
     pub fn clear_fence(&self) {
         self.0.store64(FENCE, 0);
         self.0.publish(FENCE, 8);
+    }
+
+    /// All that the owner shows of itself; `None` if nobody lives there.
+    pub fn signs(&self) -> Option<Signs> {
+        Some(Signs {
+            owner: self.owner()?,
+            state: self.state(),
+            beats: self.beats(),
+            since: self.since(),
+            ended: self.ended(),
+            held: self.is_held(),
+        })
+    }
+
+    /// The owner gives a sign.
+    pub fn show(&self, sign: Sign<'_>) {
+        match sign {
+            Sign::State(state) => self.set_state(state),
+            Sign::Beat => self.beat(),
+            Sign::Since(at) => self.set_since(at),
+            Sign::Ended(at) => self.set_ended(at),
+            Sign::Dying(reason) => self.set_dying(reason),
+        }
     }
 
     // -- notification ----------------------------------------------------------------------------------------------
@@ -415,8 +402,8 @@ impl<M: Memory> Block<M> {
 mod tests {
     use wire::{KernelId, Lane};
 
-    use super::{Block, Porch, SIZE, State};
-    use crate::memory::HeapMemory;
+    use super::{Block, Porch, SIZE};
+    use crate::{memory::HeapMemory, signs::State};
 
     const B: KernelId = KernelId::new(3, 2);
 

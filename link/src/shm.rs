@@ -1,6 +1,6 @@
 //! The transport over shared memory: rings in the receiver's memory, a porch per kernel, a bell.
 
-use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
 use wire::{HEADER_SIZE, KernelId, LANES, Lane};
 
@@ -8,8 +8,9 @@ use crate::{
     group::{LINES, Listener, Lost, Speaker},
     lock::{LINK_RINGS, Lock},
     memory::Memory,
-    porch::{BLOCK_SIZE, Block, FIRST_RINGS, Porch, State, grows, wants},
+    porch::{BLOCK_SIZE, Block, FIRST_RINGS, Porch, grows, wants},
     ring::{Consumer, Corrupt, LINE, OVERHEAD, Producer, PushError},
+    signs::{Sign, Signs, State},
     transport::{Carrier, Listening, SendError, Speaking, Transport},
 };
 
@@ -62,17 +63,6 @@ impl<W: Windows> Shm<W> {
     pub fn porch_of(&self, index: u16) -> Option<Porch<W::M>> {
         self.windows.porch(index).map(Porch)
     }
-
-    /// Says something through the own porch to all peers below `kernels`: pokes and rings them whatever they do. Takes no lock but what
-    /// [`Windows`] takes for a porch, so that a dying kernel may call it.
-    pub fn announce(&self, kernels: u16) {
-        for index in (0..kernels).filter(|i| *i != self.me.index) {
-            if let Some(porch) = self.porch_of(index).filter(|p| p.owner().is_some()) {
-                porch.poke(self.me.index);
-                self.windows.ring(index);
-            }
-        }
-    }
 }
 
 impl<W: Windows> Carrier for Shm<W> {
@@ -80,9 +70,38 @@ impl<W: Windows> Carrier for Shm<W> {
         "shm"
     }
 
+    fn signs(&self, index: u16) -> Option<Signs> {
+        if index == self.me.index {
+            return self.porch.signs();
+        }
+        self.porch_of(index)?.signs().filter(|signs| signs.owner.index == index)
+    }
+
     fn present(&self, index: u16) -> Option<KernelId> {
         let owner = self.porch_of(index)?.owner()?;
         (owner.index == index).then_some(owner)
+    }
+
+    fn reason(&self, index: u16) -> String {
+        self.porch_of(index).map_or_else(String::new, |porch| porch.reason())
+    }
+
+    fn show(&self, sign: Sign<'_>) {
+        self.porch.show(sign);
+    }
+
+    /// Takes no lock but what [`Windows`] takes for a porch.
+    fn announce(&self, kernels: u16) {
+        for index in (0..kernels).filter(|i| *i != self.me.index) {
+            if let Some(porch) = self.porch_of(index).filter(|p| p.owner().is_some()) {
+                porch.poke(self.me.index);
+                self.windows.ring(index);
+            }
+        }
+    }
+
+    fn claim_fence(&self, index: u16, expected: u64, claim: u64) -> Option<u64> {
+        Some(self.porch_of(index)?.claim_fence(expected, claim))
     }
 
     fn connect(&self, peer: KernelId) -> Option<Box<dyn Transport>> {
@@ -476,7 +495,7 @@ impl<W: Windows> Transport for Pair<W> {
         if new {
             self.poke();
         }
-        matches!(self.theirs.state(), Some(State::Dying | State::Stopped))
+        self.theirs.state().is_some_and(State::is_end)
     }
 
     fn rest(&self) -> bool {

@@ -1,10 +1,13 @@
 //! What a channel between two kernels offers to the layers above it.
 
-use alloc::{boxed::Box, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 
 use wire::{HEADER_SIZE, KernelId, Lane};
 
-use crate::group::Lost;
+use crate::{
+    group::Lost,
+    signs::{Sign, Signs},
+};
 
 /// Why a message was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,8 +99,26 @@ pub trait Listening: Send {
 pub trait Carrier: Send + Sync {
     /// The name in `/proc/cob/links`.
     fn name(&self) -> &'static str;
+    /// What whoever runs at this index shows of itself, if this carrier reaches it; for the own index, what it shows itself.
+    fn signs(&self, index: u16) -> Option<Signs>;
     /// Who runs at this index now, if this carrier reaches it.
-    fn present(&self, index: u16) -> Option<KernelId>;
+    fn present(&self, index: u16) -> Option<KernelId> {
+        Some(self.signs(index)?.owner)
+    }
+    /// Of what whoever ran at this index said that it dies.
+    fn reason(&self, index: u16) -> String;
+    /// This kernel gives a sign of itself. They see it when they look, or are told by [`Carrier::announce`].
+    fn show(&self, sign: Sign<'_>);
+    /// Makes all kernels below `kernels` look at the signs of this one, whatever they do. A dying kernel calls it: it takes no lock that this kernel
+    /// may hold.
+    fn announce(&self, kernels: u16);
+    /// Puts `claim` into the fence word of a kernel if it is `expected`; what it was. `None` if there is no such word within reach.
+    fn claim_fence(&self, index: u16, expected: u64, claim: u64) -> Option<u64>;
+    /// Time passed: what was not acknowledged is sent again. Says when to call again at the latest, on the kernel's clock.
+    fn tick(&self, now: u64) -> Option<u64> {
+        let _ = now;
+        None
+    }
     /// Opens the channel to a peer; `None` if it is not reached this way.
     fn connect(&self, peer: KernelId) -> Option<Box<dyn Transport>>;
     /// Memory to speak to many at once; `None` if this kind of channel has no such thing, or there is no memory.

@@ -130,9 +130,25 @@ fn broken(text: &str, path: &Path, breaks: &[Break]) -> Result<String> {
     Ok(text)
 }
 
+/// Takes out of a folder of the copy what the tree has no more: a module that moved would be there twice.
+fn weed(here: &Path, there: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(there) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name() == "target" || here.join(entry.file_name()).exists() {
+            continue;
+        }
+        let path = entry.path();
+        let gone = if entry.file_type()?.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        gone.with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
 /// Brings a folder of the copy to what the tree has.
 fn copy(root: &Root, folder: &Path, to: &Path, breaks: &[Break]) -> Result<()> {
     let here = root.join(folder);
+    weed(&here, &to.join(folder))?;
     for entry in fs::read_dir(&here).with_context(|| format!("cannot read {}", here.display()))? {
         let entry = entry?;
         let name = entry.file_name();

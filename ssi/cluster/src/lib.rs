@@ -25,7 +25,7 @@ use hal::boot::{BootInfo, PhysRange};
 use hal::cpuref::{CpuRef, FenceToken, Fenced};
 use hal::sync::{Once, SpinLock, rank};
 use link::window::{HalWindows, Reach, Ring};
-use link::{Facts as Hello, Handler, Shm};
+use link::{Carrier, Facts as Hello, Handler, Shm};
 use membership::{Config, Machine, MembershipService, Outcome, Service, View};
 use memory::{MemoryHandler, MemoryService};
 use names::{NameHandler, NameService};
@@ -42,8 +42,8 @@ pub use crate::seat::Hardware;
 use crate::seat::{Orders, Seat};
 use crate::tree::Own;
 
-/// Membership over this machine's memory.
-pub type Peers = MembershipService<HalWindows>;
+/// Who is there, and the links to them.
+pub type Peers = MembershipService;
 
 /// What a kernel has to do with kernels of other boards.
 pub trait Far: Send + Sync {
@@ -424,6 +424,7 @@ pub fn join(
     let windows = HalWindows::new(me.index, reaches.clone()).ok_or("the porch cannot be reached")?;
     let wire_me = wire::KernelId::new(me.index, me.incarnation);
     let shm = Shm::new(wire_me, windows).ok_or("there is no porch")?;
+    let carriers: Vec<Arc<dyn Carrier>> = alloc::vec![Arc::new(shm)];
     let board = Arc::new_cyclic(|weak| Board {
         kernel: kernel.clone(),
         hello: Hello {
@@ -448,7 +449,7 @@ pub fn join(
     let plan = &facts.plan.membership;
     let config =
         Config { probe_gap: ms(plan.probe_ms), probes: plan.probes, silence: ms(plan.dead_after_ms), ..Config::new() };
-    let peers = MembershipService::new(me, facts.plan.kernels.len() as u16, shm, board.clone(), config);
+    let peers = MembershipService::new(me, facts.plan.kernels.len() as u16, carriers, board.clone(), config);
     // Made a moment ago: nobody else has set it.
     let _ = board.peers.set(Arc::downgrade(&peers));
     let Served { files, processes, memory, resources, names, tasks, orders, life, hands } =

@@ -1,4 +1,4 @@
-//! Membership on one kernel: the state machine between the links, the porches and the services. It holds no protocol state.
+//! Membership on one kernel: the state machine between the links, the signs of kernels and the services. It holds no protocol state.
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
@@ -9,9 +9,8 @@ use alloc::{
 use base::{Errno, KernelId};
 use hal::sync::Once;
 use link::{
-    Carrier as _, Facts, Guilt, Handler, Hooks, Incoming, Links, Shm, Windows,
+    Carrier, Facts, Guilt, Handler, Hooks, Incoming, Links, Sign, Signs, State as Shown,
     lock::{LINK, LINK_REQUESTS, Lock, ReadMostly},
-    porch::State as PorchState,
 };
 use objects::{from_wire, to_wire};
 
@@ -70,22 +69,29 @@ struct Queue {
     busy: bool,
 }
 
-struct Hands<'a, W: Windows> {
-    shm: &'a Shm<W>,
+/// The signs of whoever runs at an index, by the best carrier that reaches it.
+fn signs_at(links: &Links, index: u16) -> Option<Signs> {
+    links.carriers().iter().find_map(|carrier| carrier.signs(index))
+}
+
+struct Hands<'a> {
+    links: &'a Links,
     effects: &'a mut VecDeque<Effect>,
 }
 
-impl<W: Windows> Actions for Hands<'_, W> {
+impl Actions for Hands<'_> {
     fn send(&mut self, to: KernelId, message: Message) {
         self.effects.push_back(Effect::Send(to, message));
     }
     fn claim_fence(&mut self, victim: KernelId, expected: u64, claim: u64) -> Claim {
-        match self.shm.porch_of(victim.index) {
-            None => Claim::Unreachable,
+        if signs_at(self.links, victim.index).is_some_and(|signs| signs.owner.incarnation > victim.incarnation) {
             // A later incarnation lives there: the victim is long stopped, and its word is not ours to touch.
-            Some(porch) if porch.owner().is_some_and(|o| o.incarnation > victim.incarnation) => Claim::Was(expected),
-            Some(porch) => Claim::Was(porch.claim_fence(expected, claim)),
+            return Claim::Was(expected);
         }
+        let mut carriers = self.links.carriers().iter();
+        carriers
+            .find_map(|carrier| carrier.claim_fence(victim.index, expected, claim))
+            .map_or(Claim::Unreachable, Claim::Was)
     }
     fn fence(&mut self, victim: KernelId) {
         self.effects.push_back(Effect::Fence(victim));
@@ -111,18 +117,18 @@ impl<W: Windows> Actions for Hands<'_, W> {
 }
 
 /// What the links ask, passed on to the service once it is there.
-struct Bridge<W: Windows> {
+struct Bridge {
     machine: Arc<dyn Machine>,
-    service: Once<Weak<MembershipService<W>>>,
+    service: Once<Weak<MembershipService>>,
 }
 
-impl<W: Windows> Bridge<W> {
-    fn service(&self) -> Option<Arc<MembershipService<W>>> {
+impl Bridge {
+    fn service(&self) -> Option<Arc<MembershipService>> {
         self.service.get()?.upgrade()
     }
 }
 
-impl<W: Windows> Hooks for Bridge<W> {
+impl Hooks for Bridge {
     fn now(&self) -> u64 {
         self.machine.now()
     }
@@ -134,7 +140,7 @@ impl<W: Windows> Hooks for Bridge<W> {
         Facts { epoch, ..self.machine.facts() }
     }
     fn admit(&self, peer: wire::KernelId) -> bool {
-        let known = |s: Arc<MembershipService<W>>| peer.index < s.kernels && !s.state.lock().is_dead(from_wire(peer));
+        let known = |s: Arc<MembershipService>| peer.index < s.kernels && !s.state.lock().is_dead(from_wire(peer));
         self.service().is_some_and(known)
     }
     fn hello(&self, peer: wire::KernelId, facts: Facts) {
@@ -168,12 +174,11 @@ impl<W: Windows> Hooks for Bridge<W> {
     }
 }
 
-/// Membership of one kernel, over shared memory.
-pub struct MembershipService<W: Windows> {
+/// Membership of one kernel.
+pub struct MembershipService {
     me: KernelId,
     kernels: u16,
     links: Arc<Links>,
-    shm: Arc<Shm<W>>,
     machine: Arc<dyn Machine>,
     state: Lock<Membership>,
     queue: Lock<Queue>,
@@ -204,17 +209,22 @@ pub struct Death {
 /// How many deaths are remembered.
 const DEATHS: usize = 256;
 
-impl<W: Windows> MembershipService<W> {
-    /// The links and the membership of kernel `me` in a plan of `kernels` kernels. Nothing happens before [`Self::found`] or [`Self::enter`].
-    pub fn new(me: KernelId, kernels: u16, shm: Shm<W>, machine: Arc<dyn Machine>, config: Config) -> Arc<Self> {
-        let shm = Arc::new(shm);
+impl MembershipService {
+    /// The links and the membership of kernel `me` in a plan of `kernels` kernels; the first carrier that reaches another one is used for it. Nothing
+    /// happens before [`Self::found`] or [`Self::enter`].
+    pub fn new(
+        me: KernelId,
+        kernels: u16,
+        carriers: Vec<Arc<dyn Carrier>>,
+        machine: Arc<dyn Machine>,
+        config: Config,
+    ) -> Arc<Self> {
         let bridge = Arc::new(Bridge { machine: machine.clone(), service: Once::new() });
-        let links = Arc::new(Links::new(to_wire(me), bridge.clone(), alloc::vec![shm.clone()]));
+        let links = Arc::new(Links::new(to_wire(me), bridge.clone(), carriers));
         let service = Arc::new(Self {
             me,
             kernels,
             links: links.clone(),
-            shm,
             machine,
             state: Lock::new(Membership::new(me, config)),
             queue: Lock::ranked(LINK, Queue::default()),
@@ -268,14 +278,14 @@ impl<W: Windows> MembershipService<W> {
         self.state.lock().is_suspect(kernel)
     }
 
-    /// Whether this incarnation said goodbye, by its porch.
+    /// Whether this incarnation said goodbye, by its signs.
     pub fn is_orderly(&self, kernel: KernelId) -> bool {
-        self.porch_of(kernel).is_some_and(|porch| porch.state() == Some(PorchState::Stopped))
+        self.signs_of(kernel).is_some_and(|signs| signs.state == Some(Shown::Stopped))
     }
 
     /// Since when a kernel is a member, by its own word, in ns of the machine's clock.
     pub fn since(&self, kernel: KernelId) -> Option<u64> {
-        Some(self.porch_of(kernel)?.since()).filter(|at| *at != 0)
+        Some(self.signs_of(kernel)?.since).filter(|at| *at != 0)
     }
 
     /// The last deaths that this kernel saw, oldest first.
@@ -283,12 +293,18 @@ impl<W: Windows> MembershipService<W> {
         self.deaths.lock().iter().copied().collect()
     }
 
-    /// The porch of this very incarnation.
-    fn porch_of(&self, kernel: KernelId) -> Option<link::porch::Porch<W::M>> {
-        if kernel == self.me {
-            return Some(link::porch::Porch(self.shm.porch().0.clone()));
-        }
-        self.shm.porch_of(kernel.index).filter(|porch| porch.owner() == Some(to_wire(kernel)))
+    /// The signs of this very incarnation.
+    fn signs_of(&self, kernel: KernelId) -> Option<Signs> {
+        signs_at(&self.links, kernel.index).filter(|signs| signs.owner == to_wire(kernel))
+    }
+
+    /// Gives a sign by all carriers: whoever sees one of them sees it.
+    fn show(&self, sign: Sign<'_>) {
+        self.links.carriers().iter().for_each(|carrier| carrier.show(sign));
+    }
+
+    fn announce(&self) {
+        self.links.carriers().iter().for_each(|carrier| carrier.announce(self.kernels));
     }
 
     /// What a peer said of itself in Hello.
@@ -298,13 +314,13 @@ impl<W: Windows> MembershipService<W> {
 
     /// This kernel is the first of the machine.
     pub fn found(&self) {
-        self.shm.porch().set_state(PorchState::Running);
+        self.show(Sign::State(Shown::Running));
         self.step(Event::Found);
     }
 
     /// This kernel was started by `starter`.
     pub fn enter(&self, starter: u16) {
-        self.shm.porch().set_state(PorchState::Running);
+        self.show(Sign::State(Shown::Running));
         let mut contacts = self.present();
         contacts.sort_by_key(|k| (k.index != starter, k.index));
         self.step(Event::Enter { contacts });
@@ -314,23 +330,23 @@ impl<W: Windows> MembershipService<W> {
 
     /// This kernel stops: tells the others. The caller stops its CPUs some time after.
     pub fn leave(&self) {
-        self.shm.porch().set_ended(self.machine.now());
+        self.show(Sign::Ended(self.machine.now()));
         // First this: who hears the goodbye may stop this CPU at once, and then looks here whether it was in good order.
-        self.shm.porch().set_state(PorchState::Stopped);
+        self.show(Sign::State(Shown::Stopped));
         self.step(Event::Leave);
-        self.shm.announce(self.kernels);
+        self.announce();
     }
 
     /// This kernel dies since `began`. Takes no lock; may be called from anywhere.
     pub fn dying(&self, reason: &str, began: u64) {
-        self.shm.porch().set_ended(began);
-        self.shm.porch().set_dying(reason);
-        self.shm.announce(self.kernels);
+        self.show(Sign::Ended(began));
+        self.show(Sign::Dying(reason));
+        self.announce();
     }
 
     /// This kernel is about to stand still without a word: notes when, for those who measure how long it takes to be noticed.
     pub fn falls_silent(&self) {
-        self.shm.porch().set_ended(self.machine.now());
+        self.show(Sign::Ended(self.machine.now()));
     }
 
     /// The doorbell rang, or it is time to poll.
@@ -340,7 +356,7 @@ impl<W: Windows> MembershipService<W> {
 
     /// Time passed. Says when to call again at the latest.
     pub fn tick(&self) {
-        self.shm.porch().beat();
+        self.show(Sign::Beat);
         let ticked = self.links.tick();
         for peer in ticked.overdue {
             self.step(Event::Overdue { peer: from_wire(peer) });
@@ -352,13 +368,13 @@ impl<W: Windows> MembershipService<W> {
             let state = self.state.lock();
             (state.watched(), state.phase() == Phase::Outside)
         };
-        let held = (0..self.kernels).filter_map(|i| self.shm.porch_of(i)).any(|porch| porch.is_held());
+        let held = (0..self.kernels).filter_map(|index| signs_at(&self.links, index)).any(|signs| signs.held);
         let mut events = alloc::vec![Event::Hold(held)];
         if let Some(peer) = watched {
             self.look(peer.index);
-            if let Some(porch) = self.shm.porch_of(peer.index).filter(|p| p.owner() == Some(to_wire(peer))) {
+            if let Some(signs) = self.signs_of(peer) {
                 let heard = self.links.peer(to_wire(peer)).map_or(0, |p| p.heard());
-                events.push(Event::Beat { peer, count: porch.beats().wrapping_add(heard) });
+                events.push(Event::Beat { peer, count: signs.beats.wrapping_add(heard) });
             }
         }
         if outside {
@@ -380,32 +396,31 @@ impl<W: Windows> MembershipService<W> {
         self.state.lock().bar(next)
     }
 
-    /// Whom the porch of an index names, alive or not.
+    /// Who shows itself at an index, alive or not.
     pub fn present_at(&self, index: u16) -> Option<KernelId> {
-        self.shm.present(index).map(from_wire)
+        self.links.carriers().iter().find_map(|carrier| carrier.present(index)).map(from_wire)
     }
 
-    /// The kernels whose porches say that they run.
+    /// The kernels that show themselves.
     fn present(&self) -> Vec<KernelId> {
         let others = (0..self.kernels).filter(|i| *i != self.me.index);
-        others.filter_map(|i| self.shm.present(i)).map(from_wire).collect()
+        others.filter_map(|index| self.present_at(index)).collect()
     }
 
-    /// Looks whether a kernel says in its porch that it dies or stops.
+    /// Looks whether a kernel shows that it dies or stops.
     fn look(&self, index: u16) {
-        let Some(porch) = self.shm.porch_of(index) else { return };
-        if let Some(state @ (PorchState::Dying | PorchState::Stopped)) = porch.state()
-            && let Some(owner) = porch.owner()
-        {
-            let peer = from_wire(owner);
-            let news = !self.state.lock().is_dead(peer);
-            if news && state == PorchState::Dying {
-                log::error!("kernel {peer} panicked: {}", porch.reason());
-            }
-            if news {
-                self.step(Event::Dying { peer });
-            }
+        let Some(signs) = signs_at(&self.links, index).filter(|signs| signs.state.is_some_and(Shown::is_end)) else {
+            return;
+        };
+        let peer = from_wire(signs.owner);
+        if self.state.lock().is_dead(peer) {
+            return;
         }
+        if signs.state == Some(Shown::Dying) {
+            let mut reasons = self.links.carriers().iter().map(|carrier| carrier.reason(index));
+            log::error!("kernel {peer} panicked: {}", reasons.find(|why| !why.is_empty()).unwrap_or_default());
+        }
+        self.step(Event::Dying { peer });
     }
 
     fn step(&self, event: Event) {
@@ -421,7 +436,7 @@ impl<W: Windows> MembershipService<W> {
             let mut effects = VecDeque::new();
             for event in events {
                 effects.retain(|effect| !matches!(effect, Effect::Wake(_)));
-                state.step(now, event, &mut Hands { shm: &self.shm, effects: &mut effects });
+                state.step(now, event, &mut Hands { links: &self.links, effects: &mut effects });
             }
             self.queue.lock().effects.append(&mut effects);
         }
@@ -461,7 +476,7 @@ impl<W: Windows> MembershipService<W> {
             }
             Effect::Wake(at) => self.machine.set_alarm(at),
             Effect::Fence(victim) => {
-                let newer = self.shm.present(victim.index).is_some_and(|k| k.incarnation > victim.incarnation);
+                let newer = self.present_at(victim.index).is_some_and(|k| k.incarnation > victim.incarnation);
                 let outcome = if newer { Outcome::Fenced } else { self.machine.fence(victim) };
                 if self.is_orderly(victim) && outcome != Outcome::Lost {
                     log::info!("kernel {victim} is stopped: {outcome:?}");
@@ -477,7 +492,7 @@ impl<W: Windows> MembershipService<W> {
                 } else {
                     log::warn!("kernel {victim} is dead");
                 }
-                let ended = self.porch_of(victim).and_then(|porch| porch.ended());
+                let ended = self.signs_of(victim).and_then(|signs| signs.ended);
                 self.links.peer_down(to_wire(victim));
                 self.peers.lock().remove(&victim);
                 for service in self.services() {
@@ -504,8 +519,8 @@ impl<W: Windows> MembershipService<W> {
             }
             Effect::Install(view, excluded) => {
                 log::info!("view {view}");
-                if self.shm.porch().since() == 0 {
-                    self.shm.porch().set_since(self.machine.now());
+                if self.since(self.me).is_none() {
+                    self.show(Sign::Since(self.machine.now()));
                 }
                 self.links.set_epoch(view.epoch);
                 self.machine.free(&excluded);
@@ -514,14 +529,14 @@ impl<W: Windows> MembershipService<W> {
                 }
             }
             Effect::Park(why) => {
-                self.shm.porch().set_state(PorchState::Parked);
+                self.show(Sign::State(Shown::Parked));
                 self.machine.park(why);
             }
         }
     }
 }
 
-impl<W: Windows> Handler for MembershipService<W> {
+impl Handler for MembershipService {
     fn handle(&self, _: &Links, incoming: &Incoming<'_>) -> link::Result<()> {
         let from = from_wire(incoming.from);
         match codec::read(incoming)? {
