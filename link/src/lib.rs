@@ -15,6 +15,7 @@ extern crate alloc;
 pub mod counters;
 pub mod echo;
 pub mod error;
+pub mod ether;
 pub mod group;
 pub mod groups;
 mod hello;
@@ -35,6 +36,7 @@ pub mod transport;
 pub mod window;
 
 pub use error::{Error, Result};
+pub use ether::Ether;
 pub use groups::GroupReport;
 pub use links::{Links, Then, Tick};
 pub use peer::Peer;
