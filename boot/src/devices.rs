@@ -13,6 +13,7 @@ use cluster::tree::{Devices as _, Node};
 use hal::boot::{PciHost, SerialPort};
 use hal::io::{IrqLine, Mmio, Ports, Refused};
 use hal::sync::{Once, SpinLock, rank};
+use hal_virtio::Error;
 use hal_virtio::pci::Ecam;
 use ns16550::{Registers, Uart};
 use pl011::Pl011;
@@ -21,6 +22,7 @@ use vfs::local::{FileOps, Wrote};
 use vfs::tty::{Port, Tty};
 use vfs::{Caller, Device, FileKind, LocalFile, OpenFile, OpenFlags, Place, Status, Vfs, Waiters};
 use virtio_console::{Console, DEVICES, VENDOR};
+use virtio_net::Card;
 
 /// Buses behind the host bridge that are looked at: emulated machines have one.
 const BUSES: u16 = 1;
@@ -259,6 +261,8 @@ pub struct Devices {
     pci: Option<PciHost>,
     /// The other boards of a mixed machine.
     boards: Once<Option<Arc<Boards>>>,
+    /// What carries messages to boards that share nothing with this one.
+    card: Once<Arc<Card>>,
     /// For the first program that it starts.
     command_line: String,
 }
@@ -295,12 +299,27 @@ impl Devices {
         let _ = self.boards.set(boards);
     }
 
+    /// The network card in a slot, which is this kernel's: it is heard from now on. What does not work is said in the log.
+    pub fn find_card(&self, slot: u8) -> Option<Arc<Card>> {
+        let ecam = Ecam::new(self.pci?.ecam.0, BUSES).map_err(|why| Error(why.0));
+        match ecam.and_then(|ecam| Card::new(&ecam, slot)) {
+            Ok(card) => {
+                // Once, when the kernel is put together.
+                let _ = self.card.set(card.clone());
+                Some(card)
+            }
+            Err(why) => {
+                log::error!("the network card: {}", why.0);
+                None
+            }
+        }
+    }
+
     /// Serves an interrupt line or vector.
     pub fn interrupt(&self, line: u32) {
-        if let Some(Some(boards)) = self.boards.get()
-            && boards.is_bell(line)
-            && let Some(peers) = crate::member::peers()
-        {
+        let rang = self.boards.get().is_some_and(|boards| boards.as_ref().is_some_and(|boards| boards.is_bell(line)))
+            || self.card.get().is_some_and(|card| card.line() == line);
+        if rang && let Some(peers) = crate::member::peers() {
             peers.doorbell();
         }
         if let Some(serial) = self.serial.get()

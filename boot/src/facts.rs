@@ -1,5 +1,6 @@
 //! Who this kernel is: from the plan in the archive for the kernel that firmware started, from the boot block for the others.
 
+use alloc::format;
 use alloc::string::{String, ToString};
 
 use bootblock::BootBlock;
@@ -49,7 +50,8 @@ pub struct Facts {
     pub info: BootInfo,
     /// Seconds since 1970 at time 0, if the starter knew.
     pub epoch: Option<u64>,
-    /// The kernel that started this one; none for the one that firmware started.
+    /// The kernel that this one asks to be let in: the one that started it, or, on a board that starts by itself, the first of the machine. None for
+    /// that one.
     pub starter: Option<u16>,
     /// Options.
     pub command_line: String,
@@ -71,28 +73,56 @@ pub fn read(raw: &RawBoot, early: fn(PhysRange) -> Option<&'static [u8]>) -> Res
         // A starter on another board does not know where this one's loader put the archive.
         let told = Some(PhysRange::new(block.archive.0, block.archive.1)).filter(|told| told.len > 0);
         let archive = told.or(raw.archive).ok_or("no archive: start the board with one")?;
-        let epoch = Some(block.epoch);
-        let made = facts(raw, (block.index, block.incarnation), block.plan, archive, epoch, block.command_line);
-        return made.map(|facts| Facts { starter: Some(block.starter), ..facts });
+        let who = Who { index: block.index, incarnation: block.incarnation, starter: Some(block.starter) };
+        return facts(raw, parse(block.plan)?, who, block.plan, archive, Some(block.epoch), block.command_line);
     }
     let range = raw.archive.ok_or("no archive: start the machine with one (-initrd)")?;
     let archive = early(range).ok_or("the archive cannot be read")?;
     let text = file(archive, PLAN).ok_or("the archive has no boot/machine.toml")?;
     let text = core::str::from_utf8(text).map_err(|_| "the plan is not UTF-8")?;
-    facts(raw, (0, 1), text, range, None, raw.command_line)
+    let plan = parse(text)?;
+    let who = Who::by_firmware(&plan, raw.command_line)?;
+    facts(raw, plan, who, text, range, None, raw.command_line)
+}
+
+fn parse(text: &str) -> Result<Plan, String> {
+    plan::parse(text).map_err(|errors| errors.first().map_or_else(String::new, ToString::to_string))
+}
+
+/// Which kernel this is.
+struct Who {
+    index: u16,
+    incarnation: u32,
+    starter: Option<u16>,
+}
+
+impl Who {
+    /// The kernel that firmware starts: the command line says on which board of several (`cob.board=`), and in which life of the board
+    /// (`cob.incarnation=`, each higher than the one before; else the first).
+    fn by_firmware(plan: &Plan, command_line: &str) -> Result<Self, String> {
+        let number = |key: &str, default: u32| {
+            let mut words = command_line.split_whitespace().filter_map(|word| word.strip_prefix(key));
+            words.next().map_or(Ok(default), |value| value.parse().map_err(|_| format!("{key}{value} is no number")))
+        };
+        let board = number("cob.board=", 0)? as usize;
+        let primary = |board| plan.primary(board).map(|kernel| kernel.index);
+        let index = primary(board).ok_or("the plan has no kernel that the firmware of this board starts")?;
+        let incarnation = number("cob.incarnation=", 1)?.max(1);
+        Ok(Self { index, incarnation, starter: primary(0).filter(|_| board > 0) })
+    }
 }
 
 fn facts(
     raw: &RawBoot,
-    (index, incarnation): (u16, u32),
+    plan: Plan,
+    who: Who,
     text: &str,
     archive: PhysRange,
     epoch: Option<u64>,
     command_line: &str,
 ) -> Result<Facts, String> {
-    let plan = plan::parse(text).map_err(|errors| errors.first().map_or_else(String::new, ToString::to_string))?;
-    let kernel = plan.kernel(index).ok_or("the plan does not know this kernel")?;
-    let mut info = BootInfo::new(index, incarnation);
+    let kernel = plan.kernel(who.index).ok_or("the plan does not know this kernel")?;
+    let mut info = BootInfo::new(who.index, who.incarnation);
     info.archive = archive;
     for (i, r) in kernel.memory.iter().take(MAX_RANGES).enumerate() {
         info.owned[i] = PhysRange::new(r.start, r.size);
@@ -114,5 +144,6 @@ fn facts(
     if kernel.base() + plan::IMAGE_OFFSET != raw.image.start.0 {
         return Err("the plan puts this kernel elsewhere than it was loaded".to_string());
     }
-    Ok(Facts { plan, text: text.to_string(), info, epoch, starter: None, command_line: command_line.to_string() })
+    let (text, command_line) = (text.to_string(), command_line.to_string());
+    Ok(Facts { plan, text, info, epoch, starter: who.starter, command_line })
 }

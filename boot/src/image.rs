@@ -65,7 +65,9 @@ fn start(raw: &'static RawBoot) -> ! {
     };
     devices.set_boards(boards.clone());
     know_peers(&facts, boards.as_deref());
-    let joined = member::join(&facts, &kernel, boards.clone().map(|boards| boards as Arc<dyn cluster::Far>));
+    let slot = facts.plan.card_slot(facts.info.index).filter(|_| facts.plan.is_apart());
+    let card = slot.and_then(|slot| devices.find_card(slot)).map(|card| card as Arc<dyn link::ether::Nic>);
+    let joined = member::join(&facts, &kernel, boards.clone().map(|boards| boards as Arc<dyn cluster::Far>), card);
     match &joined {
         Ok(cluster) => {
             cluster.set_hardware(devices.clone());

@@ -21,8 +21,14 @@ pub fn peers() -> Option<&'static Arc<Peers>> {
 ///
 /// # Errors
 /// A sentence for the log.
-pub fn join(facts: &Facts, kernel: &Arc<Kernel>, far: Option<Arc<dyn Far>>) -> Result<Cluster, String> {
-    let about = cluster::Facts { plan: &facts.plan, text: &facts.text, info: &facts.info, starter: facts.starter, far };
+pub fn join(
+    facts: &Facts,
+    kernel: &Arc<Kernel>,
+    far: Option<Arc<dyn Far>>,
+    card: Option<Arc<dyn link::ether::Nic>>,
+) -> Result<Cluster, String> {
+    let starter = facts.starter;
+    let about = cluster::Facts { plan: &facts.plan, text: &facts.text, info: &facts.info, starter, far, card };
     cluster::join(&about, kernel, alloc::vec::Vec::new(), |peers| PEERS.set(peers.clone()).is_ok())
 }
 

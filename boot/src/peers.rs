@@ -27,11 +27,24 @@ pub struct Images {
     pub boards: Option<Arc<Boards>>,
 }
 
+/// Where a kernel is that another one wants to start or stop.
+enum Place<'a> {
+    /// On this board.
+    Here,
+    /// On a board that this one sees: its number.
+    Seen(usize, &'a Boards),
+    /// On a board with which this one shares nothing.
+    Apart,
+}
+
 impl Images {
-    /// The other board that a kernel is on, and what reaches it.
-    fn elsewhere(&self, index: u16) -> Option<(usize, &Arc<Boards>)> {
+    fn place(&self, index: u16) -> Place<'_> {
         let board = |index| self.facts.plan.kernel(index).map(|kernel| kernel.board);
-        Some((board(index).filter(|of| board(self.facts.info.index) != Some(*of))?, self.boards.as_ref()?))
+        match (board(index).filter(|of| board(self.facts.info.index) != Some(*of)), &self.boards) {
+            (None, _) => Place::Here,
+            (Some(board), Some(boards)) => Place::Seen(board, boards),
+            (Some(_), None) => Place::Apart,
+        }
     }
 }
 
@@ -41,26 +54,29 @@ impl Starter for Images {
     }
 
     fn may_start(&self, index: u16) -> Result<(), &'static str> {
-        match self.elsewhere(index) {
-            Some((0, _)) => Err("firmware starts its board: it has no stub that would wait"),
-            _ => Ok(()),
+        match self.place(index) {
+            Place::Seen(0, _) => Err("firmware starts its board: it has no stub that would wait"),
+            Place::Apart => Err("its board shares nothing with this one: a kernel of that board starts it"),
+            Place::Here | Place::Seen(..) => Ok(()),
         }
     }
 
     fn start(&self, kernel: KernelId, image: &[u8]) -> Result<(), String> {
         let facts = &self.facts;
-        match self.elsewhere(kernel.index) {
-            Some((_, boards)) => {
+        match self.place(kernel.index) {
+            Place::Seen(_, boards) => {
                 boards.start(kernel.index, &block(facts, kernel, self.epoch, PhysRange::new(0, 0)), image)
             }
-            None => start(facts, kernel.index, &block(facts, kernel, self.epoch, facts.info.archive), image),
+            Place::Here => start(facts, kernel.index, &block(facts, kernel, self.epoch, facts.info.archive), image),
+            Place::Apart => Err("its board shares nothing with this one".to_string()),
         }
     }
 
     fn stop(&self, index: u16) -> Fenced {
-        match self.elsewhere(index) {
-            Some((board, boards)) => boards.stop(board),
-            None => stop(&self.facts, index),
+        match self.place(index) {
+            Place::Seen(board, boards) => boards.stop(board),
+            Place::Here => stop(&self.facts, index),
+            Place::Apart => Fenced::Lost,
         }
     }
 }

@@ -164,6 +164,14 @@ impl<const N: usize> ReceiveQueue<N> {
         !self.filled.is_empty()
     }
 
+    /// Whether the device is to interrupt when bytes come. `false`: there are some already, and perhaps no interrupt for them.
+    pub fn interrupts(&mut self, on: bool) -> bool {
+        self.queue.set_dev_notify(on);
+        // What came before the device saw that it is to interrupt is seen here.
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+        !self.has_data()
+    }
+
     fn post(&mut self, mut buffer: Buffer) {
         // SAFETY: the device does not have the buffer; from here on it stays in `busy` until `reap` pops its descriptor.
         let memory = unsafe { buffer.bytes() };

@@ -107,6 +107,15 @@ impl Device {
         Ok(())
     }
 
+    /// The first bytes of the device's own configuration.
+    pub fn config_bytes<const N: usize>(&self) -> Result<[u8; N], Error> {
+        let mut bytes = [0; N];
+        for (offset, byte) in bytes.iter_mut().enumerate() {
+            *byte = self.transport.read_config_space(offset).map_err(|_| Error("the device has no configuration"))?;
+        }
+        Ok(bytes)
+    }
+
     /// The queues are set up: the device may work.
     pub fn go(&mut self) {
         let status = self.transport.get_status();

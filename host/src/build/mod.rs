@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use plan::Isa;
 
 pub use cargo::{Program, Toolchain, host_cargo};
@@ -25,8 +25,8 @@ const IMAGE: u64 = 0xffff_ffff_8000_0000;
 pub struct Built {
     /// The kernel of each ISA with its symbols and debug information.
     pub kernels: BTreeMap<Isa, PathBuf>,
-    /// What the loader of the ISA's emulator takes.
-    pub image: PathBuf,
+    /// What the loader of each ISA's emulator takes.
+    pub images: BTreeMap<Isa, PathBuf>,
     /// What boards behind the first wait with, per ISA that has such a stub.
     pub stubs: BTreeMap<Isa, PathBuf>,
     /// The base tree of every machine: records of a cpio without its trailer.
@@ -35,7 +35,7 @@ pub struct Built {
 
 /// Builds what changed, for machines whose boards are of these ISAs, the first board's first. `checked`: kernels with their assertions on.
 pub fn everything(root: &Root, isas: &[Isa], checked: bool) -> Result<Built> {
-    let isa = *isas.first().context("a machine without boards")?;
+    ensure!(!isas.is_empty(), "a machine without boards");
     let profile = if checked { "checked" } else { "release" };
     let names: Vec<&str> = isas.iter().map(|isa| isa.name()).collect();
     let folder = if isas == [Isa::X86_64] { profile.to_owned() } else { format!("{profile}-{}", names.join("+")) };
@@ -44,17 +44,19 @@ pub fn everything(root: &Root, isas: &[Isa], checked: bool) -> Result<Built> {
     let named = |isa: &Isa| out.join(format!("cob-{}", isa.name()));
     let kernels: BTreeMap<_, _> = isas.iter().map(|isa| (*isa, named(isa))).collect();
     // The loader of aarch64 wants Linux' flat image; the others take the ELF file.
-    let image = if isa == Isa::Aarch64 { named(&isa).with_extension("flat") } else { named(&isa) };
+    let loaded = |isa: &Isa| if *isa == Isa::Aarch64 { named(isa).with_extension("flat") } else { named(isa) };
+    let images: BTreeMap<_, _> = isas.iter().map(|isa| (*isa, loaded(isa))).collect();
     // Also of the first board's ISA: another board may have it too.
     let waiting = isas.iter().filter(|isa| **isa != Isa::X86_64);
     let stubs = waiting.map(|isa| (*isa, out.join(format!("stub-{}", isa.name())))).collect();
-    let built = Built { kernels, image, stubs, archive: out.join("archive.cpio") };
+    let built = Built { kernels, images, stubs, archive: out.join("archive.cpio") };
     let inputs = fresh::fingerprint(root)?;
     let stamp = out.join("inputs");
     if fs::read_to_string(&stamp).is_ok_and(|old| old == inputs)
-        && [&built.image, &built.archive]
+        && [&built.archive]
             .into_iter()
             .chain(built.kernels.values())
+            .chain(built.images.values())
             .chain(built.stubs.values())
             .all(|file| file.exists())
     {
@@ -72,8 +74,8 @@ pub fn everything(root: &Root, isas: &[Isa], checked: bool) -> Result<Built> {
         let image = if *of == Isa::X86_64 { cargo::strip(&kernel, &out)? } else { elf::loadable(&elf)? };
         let place = named(of);
         write_if_changed(&place, &elf)?;
-        if *of == isa && built.image != place {
-            write_if_changed(&built.image, &elf::flat(&elf)?)?;
+        if let Some(flat) = built.images.get(of).filter(|image| **image != place) {
+            write_if_changed(flat, &elf::flat(&elf)?)?;
         }
         if let Some(path) = built.stubs.get(of) {
             let stub = cargo::stub(root, *of)?;

@@ -5,6 +5,7 @@ mod asked;
 mod boards;
 mod console;
 mod logs;
+mod network;
 mod qemu;
 mod session;
 mod vm;
@@ -87,8 +88,8 @@ pub struct Machine {
     pub accel: Accel,
     /// The kernel images, per ISA.
     pub kernels: BTreeMap<plan::Isa, PathBuf>,
-    /// What the emulator loads of it.
-    pub image: PathBuf,
+    /// What the emulator loads of it, per ISA.
+    pub images: BTreeMap<plan::Isa, PathBuf>,
     /// What the boards of a mixed machine wait with, per ISA.
     pub stubs: BTreeMap<plan::Isa, PathBuf>,
     /// The base tree.
@@ -106,7 +107,7 @@ impl Machine {
     pub fn prepare(root: &Root, boot: &Boot) -> Result<Self> {
         let name = boot.machine.as_deref().unwrap_or(if boot.icount { DEFAULT_ICOUNT } else { DEFAULT });
         let (plan, text) = load(root, name)?;
-        if plan.is_mixed() && boot.icount {
+        if plan.boards.len() > 1 && boot.icount {
             bail!("{name} has {} boards: several emulators cannot count instructions together", plan.boards.len());
         }
         let isas = isas(&plan);
@@ -117,7 +118,7 @@ impl Machine {
             text,
             accel: if boot.icount { Accel::Counted } else { Accel::Kvm },
             kernels: built.kernels,
-            image: built.image,
+            images: built.images,
             stubs: built.stubs,
             archive: built.archive,
             put: Vec::new(),

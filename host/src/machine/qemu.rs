@@ -7,6 +7,7 @@ use plan::{Board, Isa, Plan};
 
 use super::Machine;
 use super::boards::{Memory, bells_socket, control_socket};
+use super::network::{card_address, card_socket, port_socket};
 
 /// What the emulator's exit status is after a clean power-off: what comes of 0x10 written to `isa-debug-exit`, and what kernels of other
 /// ISAs exit with (contract C6).
@@ -35,16 +36,34 @@ pub fn command(machine: &Machine, number: usize, board: &Board, folder: &Path, r
     qemu.args(["-smp", &smp(machine, board), "-m", &format!("{}M", size >> 20)]);
     qemu.args(["-nodefaults", "-no-user-config", "-display", "none"]);
     let mut words = vec![format!("cob.machine={}", machine.plan.name)];
+    if machine.plan.is_apart() {
+        // The same archive starts every board: this says which one it is.
+        words.push(format!("cob.board={number}"));
+    }
     words.extend(machine.kernel_args.iter().cloned());
     let own = if machine.plan.is_mixed() { ",memory-backend=ram" } else { "" };
     match board.model.isa {
-        Isa::X86_64 => pc(&mut qemu, machine, board, own),
+        Isa::X86_64 => pc(&mut qemu, machine, number, own),
         Isa::Aarch64 => words.push(virt(&mut qemu, board, folder, &format!("virt{own}"), "max,pauth-impdef=on")),
         Isa::Riscv64 => words.push(virt(&mut qemu, board, folder, &format!("virt,aia=aplic-imsic{own}"), "rv64")),
     }
     qemu.args(["-append", &words.join(" ")]);
     if machine.plan.is_mixed() {
         share(&mut qemu, number, size, ram.shared);
+    }
+    if machine.plan.is_apart() {
+        cards(&mut qemu, machine, number);
+    }
+    if number > 0 && machine.plan.is_apart() {
+        qemu.arg("-no-reboot").arg("-kernel").arg(&machine.images[&board.model.isa]);
+        qemu.args([
+            "-chardev",
+            &format!("socket,id=gdb,path=gdb{number}.sock,server=on,wait=off"),
+            "-gdb",
+            "chardev:gdb",
+        ]);
+        qemu.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
+        return qemu;
     }
     if number > 0 {
         // Off until another kernel starts it. It may be reset: by the controller.
@@ -58,7 +77,7 @@ pub fn command(machine: &Machine, number: usize, board: &Board, folder: &Path, r
         qemu.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
         return qemu;
     }
-    qemu.arg("-no-reboot").arg("-kernel").arg(&machine.image);
+    qemu.arg("-no-reboot").arg("-kernel").arg(&machine.images[&board.model.isa]);
     qemu.args(["-chardev", "socket,id=console,path=console.sock", "-serial", "chardev:console"]);
     // Not port 0: that is a console, which loses what the host does not read at once.
     qemu.args(["-device", "virtio-serial-pci,disable-legacy=on,max_ports=2,vectors=6"]);
@@ -72,10 +91,11 @@ pub fn command(machine: &Machine, number: usize, board: &Board, folder: &Path, r
 }
 
 /// A PC: firmware loads the archive, every kernel logs to a port of its own.
-fn pc(qemu: &mut Command, machine: &Machine, board: &Board, more: &str) {
-    qemu.args(["-M", &format!("{}{more}", board.model.name), "-cpu", "max", "-vga", "none", "-initrd", "initrd"]);
+fn pc(qemu: &mut Command, machine: &Machine, number: usize, more: &str) {
+    let model = machine.plan.boards.get(number).map_or("q35", |board| board.model.name);
+    qemu.args(["-M", &format!("{model}{more}"), "-cpu", "max", "-vga", "none", "-initrd", "initrd"]);
     qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
-    for kernel in &machine.plan.kernels {
+    for kernel in machine.plan.on_board(number) {
         if let Some(port) = kernel.log_port {
             let index = kernel.index;
             qemu.args(["-chardev", &format!("file,id=k{index},path=k{index}.log")]);
@@ -118,10 +138,23 @@ fn share(qemu: &mut Command, number: usize, size: u64, memory: &[Memory]) {
     qemu.args(["-device", &format!("ivshmem-doorbell,vectors={vectors},chardev=bells,addr={:#x}", Plan::BELL_SLOT)]);
 }
 
+/// The network cards of a board whose machine shares nothing else: one for each of its kernels.
+fn cards(qemu: &mut Command, machine: &Machine, number: usize) {
+    for kernel in machine.plan.on_board(number) {
+        let index = kernel.index;
+        let Some(slot) = machine.plan.card_slot(index) else { continue };
+        let (card, port, address) = (card_socket(index), port_socket(index), card_address(index));
+        let ends = format!("local.type=unix,local.path={card},remote.type=unix,remote.path={port}");
+        qemu.args(["-netdev", &format!("dgram,id=wire{index},{ends}")]);
+        let device = format!("virtio-net-pci,disable-legacy=on,netdev=wire{index},mac={address},addr={slot:#x}");
+        qemu.args(["-device", &device]);
+    }
+}
+
 /// With one CPU the translator leaves out what makes atomic operations work between emulators; a second possible one keeps it.
 fn smp(machine: &Machine, board: &Board) -> String {
     match board.cpus {
-        1 if machine.plan.boards.len() > 1 => String::from("1,maxcpus=2"),
+        1 if machine.plan.is_mixed() => String::from("1,maxcpus=2"),
         cpus => cpus.to_string(),
     }
 }

@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::boards::{Boards, Memory, bells_socket};
 use super::logs::{Logs, Severity};
+use super::network::Network;
 use super::{Died, Machine, of_board, qemu};
 use crate::build::cpio::Archive;
 use crate::root::Root;
@@ -58,6 +59,8 @@ pub struct Vm {
     others: Children,
     /// What the boards share: the emulators open it by this process.
     _memory: Vec<Memory>,
+    /// What joins boards that share nothing else.
+    pub network: Option<Network>,
     exit: Option<ExitStatus>,
     pidfd: OwnedFd,
     folder: PathBuf,
@@ -93,6 +96,8 @@ impl Vm {
             let bells = (0..boards.len()).map(|board| listen(&folder, &bells_socket(board)));
             memory = Boards::new(&bytes)?.serve(bells.collect::<Result<_>>()?, &folder)?;
         }
+        let apart = machine.plan.is_apart();
+        let network = apart.then(|| Network::new(machine.plan.kernels.len() as u16, &folder)).transpose()?;
         let mut children = Children(Vec::new());
         for (number, (board, extra)) in boards.iter().zip(extra).enumerate() {
             let named = |name: &str| folder.join(of_board(name, number));
@@ -121,6 +126,7 @@ impl Vm {
             child,
             others: children,
             _memory: memory,
+            network,
             exit: None,
             pidfd: pidfd_open(pid, PidfdFlags::empty()).context("watching QEMU")?,
             logs: Logs::new(&folder, kernels),
@@ -245,6 +251,7 @@ impl Vm {
             child,
             others: Children(Vec::new()),
             _memory: Vec::new(),
+            network: None,
             exit: None,
             logs: Logs::new(&folder, 1),
             folder,

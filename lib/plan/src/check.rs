@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::read::{At, BootWord, RawKernel, RawPlan, RawRange};
 use crate::{
-    Board, Boot, Cpu, Device, GRAIN, Kernel, Link, MAX_BOARDS, MAX_CPUS_PER_KERNEL, MAX_KERNELS, MAX_RANGES,
+    Board, Boot, Cpu, Device, GRAIN, Joined, Kernel, Link, MAX_BOARDS, MAX_CPUS_PER_KERNEL, MAX_KERNELS, MAX_RANGES,
     MIN_ARCHIVE, MIN_KERNEL_MEMORY, Membership, Plan, PlanError, Range, show_size,
 };
 
@@ -51,7 +51,7 @@ pub fn check(raw: &RawPlan, errors: &mut Vec<PlanError>) -> Option<Plan> {
     });
     let kernels: Option<Vec<Kernel>> = kernels.collect();
     let (name, about) = (raw.name.clone(), raw.about.clone());
-    Some(Plan { name, about, boards, kernels: kernels?, links, membership, console })
+    Some(Plan { name, about, joined: raw.joined, boards, kernels: kernels?, links, membership, console })
 }
 
 /// The first piece stays first, for it is the base; the others follow in order.
@@ -75,6 +75,11 @@ impl<'a> Check<'a> {
 
     fn kernels(&self) -> impl Iterator<Item = (usize, &'a RawKernel)> + use<'a> {
         self.raw.kernels.iter().enumerate()
+    }
+
+    /// Whether each board starts by itself.
+    fn is_apart(&self) -> bool {
+        self.raw.joined == Joined::Ethernet
     }
 
     fn exists(&self, kernel: u16) -> bool {
@@ -205,7 +210,7 @@ impl<'a> Check<'a> {
         } else if kernel.boot.value == BootWord::Firmware && place == 0 && range.start != first {
             let what = format!("kernel {index} is started by firmware but begins at {:#x}", range.start);
             self.fail(piece.line, what, format!("firmware loads it at {0}: write `at = {0}`", quoted_size(first)));
-        } else if kernel.board.value > 0 && place == 0 && range.start != first {
+        } else if kernel.board.value > 0 && !self.is_apart() && place == 0 && range.start != first {
             let what = format!("kernel {index} is alone on its board but begins at {:#x}", range.start);
             self.fail(piece.line, what, format!("its board starts it at {0}: write `at = {0}`", quoted_size(first)));
         } else if let Some((owner, other, _)) =
@@ -303,7 +308,7 @@ impl<'a> Check<'a> {
             if kernel.boot.value == BootWord::Firmware && !boots && !cpus.is_empty() {
                 let what = format!("kernel {index} is started by firmware, but not on the boot CPU (hardware id {id})");
                 self.fail(kernel.cpus.line, what, "list the boot CPU first in its `cpus`");
-            } else if on > 0 && !boots && !cpus.is_empty() {
+            } else if on > 0 && !self.is_apart() && !boots && !cpus.is_empty() {
                 let what = format!("kernel {index} does not begin on the boot CPU of its board (hardware id {id})");
                 self.fail(kernel.cpus.line, what, "list the boot CPU first in its `cpus`");
             }
@@ -314,16 +319,22 @@ impl<'a> Check<'a> {
 
     fn boots(&mut self) -> Vec<Boot> {
         let raw = self.raw;
+        let shared = raw.boards.len() > 1 && !self.is_apart();
         for (index, board) in raw.boards.iter().enumerate() {
-            let mut here = self.kernels().filter(|(_, kernel)| kernel.board.value == index);
-            if raw.boards.len() > 1
-                && let (Some((first, _)), Some((second, kernel))) = (here.next(), here.next())
+            let here: Vec<_> = self.kernels().filter(|(_, kernel)| kernel.board.value == index).collect();
+            if self.is_apart()
+                && let Some((_, kernel)) = here.get(Plan::CARDS)
             {
+                let what =
+                    format!("board {index} has more than {} kernels, which need a network card each", Plan::CARDS);
+                self.fail(kernel.board.line, what, "give some CPUs to fewer of them, or to another board");
+            }
+            if shared && let [(first, _), (second, kernel), ..] = here.as_slice() {
                 // A board is switched off and on as a whole.
                 let what = format!("kernels {first} and {second} share a board, and there are other boards");
                 self.fail(kernel.board.line, what, "give each a board of its own, or all CPUs to one of them");
             }
-            if raw.boards.len() > 1
+            if shared
                 && let [_, high] = board.model.ram(board.memory.value)
                 && high.size > 0
             {
@@ -334,7 +345,7 @@ impl<'a> Check<'a> {
                 .kernels()
                 .filter(|(_, kernel)| kernel.board.value == index && kernel.boot.value == BootWord::Firmware);
             let (first, second) = (firmware.next(), firmware.next());
-            if index > 0 {
+            if index > 0 && shared {
                 if !board.model.waits {
                     let what = format!("board {index} is a {}, which cannot wait for another kernel", board.model.name);
                     self.fail(board.line, what, "make it the first board");
@@ -356,7 +367,8 @@ impl<'a> Check<'a> {
         }
         let mut boots = Vec::new();
         for (index, kernel) in self.kernels() {
-            let primary = raw.kernels.iter().position(|other| other.boot.value == BootWord::Firmware);
+            let near = |other: &RawKernel| !self.is_apart() || other.board.value == kernel.board.value;
+            let primary = raw.kernels.iter().position(|other| other.boot.value == BootWord::Firmware && near(other));
             let by = kernel.booter.as_ref().map_or(primary.unwrap_or(0) as u16, |at| at.value);
             boots.push(match kernel.boot.value {
                 BootWord::Firmware => Boot::Firmware,
@@ -371,6 +383,10 @@ impl<'a> Check<'a> {
             } else if usize::from(booter.value) == index {
                 self.fail(booter.line, format!("kernel {index} cannot boot itself"), "name another kernel");
             } else if let Some(target) = target {
+                if self.is_apart() && target.board.value != kernel.board.value {
+                    let what = format!("kernel {} is on another board than kernel {index}", booter.value);
+                    self.fail(booter.line, what, "let a kernel of its own board boot it: nobody else can");
+                }
                 if target.boot.value == BootWord::Manual {
                     let what = format!("kernel {} boots kernel {index} but nobody boots it", booter.value);
                     self.fail(booter.line, what, "boot that one automatically or this one manually too");

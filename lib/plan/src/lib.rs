@@ -20,7 +20,7 @@ pub use layout::{
     MIN_ARCHIVE, MIN_KERNEL_MEMORY, MODELS, Model,
 };
 pub use linux_abi::Isa;
-pub use model::{Board, Boot, Cpu, Device, Kernel, Link, Membership, Owner, Plan, Range};
+pub use model::{Board, Boot, Cpu, Device, Joined, Kernel, Link, Membership, Owner, Plan, Range};
 pub use stage::{IMAGE_OFFSET, STAGE_MAGIC, STAGE_OFFSET, STUB_OFFSET};
 pub use units::{parse_size, show_size};
 

@@ -230,6 +230,34 @@ pub enum Owner {
     Nobody,
 }
 
+/// What boards have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Joined {
+    /// They see each other's memory and ring each other's bells; the first board's kernel starts those of the others.
+    #[default]
+    Memory,
+    /// A network and nothing else. Each board starts by itself.
+    Ethernet,
+}
+
+impl Joined {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Memory, Self::Ethernet];
+
+    /// The name in a plan.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Ethernet => "ethernet",
+        }
+    }
+
+    /// What has this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|joined| joined.name() == name)
+    }
+}
+
 /// A machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -237,6 +265,8 @@ pub struct Plan {
     pub name: String,
     /// What it is for, in a sentence; may be empty.
     pub about: String,
+    /// What its boards have in common, if there is more than one.
+    pub joined: Joined,
     /// Its boards.
     pub boards: Vec<Board>,
     /// Its kernels, by index.
@@ -330,10 +360,33 @@ impl Plan {
         self.on_board(board).find(|kernel| kernel.has(device))
     }
 
-    /// Whether kernels share memory and bells between emulators or cards: there is more than one board.
+    /// Whether kernels of different boards share memory and bells, between emulators or cards.
     pub fn is_mixed(&self) -> bool {
-        self.boards.len() > 1
+        self.boards.len() > 1 && self.joined == Joined::Memory
     }
+
+    /// Whether boards are joined by a network only.
+    pub fn is_apart(&self) -> bool {
+        self.boards.len() > 1 && self.joined == Joined::Ethernet
+    }
+
+    /// Whether two kernels address each other's memory; `false` if one does not exist.
+    pub fn share_memory(&self, a: u16, b: u16) -> bool {
+        let board = |index| self.kernel(index).map(|kernel| kernel.board);
+        matches!((board(a), board(b)), (Some(a), Some(b)) if a == b || self.joined == Joined::Memory)
+    }
+
+    /// Where a kernel of a machine whose boards are apart has its network card: the number of the device on the first PCI bus of its board. `None`: there
+    /// are too many kernels on the board.
+    pub fn card_slot(&self, index: u16) -> Option<u8> {
+        let board = self.kernel(index)?.board;
+        let place = self.on_board(board).position(|kernel| kernel.index == index)?;
+        (place < Self::CARDS).then(|| Self::FIRST_CARD + place as u8)
+    }
+
+    /// Slots for network cards on a board.
+    pub const CARDS: usize = 16;
+    const FIRST_CARD: u8 = 8;
 
     /// Where a board of a mixed machine has the window to another one's RAM: the number of its device on the first PCI bus.
     pub const fn window_slot(board: usize) -> u8 {

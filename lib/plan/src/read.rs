@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::{Device, Isa, MODELS, Model, PlanError, parse_size};
+use crate::{Device, Isa, Joined, MODELS, Model, PlanError, parse_size};
 
 /// A value and its line.
 #[derive(Clone, Debug)]
@@ -81,6 +81,7 @@ pub struct RawMembership {
 pub struct RawPlan {
     pub name: String,
     pub about: String,
+    pub joined: Joined,
     pub boards: Vec<RawBoard>,
     pub kernels: Vec<RawKernel>,
     pub links: Vec<RawLink>,
@@ -119,9 +120,10 @@ impl<'t> Reader<'t> {
             return None;
         }
         let top = Table { name: "a plan", line: 1, table: document.get_ref() };
-        self.keys(&top, &["name", "about", "console", "board", "kernel", "link", "membership"]);
+        self.keys(&top, &["name", "about", "joined", "console", "board", "kernel", "link", "membership"]);
         let name = self.required(&top, "name", "add `name = \"...\"`", Self::name);
         let about = self.optional(&top, "about", Self::string);
+        let joined = self.optional(&top, "joined", Self::joined).map(|at| at.value).unwrap_or_default();
         let console = self.optional(&top, "console", |r, v| r.list(v, Self::index));
         let boards = self.tables(&top, "board", "[[board]]", Self::board);
         let kernels = self.tables(&top, "kernel", "[[kernel]]", Self::kernel);
@@ -135,7 +137,7 @@ impl<'t> Reader<'t> {
         }
         let about = about.map(|at| at.value).unwrap_or_default();
         let membership = membership.map(|at| at.value);
-        let plan = RawPlan { name: name?.value, about, boards, kernels, links, membership, console };
+        let plan = RawPlan { name: name?.value, about, joined, boards, kernels, links, membership, console };
         self.errors.is_empty().then_some(plan)
     }
 
@@ -261,6 +263,16 @@ impl<'t> Reader<'t> {
             return None;
         }
         Some(name)
+    }
+
+    fn joined(&mut self, value: Value<'_, '_>) -> Option<Joined> {
+        let word = self.string(value)?;
+        let joined = Joined::from_name(&word);
+        if joined.is_none() {
+            let line = self.line(value);
+            self.fail(line, format!("boards are not joined by {word:?}"), quoted(&Joined::ALL.map(Joined::name)));
+        }
+        joined
     }
 
     fn number(&mut self, value: Value<'_, '_>) -> Option<u64> {

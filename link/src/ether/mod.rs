@@ -40,6 +40,21 @@ pub trait Nic: Send + Sync + 'static {
     fn interrupts(&self, on: bool) -> bool;
 }
 
+impl<N: Nic + ?Sized> Nic for Arc<N> {
+    fn address(&self) -> [u8; 6] {
+        (**self).address()
+    }
+    fn send(&self, frame: &[u8]) {
+        (**self).send(frame);
+    }
+    fn receive(&self, out: &mut Vec<u8>) -> bool {
+        (**self).receive(out)
+    }
+    fn interrupts(&self, on: bool) -> bool {
+        (**self).interrupts(on)
+    }
+}
+
 /// The kernel's clock, in ns.
 pub trait Clock: Send + Sync + 'static {
     /// What it shows.

@@ -1,4 +1,4 @@
-//! The other kernels: links over shared memory and doorbells, membership, and the services on them, plugged into one kernel. The image on bare
+//! The other kernels: links over shared memory and doorbells or a network, membership, and the services on them, plugged into one kernel. The image on bare
 //! metal and the system simulator put a kernel together with this.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -24,8 +24,9 @@ use files::{FileHandler, FileService, abstracts::Abstracts};
 use hal::boot::{BootInfo, PhysRange};
 use hal::cpuref::{CpuRef, FenceToken, Fenced};
 use hal::sync::{Once, SpinLock, rank};
+use link::ether::{Clock, Nic};
 use link::window::{HalWindows, Reach, Ring};
-use link::{Carrier, Facts as Hello, Handler, Shm};
+use link::{Carrier, Ether, Facts as Hello, Handler, Shm};
 use membership::{Config, Machine, MembershipService, Outcome, Service, View};
 use memory::{MemoryHandler, MemoryService};
 use names::{NameHandler, NameService};
@@ -66,6 +67,8 @@ pub struct Facts<'a> {
     pub starter: Option<u16>,
     /// What is on other boards; none if there are no others.
     pub far: Option<Arc<dyn Far>>,
+    /// What carries messages to boards that share nothing with this one.
+    pub card: Option<Arc<dyn Nic>>,
 }
 
 /// A handler that whoever puts the kernel together adds to the links: under which name, and what it does.
@@ -100,6 +103,16 @@ impl Expire for Board {
         if let Some(peers) = self.peers.get().and_then(Weak::upgrade) {
             peers.tick();
         }
+    }
+}
+
+impl Clock for Board {
+    fn now(&self) -> u64 {
+        Machine::now(self)
+    }
+
+    fn set_alarm(&self, at: u64) {
+        Machine::set_alarm(self, at);
     }
 }
 
@@ -411,7 +424,8 @@ pub fn join(
     let me = KernelId { index: facts.info.index, incarnation: facts.info.incarnation };
     let board = facts.plan.kernel(me.index).map_or(0, |k| k.board);
     let near = |k: &plan::Kernel| k.board == board;
-    let reaches = facts.plan.kernels.iter().filter_map(|k| match &facts.far {
+    let seen = facts.plan.kernels.iter().filter(|k| facts.plan.share_memory(me.index, k.index));
+    let reaches = seen.filter_map(|k| match &facts.far {
         Some(far) if !near(k) => far.reach(k),
         _ => Some(Reach {
             index: k.index,
@@ -424,7 +438,6 @@ pub fn join(
     let windows = HalWindows::new(me.index, reaches.clone()).ok_or("the porch cannot be reached")?;
     let wire_me = wire::KernelId::new(me.index, me.incarnation);
     let shm = Shm::new(wire_me, windows).ok_or("there is no porch")?;
-    let carriers: Vec<Arc<dyn Carrier>> = alloc::vec![Arc::new(shm)];
     let board = Arc::new_cyclic(|weak| Board {
         kernel: kernel.clone(),
         hello: Hello {
@@ -445,6 +458,11 @@ pub fn join(
         hardware: Once::new(),
         me: weak.clone(),
     });
+    // The best first.
+    let mut carriers: Vec<Arc<dyn Carrier>> = alloc::vec![Arc::new(shm)];
+    if let Some(card) = &facts.card {
+        carriers.push(Arc::new(Ether::new(wire_me, hash(facts.text) as u32, card.clone(), board.clone())));
+    }
     let ms = |n: u32| u64::from(n) * 1_000_000;
     let plan = &facts.plan.membership;
     let config =

@@ -101,6 +101,7 @@ impl Shape {
             }
         });
         Plan {
+            joined: plan::Joined::Memory,
             name: "simulated".into(),
             about: String::new(),
             boards: Vec::new(),
@@ -233,7 +234,8 @@ fn boot(machine: &Weak<Machine>, board: &Arc<Board>, plan: &Arc<Plan>, index: u1
     kernel.set_hooks(Box::new(Lent { plan: plan.clone(), peers: peers.clone() }));
     assert!(hal::boot::install(kernel.handlers()), "a kernel has one set of handlers");
     let text = format!("{plan:?}");
-    let about = cluster::Facts { plan, text: &text, info: &info, starter: starter.map(|s| s as u16), far: None };
+    let about =
+        cluster::Facts { plan, text: &text, info: &info, starter: starter.map(|s| s as u16), far: None, card: None };
     let joined = cluster::join(&about, &kernel, Vec::new(), |made| {
         peers.lock().unwrap_or_else(PoisonError::into_inner).replace(made.clone()).is_none()
     });

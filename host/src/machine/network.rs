@@ -1,0 +1,204 @@
+//! The network of a machine whose boards share nothing else: a switch between the cards of its kernels. Tests cut it and let it lose frames.
+//!
+//! Each card is a pair of datagram sockets in the run's folder, one bound by the emulator and one here; a datagram is a frame (QEMU, `-netdev dgram`).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+/// The longest datagram that an emulator sends.
+const LONGEST: usize = 1 << 16;
+/// Bytes of an Ethernet header.
+const HEADER: usize = 14;
+
+/// The socket of a kernel's card.
+pub fn card_socket(kernel: u16) -> String {
+    format!("card{kernel}.sock")
+}
+
+/// The other end of the wire from a kernel's card.
+pub fn port_socket(kernel: u16) -> String {
+    format!("port{kernel}.sock")
+}
+
+/// The address of a kernel's card: a locally administered one.
+pub fn card_address(kernel: u16) -> String {
+    let [high, low] = kernel.to_be_bytes();
+    format!("02:43:6f:62:{high:02x}:{low:02x}")
+}
+
+/// What the wires do to frames.
+#[derive(Default)]
+pub struct Weather {
+    /// Kernels, as bits, that hear only each other, and are not heard by the rest.
+    pub cut: AtomicU64,
+    /// Of a thousand frames so many are lost.
+    pub lost: AtomicU32,
+    /// Frames that went through.
+    pub carried: AtomicU64,
+    /// Frames that did not.
+    pub dropped: AtomicU64,
+}
+
+/// A running switch. Dropping it ends it.
+pub struct Network {
+    /// How it is just now.
+    pub weather: Arc<Weather>,
+    end: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Network {
+    /// A switch for the cards of so many kernels, before the emulators start.
+    pub fn new(kernels: u16, folder: &Path) -> Result<Self> {
+        let folder = File::open(folder).context("the run's folder")?;
+        let ports = (0..kernels).map(|kernel| {
+            let port = UnixDatagram::bind(short(&folder, &port_socket(kernel))).context("a port of the network")?;
+            port.set_nonblocking(true)?;
+            Ok(port)
+        });
+        let ports: Vec<UnixDatagram> = ports.collect::<Result<_>>()?;
+        let end = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).context("the network")?);
+        let weather = Arc::new(Weather::default());
+        let mut switch = Switch { folder, ports, weather: weather.clone(), learned: BTreeMap::new(), dice: 1 };
+        let told = end.clone();
+        let thread = thread::Builder::new()
+            .name("network".into())
+            .spawn(move || {
+                if let Err(error) = switch.run(&told) {
+                    eprintln!("cob: the network: {error:#}");
+                }
+            })
+            .context("starting the network")?;
+        Ok(Self { weather, end, thread: Some(thread) })
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        // The counter of an event is never full after one.
+        let _ = rustix::io::write(&*self.end, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The folder's descriptor is a short name for it: paths of sockets are.
+fn short(folder: &File, name: &str) -> String {
+    format!("/proc/self/fd/{}/{name}", folder.as_raw_fd())
+}
+
+struct Switch {
+    folder: File,
+    ports: Vec<UnixDatagram>,
+    weather: Arc<Weather>,
+    /// Behind which port an address is.
+    learned: BTreeMap<[u8; 6], usize>,
+    dice: u64,
+}
+
+impl Switch {
+    fn run(&mut self, end: &OwnedFd) -> Result<()> {
+        let mut frame = vec![0; LONGEST];
+        loop {
+            let all = self.ports.iter().map(AsFd::as_fd).chain([end.as_fd()]);
+            let mut fds: Vec<_> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let came: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            if came.last() == Some(&true) {
+                return Ok(());
+            }
+            for port in (0..self.ports.len()).filter(|port| came[*port]) {
+                while let Ok(length) = self.ports[port].recv(&mut frame) {
+                    self.forward(port, &frame[..length]);
+                }
+            }
+        }
+    }
+
+    fn forward(&mut self, from: usize, frame: &[u8]) {
+        let Some((header, _)) = frame.split_at_checked(HEADER) else { return };
+        let (mut to, mut source) = ([0; 6], [0; 6]);
+        to.copy_from_slice(&header[..6]);
+        source.copy_from_slice(&header[6..12]);
+        self.learned.insert(source, from);
+        let known = self.learned.get(&to).copied().filter(|_| to[0] & 1 == 0);
+        for port in (0..self.ports.len()).filter(|port| *port != from && known.is_none_or(|known| known == *port)) {
+            // An emulator that has ended, or takes nothing more just now, loses it, as on any wire.
+            let goes = !self.loses(from, port)
+                && self.ports[from].send_to(frame, short(&self.folder, &card_socket(port as u16))).is_ok();
+            let count = if goes { &self.weather.carried } else { &self.weather.dropped };
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn loses(&mut self, from: usize, to: usize) -> bool {
+        let cut = self.weather.cut.load(Ordering::Relaxed);
+        if cut >> from & 1 != cut >> to & 1 {
+            return true;
+        }
+        // xorshift64: the same frames each time, as far as they come in the same order.
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 7;
+        self.dice ^= self.dice << 17;
+        self.dice % 1000 < u64::from(self.weather.lost.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use super::{Network, card_socket, port_socket};
+
+    #[test]
+    fn frames_go_where_their_address_is_and_nowhere_when_it_is_cut() {
+        let folder = std::env::temp_dir().join(format!("cob-network-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let network = Network::new(3, &folder).unwrap();
+        let cards: Vec<UnixDatagram> =
+            (0..3).map(|kernel| UnixDatagram::bind(folder.join(card_socket(kernel))).unwrap()).collect();
+        for card in &cards {
+            card.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        }
+        let send = |from: u8, to: [u8; 6], body: u8| {
+            let frame = [&to[..], &[2, 0, 0, 0, 0, from], &[0x88, 0xb5, body]].concat();
+            cards[usize::from(from)].send_to(&frame, folder.join(port_socket(from.into()))).unwrap();
+        };
+        let hears = |at: usize, body: u8| {
+            let mut frame = [0; 100];
+            let length = cards[at].recv(&mut frame).unwrap();
+            assert_eq!((length, frame[14]), (15, body), "card {at}");
+        };
+        send(1, [0xff; 6], 1);
+        hears(0, 1);
+        hears(2, 1);
+        send(0, [2, 0, 0, 0, 0, 1], 2);
+        hears(1, 2);
+        network.weather.cut.store(1 << 1, Ordering::Relaxed);
+        send(0, [0xff; 6], 3);
+        hears(2, 3);
+        network.weather.cut.store(0, Ordering::Relaxed);
+        send(0, [0xff; 6], 4);
+        // It heard neither what was for another nor what was cut off.
+        hears(1, 4);
+        hears(2, 4);
+        assert_eq!(network.weather.dropped.load(Ordering::Relaxed), 1);
+        drop(network);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
