@@ -62,7 +62,7 @@ pub fn quote(text: &str) -> String {
 pub struct Suite {
     /// The machine that they run on.
     pub machine: String,
-    /// Machines of other ISAs on which they run too, as suites of the names `ISA-NAME`. In what they expect `{isa}` stands for the ISA of kernel 0, and
+    /// Machines on which they run too, as suites of the names `ISA-NAME`, or `MACHINE-NAME` if the ISA is the same. In what they expect `{isa}` stands for the ISA of kernel 0, and
     /// `{private}` for an address of its memory behind the image.
     #[serde(default)]
     pub also: Vec<String>,
@@ -167,12 +167,15 @@ pub fn read(root: &Root) -> Result<Vec<Suite>> {
 /// The suite as it runs on a machine.
 fn on_machine(root: &Root, suite: &Suite, machine: &str) -> Result<Suite> {
     let (plan, _) = crate::machine::load(root, machine)?;
+    let (own, _) = crate::machine::load(root, &suite.machine)?;
     let kernel = plan.kernels.first().context("a machine without kernels")?;
     let private = format!("{:#x}", kernel.base() + 0x100_0000);
     let fill = |text: &mut String| *text = text.replace("{isa}", kernel.isa.name()).replace("{private}", &private);
     let mut suite = suite.clone();
     if machine != suite.machine {
-        suite.name = format!("{}-{}", kernel.isa.name(), suite.name);
+        let isa = kernel.isa.name();
+        let same = own.kernels.first().is_some_and(|own| own.isa == kernel.isa);
+        suite.name = format!("{}-{}", if same { machine } else { isa }, suite.name);
         suite.machine = machine.to_owned();
     }
     for case in &mut suite.cases {

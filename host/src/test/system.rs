@@ -56,9 +56,11 @@ pub fn all(root: &Root, report: &mut Report, depth: Depth, programs: &[Program])
         ("duo-riscv64", "riscv64-abi", placements(others)),
         ("pair-arm", "pair-arm-abi", apart),
         ("pair-riscv", "pair-riscv-abi", apart),
+        ("apart", "apart-abi", apart),
     ] {
         let mixed = machine.starts_with("pair");
-        if machine != "duo" && depth == Depth::Quick && !others || mixed && !others {
+        let first = mixed || machine == "apart";
+        if machine != "duo" && depth == Depth::Quick && !others || first && !others {
             continue;
         }
         let jobs = programs.iter().flat_map(|program| {
@@ -193,7 +195,7 @@ fn live<'s>(root: &Root, machine: &Machine, session: &'s mut Option<Session>) ->
     if session.is_none() {
         let mut fresh = Session::new(Vm::start(root, machine)?)?;
         fresh.wait_ready(Duration::from_secs(60))?;
-        if machine.plan.is_mixed() {
+        if machine.plan.boards.len() > 1 {
             all_up(&mut fresh, machine)?;
         }
         *session = Some(fresh);

@@ -467,7 +467,8 @@ pub fn join(
     let plan = &facts.plan.membership;
     let config =
         Config { probe_gap: ms(plan.probe_ms), probes: plan.probes, silence: ms(plan.dead_after_ms), ..Config::new() };
-    let peers = MembershipService::new(me, facts.plan.kernels.len() as u16, carriers, board.clone(), config);
+    let boards = facts.plan.kernels.iter().map(|k| k.board).filter(|_| facts.plan.is_apart()).collect();
+    let peers = MembershipService::new(me, facts.plan.kernels.len() as u16, carriers, board.clone(), config, boards);
     // Made a moment ago: nobody else has set it.
     let _ = board.peers.set(Arc::downgrade(&peers));
     let Served { files, processes, memory, resources, names, tasks, orders, life, hands } =

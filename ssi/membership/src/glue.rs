@@ -210,14 +210,15 @@ pub struct Death {
 const DEATHS: usize = 256;
 
 impl MembershipService {
-    /// The links and the membership of kernel `me` in a plan of `kernels` kernels; the first carrier that reaches another one is used for it. Nothing
-    /// happens before [`Self::found`] or [`Self::enter`].
+    /// The links and the membership of kernel `me` in a plan of `kernels` kernels; the first carrier that reaches another one is used for it; `boards` as
+    /// [`Membership::new`] has it. Nothing happens before [`Self::found`] or [`Self::enter`].
     pub fn new(
         me: KernelId,
         kernels: u16,
         carriers: Vec<Arc<dyn Carrier>>,
         machine: Arc<dyn Machine>,
         config: Config,
+        boards: Vec<usize>,
     ) -> Arc<Self> {
         let bridge = Arc::new(Bridge { machine: machine.clone(), service: Once::new() });
         let links = Arc::new(Links::new(to_wire(me), bridge.clone(), carriers));
@@ -226,7 +227,7 @@ impl MembershipService {
             kernels,
             links: links.clone(),
             machine,
-            state: Lock::new(Membership::new(me, config)),
+            state: Lock::new(Membership::new(me, config, boards)),
             queue: Lock::ranked(LINK, Queue::default()),
             services: ReadMostly::new(Vec::new()),
             peers: Lock::new(BTreeMap::new()),
@@ -407,16 +408,18 @@ impl MembershipService {
         others.filter_map(|index| self.present_at(index)).collect()
     }
 
-    /// Looks whether a kernel shows that it dies or stops.
+    /// Looks whether a kernel shows that it dies or stops, or that its board has been started again.
     fn look(&self, index: u16) {
-        let Some(signs) = signs_at(&self.links, index).filter(|signs| signs.state.is_some_and(Shown::is_end)) else {
-            return;
+        let Some(signs) = signs_at(&self.links, index) else { return };
+        let shows = from_wire(signs.owner);
+        let ends = signs.state.is_some_and(Shown::is_end);
+        let peer = {
+            let state = self.state.lock();
+            let before = state.view().at(index).filter(|old| old.incarnation < shows.incarnation);
+            before.or(ends.then_some(shows)).filter(|peer| !state.is_dead(*peer))
         };
-        let peer = from_wire(signs.owner);
-        if self.state.lock().is_dead(peer) {
-            return;
-        }
-        if signs.state == Some(Shown::Dying) {
+        let Some(peer) = peer else { return };
+        if peer == shows && signs.state == Some(Shown::Dying) {
             let mut reasons = self.links.carriers().iter().map(|carrier| carrier.reason(index));
             log::error!("kernel {peer} panicked: {}", reasons.find(|why| !why.is_empty()).unwrap_or_default());
         }

@@ -75,7 +75,7 @@ fn boot(board: &Arc<Board>, id: KernelId, kernels: u16) -> Kernel {
         downs: Mutex::default(),
         views: Mutex::default(),
     });
-    let service = MembershipService::new(id, kernels, vec![Arc::new(shm)], cpu.clone(), Config::new());
+    let service = MembershipService::new(id, kernels, vec![Arc::new(shm)], cpu.clone(), Config::new(), Vec::new());
     service.add(cpu.clone());
     Kernel { id, cpu, service }
 }

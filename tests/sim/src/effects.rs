@@ -28,6 +28,8 @@ pub(crate) enum Effect {
 /// Collects the wishes of one step; fence words are at hand at once.
 pub(crate) struct Hands {
     pub words: BTreeMap<KernelId, u64>,
+    /// Who is there; of boards, which may be started again before anybody notices.
+    pub now_there: Vec<KernelId>,
     pub effects: Vec<Effect>,
 }
 
@@ -36,6 +38,9 @@ impl Actions for Hands {
         self.effects.push(Effect::Send(to, message));
     }
     fn claim_fence(&mut self, victim: KernelId, expected: u64, claim: u64) -> Claim {
+        if self.now_there.iter().any(|there| there.index == victim.index && there.incarnation > victim.incarnation) {
+            return Claim::Was(expected);
+        }
         self.words.get_mut(&victim).map_or(Claim::Unreachable, |word| {
             let was = *word;
             if was == expected {
@@ -119,6 +124,11 @@ impl World {
     fn fence(&mut self, me: KernelId, victim: KernelId) -> Result<(), String> {
         self.note(|_| format!("{me} fences {victim}"));
         let Some(target) = self.nodes.iter().find(|n| n.id == victim) else {
+            if self.plan.medium == Medium::Boards {
+                let fenced = Item::Fenced { fencer: me, victim, outcome: Outcome::Fenced };
+                self.schedule(self.now + 1, fenced);
+                return Ok(());
+            }
             self.judge
                 .broken(Rule::FencesTheSick, || format!("{me} fences {victim}, whose index has another incarnation"))?;
             return Ok(());
@@ -129,7 +139,7 @@ impl World {
         {
             self.judge.broken(Rule::OneFencer, || format!("{me} and {} both fence {victim}", other.id))?;
         }
-        let announced = target.stopped || target.membership.phase() == membership::Phase::Leaving;
+        let announced = target.stopped || target.parked || target.membership.phase() == membership::Phase::Leaving;
         if !announced && !target.hung && !target.mad && target.pause < 1000 * MS {
             self.judge.broken(Rule::FencesTheSick, || {
                 format!("{me} fences {victim}, which is well (longest pause {} ms)", target.pause / MS)
@@ -150,7 +160,13 @@ impl World {
         if self.deaths.insert(victim) {
             self.report.deaths += 1;
         }
-        if self.plan.medium == Medium::Shared && self.nodes.iter().any(|n| n.id == victim && !n.stopped) {
+        let outcome = self.find(me).and_then(|at| self.nodes[at].membership.outcome(victim.index));
+        let stopped = match self.plan.medium {
+            Medium::Shared => true,
+            Medium::Boards => outcome == Some(Outcome::Fenced),
+            Medium::Lossy => false,
+        };
+        if stopped && self.nodes.iter().any(|n| n.id == victim && !n.stopped) {
             self.judge
                 .broken(Rule::DeadAreStopped, || format!("{me} holds {victim} for dead, but it is not stopped"))?;
         }

@@ -30,7 +30,7 @@ impl World {
         self.report.faults += 1;
         // Somebody must be left who can let the others in.
         // Where nobody can be fenced that is a majority, which a cut must not take from them either.
-        let lossy = self.plan.medium == Medium::Lossy;
+        let lossy = self.plan.medium != Medium::Shared;
         let all = self.nodes[at].membership.view().members.len();
         let few = lossy && (members(self).saturating_sub(1) * 2 <= all || !self.cut.is_empty());
         let whole = members(self) == all;
@@ -59,7 +59,10 @@ impl World {
                 node.pause = node.pause.max(node.paused_until - node.paused_from);
             }
             6 if lossy => {
-                self.cut = self.nodes.iter().map(|n| n.id.index).filter(|_| self.rng.one_in(3)).collect();
+                let some: Vec<u16> = self.nodes.iter().map(|n| n.id.index).filter(|_| self.rng.one_in(3)).collect();
+                // With a kernel its whole board is cut off.
+                let all = self.nodes.iter().map(|n| n.id.index);
+                self.cut = all.filter(|index| some.iter().any(|cut| self.plan.near(*cut, *index))).collect();
                 self.note(|w| format!("{:?} are cut off", w.cut));
                 let heal = self.now + self.rng.between(100, 8000) * MS;
                 self.schedule(heal, Item::Heal);
@@ -102,7 +105,7 @@ impl World {
         let others: Vec<KernelId> = self.nodes.iter().map(|n| n.id).filter(|k| *k != id).collect();
         for node in others {
             // The last words may get lost where messages do.
-            if self.plan.medium == Medium::Shared || !self.rng.one_in(3) {
+            if self.plan.near(node.index, id.index) || !self.rng.one_in(3) {
                 let at = self.now + 1 + self.rng.below(self.plan.delay);
                 self.schedule(at, Item::Notice { node, dying: id });
             }
@@ -124,6 +127,14 @@ impl World {
         let old = self.nodes[slot].id;
         if !self.nodes[slot].stopped {
             return Ok(());
+        }
+        if self.plan.medium == Medium::Boards && self.now < self.plan.busy && self.rng.one_in(3) {
+            // Its board starts it by itself, whether anybody has noticed or not.
+            let id = KernelId { index, incarnation: old.incarnation + 1 };
+            self.note(|_| format!("{id} starts by itself"));
+            self.nodes[slot] = self.node(id);
+            let contacts = self.nodes.iter().map(|n| n.id).filter(|k| *k != id).collect();
+            return self.membership(id, Event::Enter { contacts });
         }
         // Only when somebody knows that all have let go of the old one.
         let booter = self.nodes.iter().find(|n| {

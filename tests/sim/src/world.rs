@@ -275,7 +275,7 @@ impl World {
         let parts: Vec<_> = self.suites.iter().map(|s| s.start(id, self.plan.kernels)).collect();
         Node {
             id,
-            membership: Membership::new(id, Config::new()),
+            membership: Membership::new(id, Config::new(), self.plan.boards()),
             timer_turns: vec![0; parts.len()],
             parts,
             stopped: false,
@@ -478,8 +478,8 @@ impl World {
     fn tick(&mut self, id: KernelId, turn: u64) -> Result<(), String> {
         let Some(at) = self.find(id).filter(|at| self.nodes[*at].turn == turn) else { return Ok(()) };
         self.nodes[at].beats += 1;
-        if self.plan.medium == Medium::Shared
-            && let Some(peer) = self.nodes[at].membership.watched()
+        if let Some(peer) = self.nodes[at].membership.watched()
+            && self.plan.near(id.index, peer.index)
             && let Some(watched) = self.find(peer)
         {
             let count = self.nodes[watched].beats;
@@ -501,10 +501,13 @@ impl World {
             self.note(|_| format!("{id} {event:?}"));
         }
         let mut words: BTreeMap<KernelId, u64> = BTreeMap::new();
-        if self.plan.medium == Medium::Shared {
-            words.extend(self.nodes.iter().map(|n| (n.id, n.fence_word)));
+        if self.plan.medium != Medium::Lossy {
+            let near = self.nodes.iter().filter(|n| self.plan.near(id.index, n.id.index));
+            words.extend(near.map(|n| (n.id, n.fence_word)));
         }
-        let mut hands = Hands { words, effects: Vec::new() };
+        let apart = self.plan.medium == Medium::Boards;
+        let now_there = self.nodes.iter().map(|n| n.id).filter(|_| apart).collect();
+        let mut hands = Hands { words, now_there, effects: Vec::new() };
         let now = self.now;
         let situation = self.nodes[at].membership.situation();
         match &event {
@@ -596,7 +599,7 @@ impl World {
             let at = self.now + 1 + self.madness.below(self.plan.delay);
             return self.schedule(at, Item::Garbage { from, to, payload });
         }
-        let lossy = self.plan.medium == Medium::Lossy;
+        let lossy = !self.plan.near(from.index, to.index);
         let cut = self.cut.contains(&from.index) != self.cut.contains(&to.index);
         let unreliable = lossy && matches!(payload, Payload::Membership(_));
         // In the end nothing is lost: else somebody may be held for dead, rightly, at the moment at which the views are compared.
@@ -663,13 +666,17 @@ impl World {
     }
 
     fn finish(&mut self) -> Result<(), String> {
-        // Where nobody can be fenced a kernel that hangs stays as it is. One that hangs before it was let in is its starter's to notice.
-        let lossy = self.plan.medium == Medium::Lossy;
+        // Where nobody can fence it, or could when it was noticed, a kernel that hangs stays as it is. One that hangs before it was let in is its starter's to notice.
+        let lossy = self.plan.medium != Medium::Shared;
+        let is_member = |n: &Node| n.runs() && n.membership.phase() == Phase::Member;
+        let fenced_by = |n: &Node| {
+            self.nodes.iter().any(|m| m.id != n.id && is_member(m) && self.plan.near(m.id.index, n.id.index))
+        };
         let nobody = !self.nodes.iter().any(|n| n.runs() && n.membership.phase() == Phase::Member);
         let counted = |id: KernelId| self.nodes.iter().any(|n| n.runs() && n.membership.view().contains(id));
         let forgiven = |n: &Node| {
             let outside = n.membership.phase() == Phase::Outside && !counted(n.id);
-            n.hung && (lossy || outside) || lossy && outside && nobody
+            n.hung && (lossy && (!fenced_by(n) || self.deaths.contains(&n.id)) || outside) || lossy && outside && nobody
         };
         let running: Vec<&Node> = self.nodes.iter().filter(|n| n.is_live() && !forgiven(n)).collect();
         let ids: Vec<KernelId> = running.iter().map(|n| n.id).collect();

@@ -26,6 +26,7 @@ impl Membership {
     pub(super) fn heard_again(&mut self, peer: KernelId, actions: &mut impl Actions) {
         let me = self.me;
         self.concluded.remove(&peer);
+        self.left.remove(&peer);
         if self.votes.get_mut(&peer).is_some_and(|votes| votes.remove(&me)) {
             self.broadcast(&Message::Suspect { kernel: peer, silent: false }, actions);
         }
@@ -47,6 +48,30 @@ impl Membership {
             return;
         }
         self.concluded.insert(victim);
+        self.left.remove(&victim);
+        self.stop(now, victim, announced, actions);
+        // Who was left to it is somebody else's now.
+        self.take_over(now, victim, actions);
+    }
+
+    /// Those who were left to a kernel that cannot be relied on any more are concluded anew.
+    fn take_over(&mut self, now: u64, mate: KernelId, actions: &mut impl Actions) {
+        while let Some((&victim, &(_, announced))) = self.left.iter().find(|(_, (of, _))| *of == mate) {
+            self.left.remove(&victim);
+            self.conclude(now, victim, announced, actions);
+        }
+    }
+
+    /// A kernel of the victim's board that this one can rely on.
+    fn mate(&self, victim: KernelId) -> Option<KernelId> {
+        let board = |kernel: KernelId| self.boards.get(usize::from(kernel.index));
+        let near = |kernel: &KernelId| *kernel != victim && board(*kernel).is_some() && board(*kernel) == board(victim);
+        let relied = |kernel: &KernelId| !self.is_dead(*kernel) && !self.concluded.contains(kernel);
+        self.newest.members.iter().copied().find(|kernel| near(kernel) && relied(kernel))
+    }
+
+    /// Stops a kernel, or sees to it that somebody does.
+    fn stop(&mut self, now: u64, victim: KernelId, announced: bool, actions: &mut impl Actions) {
         let mut expected = 0;
         loop {
             match actions.claim_fence(victim, expected, fence_word(self.me)) {
@@ -74,8 +99,17 @@ impl Membership {
                     self.taken_from.insert(victim, fencer);
                     expected = word;
                 }
-                Claim::Unreachable if announced => return self.declare_dead(now, victim, Outcome::Parked, actions),
-                Claim::Unreachable => return self.vote(now, victim, actions),
+                Claim::Unreachable => {
+                    if let Some(mate) = self.mate(victim) {
+                        self.left.insert(victim, (mate, announced));
+                        actions.send(mate, Message::Suspect { kernel: victim, silent: true });
+                        return self.detector.expect(mate, now);
+                    }
+                    if announced {
+                        return self.declare_dead(now, victim, Outcome::Parked, actions);
+                    }
+                    return self.vote(now, victim, actions);
+                }
             }
         }
     }
@@ -172,6 +206,7 @@ impl Membership {
         self.stopped.remove(&victim);
         self.taken_from.remove(&victim);
         self.fencers.remove(&victim);
+        self.left.remove(&victim);
         self.votes.remove(&victim);
         self.watch();
         actions.down(victim);
@@ -191,6 +226,7 @@ impl Membership {
             self.fencers.remove(&orphan);
             self.conclude(now, orphan, true, actions);
         }
+        self.take_over(now, victim, actions);
         self.declare_stopped(now, actions);
         self.propose(now, actions);
     }

@@ -7,6 +7,8 @@
 //!   takes the word from it. Only when it is stopped is it called dead, so in a machine with shared memory nobody is ever declared dead and goes on.
 //! * **Guilt.** A kernel that sends what is no message, or breaks a ring, is treated like one that is silent too long, whether it goes on or not: what
 //!   it does to the memory that it shares cannot be known any more.
+//! * **Of several boards** that do not reach each other's fence words a kernel is left to those of its own board. If a whole board is silent it is as
+//!   if there were no fence words.
 //! * **Without a fence word** silence is voted on, and only a majority of the last view goes on (of an even split the side with the lowest
 //!   index); the rest parks itself. Such a dead kernel is lost: what it had is not used again.
 
@@ -87,6 +89,10 @@ pub struct Membership {
     taken_from: BTreeMap<KernelId, KernelId>,
     /// Who fences whom, as far as their fence words said.
     fencers: BTreeMap<KernelId, KernelId>,
+    /// Who is left to another kernel of its board, which reaches its fence word, and whether it announced its end.
+    left: BTreeMap<KernelId, (KernelId, bool)>,
+    /// The board of each kernel, if fence words reach no further than a board; else empty.
+    boards: Vec<usize>,
     /// Who broke the rules and was not judged yet.
     guilty: BTreeSet<KernelId>,
     /// Who votes against whom; only without fence words.
@@ -98,8 +104,9 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// The membership of kernel `me`, which is in no view yet.
-    pub const fn new(me: KernelId, config: Config) -> Self {
+    /// The membership of kernel `me`, which is in no view yet. `boards`: the board of each kernel by its index, if fence words reach no further than
+    /// a board; empty if a kernel reaches all of them, or none.
+    pub const fn new(me: KernelId, config: Config, boards: Vec<usize>) -> Self {
         let nobody = View { epoch: 0, members: Vec::new() };
         Self {
             me,
@@ -120,6 +127,8 @@ impl Membership {
             stopped: BTreeMap::new(),
             taken_from: BTreeMap::new(),
             fencers: BTreeMap::new(),
+            left: BTreeMap::new(),
+            boards,
             guilty: BTreeSet::new(),
             votes: BTreeMap::new(),
             contacts: Vec::new(),
@@ -259,11 +268,8 @@ impl Membership {
     }
 
     fn next_wake(&self, now: u64) -> u64 {
-        let again = if self.phase == Phase::Outside || self.proposal.is_some() || self.accepting.is_some() {
-            self.next_again.max(now + 1)
-        } else {
-            u64::MAX
-        };
+        let waits = self.proposal.is_some() || self.accepting.is_some() || !self.left.is_empty();
+        let again = if self.phase == Phase::Outside || waits { self.next_again.max(now + 1) } else { u64::MAX };
         self.detector.next().max(now + 1).min(again)
     }
 
@@ -303,6 +309,9 @@ impl Membership {
                     actions.send(coordinator, Message::Dead { kernel, outcome });
                 }
             }
+        }
+        for (&kernel, &(mate, _)) in &self.left {
+            actions.send(mate, Message::Suspect { kernel, silent: true });
         }
         if self.phase == Phase::Outside {
             // Also while accepting: the proposer may be dead, and nobody tells an outsider.

@@ -35,10 +35,14 @@ impl Membership {
             }
             return;
         }
-        let taken = self.newest.at(kernel.index).is_some_and(|old| !self.is_dead(old));
+        let taken = self.newest.at(kernel.index).filter(|old| !self.is_dead(*old));
+        if let Some(old) = taken.filter(|old| old.incarnation < kernel.incarnation) {
+            // Its board was started again before anybody noticed. It asks again.
+            return self.conclude(now, old, true, actions);
+        }
         let errno = if self.is_dead(kernel) {
             Errno::EHOSTDOWN
-        } else if taken {
+        } else if taken.is_some() {
             Errno::EBUSY
         } else {
             self.joining.insert(kernel);
