@@ -80,7 +80,7 @@ impl Hands {
             me: me.clone(),
         });
         // Every kernel of a mixed machine reaches every board, through the controller.
-        let boards = plan.kernels.iter().map(|_| 0).collect();
+        let boards = plan.kernels.iter().map(|kernel| if plan.is_apart() { kernel.board as u16 } else { 0 }).collect();
         let life = LifeService::new(
             peers.links().clone(),
             boards,

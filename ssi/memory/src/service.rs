@@ -240,8 +240,11 @@ impl MemoryService {
     /// What a mapping of another kernel's open file maps.
     ///
     /// # Errors
-    /// `ENODEV`, `EHOSTDOWN`, `ETIMEDOUT`.
+    /// `ENODEV` also if this kernel does not see the memory of the other one; `EHOSTDOWN`, `ETIMEDOUT`.
     pub fn open(&self, home: KernelId, file: ObjectId, writable: bool) -> TryResult<Arc<dyn MemoryObject>> {
+        if !self.reaches.iter().any(|reach| reach.index == home.index) {
+            return Err(Error::new(Errno::ENODEV, "the boards share no memory"));
+        }
         let (call, completer) = call::<Arc<dyn MemoryObject>>();
         let service = self.me.clone();
         let then = Box::new(move |_: &Links, answer: link::Result<Incoming<'_>>| {
