@@ -102,7 +102,11 @@ impl Machine {
                 "{} {} {} up {} {} {} {} {} {}",
                 self.me.index,
                 peer.id.index,
-                if near { "shm+ipi" } else { "shm+ivshmem" },
+                match (peer.carrier, near) {
+                    ("shm", true) => "shm+ipi",
+                    ("shm", false) => "shm+ivshmem",
+                    (other, _) => other,
+                },
                 lanes.iter().map(|l| l.sent).sum::<u64>(),
                 lanes.iter().map(|l| l.sent_bytes).sum::<u64>(),
                 peer.counters.doorbells.load(Ordering::Relaxed),
@@ -110,6 +114,17 @@ impl Machine {
                 peer.counters.delayed.load(Ordering::Relaxed),
                 rtt.map_or_else(|| "-".to_string(), |[median]| median.to_string()),
             );
+        }
+        text
+    }
+
+    /// What the carriers count beside messages.
+    fn wire(&self) -> String {
+        let mut text = String::from("transport what count\n");
+        for carrier in self.peers.links().carriers() {
+            for (what, count) in carrier.counts() {
+                let _ = writeln!(text, "{} {what} {count}", carrier.name());
+            }
         }
         text
     }
@@ -407,6 +422,7 @@ pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster
     show("resources", Machine::resources);
     show("boots", Machine::boots);
     show("deaths", Machine::deaths);
+    show("wire", Machine::wire);
     show("usage", Machine::usage);
     let files = cluster.files.clone();
     trees.cob.text("files", move || {

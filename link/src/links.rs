@@ -199,12 +199,12 @@ impl Links {
                 Some(open) if !open.is_down() => return Err(Error::down(id)),
                 _ => {}
             }
-            let transport = self.carriers.iter().find_map(|c| c.connect(id)).ok_or(Error::new(
-                Errno::ENOTCONN,
-                "no carrier reaches it",
-                id,
-            ))?;
-            let peer = Arc::new(Peer::new(id, transport));
+            let (carrier, transport) = self
+                .carriers
+                .iter()
+                .find_map(|carrier| Some((carrier.name(), carrier.connect(id)?)))
+                .ok_or(Error::new(Errno::ENOTCONN, "no carrier reaches it", id))?;
+            let peer = Arc::new(Peer::new(id, carrier, transport));
             *slot = Some(peer.clone());
             peer
         };

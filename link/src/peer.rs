@@ -22,6 +22,8 @@ pub(crate) struct Packed {
 pub struct Peer {
     /// Who it is.
     pub id: KernelId,
+    /// The kind of carrier that reaches it.
+    pub carrier: &'static str,
     /// What it has done.
     pub counters: Counters,
     pub(crate) transport: Box<dyn Transport>,
@@ -36,9 +38,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(id: KernelId, transport: Box<dyn Transport>) -> Self {
+    pub(crate) fn new(id: KernelId, carrier: &'static str, transport: Box<dyn Transport>) -> Self {
         Self {
             id,
+            carrier,
             counters: Counters::default(),
             transport,
             waiting: Lock::ranked(LINK_QUEUE, [const { VecDeque::new() }; LANES]),

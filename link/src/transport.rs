@@ -99,6 +99,10 @@ pub trait Listening: Send {
 pub trait Carrier: Send + Sync {
     /// The name in `/proc/cob/links`.
     fn name(&self) -> &'static str;
+    /// What it has counted beside the messages of each link: names and values.
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
     /// What whoever runs at this index shows of itself, if this carrier reaches it; for the own index, what it shows itself.
     fn signs(&self, index: u16) -> Option<Signs>;
     /// Who runs at this index now, if this carrier reaches it.

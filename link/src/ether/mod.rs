@@ -322,6 +322,16 @@ impl<N: Nic> Carrier for Ether<N> {
         "ether"
     }
 
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        let WireReport { sent, came, damaged, again } = self.report();
+        alloc::vec![
+            ("frames_sent", sent),
+            ("frames_received", came),
+            ("frames_damaged", damaged),
+            ("pieces_resent", again)
+        ]
+    }
+
     fn signs(&self, index: u16) -> Option<Signs> {
         Some(self.shown(index)?.signs)
     }

@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use agent::Message as _;
 use files::codec::encode as file;
+use link::ether::frame::{BROADCAST, Head, Kind, Shown, pack};
 use task::{
     children::{ChildChange, ChildEvent, Status, Usage},
     cluster::{ProcessReply, ProcessRequest},
@@ -46,6 +47,30 @@ fn main() {
             write("message", &format!("{}-{name}", spec.name), &bytes);
         }
     }
+    let signs = Shown::new(KernelId::new(1, 1));
+    let head = Head {
+        kind: Kind::Signs,
+        lane: 0,
+        flags: 1,
+        machine: 7,
+        from: KernelId::new(1, 1),
+        to: None,
+        gaps: 0,
+        number: 0,
+        acks: [0; 4],
+        rooms: [24; 4],
+    };
+    let mut wire_frame = Vec::new();
+    pack(&mut wire_frame, BROADCAST, [2, 0, 0, 0, 0, 1], &head, &signs.to_bytes());
+    write("frame", "signs", &wire_frame);
+    let data = Head { kind: Kind::Data, to: Some(KernelId::new(0, 1)), ..head };
+    pack(&mut wire_frame, [2, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 1], &data, &[64, 0, 0, 0, 1, 2, 3]);
+    write("frame", "data", &wire_frame);
+    // As the pair reads it: kind, lane, flags, gaps, number, shift, acks, shift, rooms, shift, then the piece.
+    let pieces = [[0, 2, 0, 0, 0, 0], [0, 2, 0, 4, 1, 0], [1, 0, 1, 4, 0, 0]];
+    let acks = [0, 0, 3, 0, 0, 24, 24, 24, 24, 0];
+    let records = pieces.map(|piece| [&piece[..], &acks, &[64, 0, 0, 0], &[9; 28]].concat());
+    write("frame", "pieces", &records.concat());
     let mut frames = Vec::new();
     for message in [agent::ToGuest::Exec(b"echo hi"), agent::ToGuest::Stdin(b"in"), agent::ToGuest::StdinEof] {
         message.encode(&mut frames);

@@ -3,7 +3,13 @@
 use std::fmt::Debug;
 
 use files::codec::{Answer, Files};
-use link::Incoming;
+use link::{
+    Incoming,
+    ether::{
+        frame::{Head, Kind, Shown, unpack},
+        pair,
+    },
+};
 use objects::codec::{Body, Reader};
 use task::{
     children::{ChildEvent, ChildRecord},
@@ -12,7 +18,7 @@ use task::{
     load::Load,
 };
 use vfs::socket::{Client, Facts};
-use wire::{Header, Lane, table};
+use wire::{Header, KernelId, Lane, table};
 
 use crate::Target;
 
@@ -23,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     ("bootblock", bootblock),
     ("devicetree", devicetree),
     ("files", files),
+    ("frame", frame),
     ("message", message),
     ("plan", plan),
     ("program", program),
@@ -81,6 +88,46 @@ fn devicetree(input: &[u8]) {
     let _ = tree.device(&["arm,pl011"], 0);
     let _ = tree.interrupt(&["arm,pl011"], 0);
     let _ = (tree.text("/chosen", "bootargs"), tree.number("/cpus", "timebase-frequency"));
+}
+
+/// A frame, and, as a checksum keeps nobody who means it from sending anything, what a pair makes of frames that say whatever they say.
+fn frame(input: &[u8]) {
+    struct Nowhere;
+    impl pair::Send for Nowhere {
+        fn send(&mut self, frame: pair::Outline, _: &[u8]) {
+            show(&frame);
+        }
+    }
+    let from = KernelId::new(1, 1);
+    if let Ok((_, head, carried)) = unpack(input, 7) {
+        show(&head);
+        show(&Shown::from_bytes(head.from, carried).map(|shown| shown.reason()));
+    }
+    let mut pair = pair::Pair::new(from);
+    let mut out = Vec::new();
+    let _ = pair.say(Lane::Request, &[1; wire::HEADER_SIZE], &[&[2; 4000]]);
+    pair.pump(0, &mut Nowhere);
+    for (now, frame) in (0..).zip(input.chunks(48)) {
+        let byte = |at: usize| frame.get(at).copied().unwrap_or(0);
+        let head = Head {
+            kind: [Kind::Data, Kind::Acks][usize::from(byte(0) & 1)],
+            lane: byte(1),
+            flags: byte(2),
+            machine: 7,
+            from,
+            to: Some(KernelId::new(0, 1)),
+            gaps: byte(3),
+            number: u64::from(byte(4)) << (byte(5) & 63),
+            acks: [byte(6), byte(7), byte(8), byte(9)].map(|ack| u64::from(ack) << (byte(10) & 63)),
+            rooms: [byte(11), byte(12), byte(13), byte(14)].map(|room| u16::from(room) << (byte(15) & 15)),
+        };
+        let _ = pair.came(now * 10_000_000, &head, frame.get(16..).unwrap_or_default(), &mut Nowhere);
+        for lane in Lane::ALL {
+            let _ = pair.take(lane, &mut out);
+        }
+        pair.tick(now * 10_000_000, &mut Nowhere);
+        pair.rest(&mut Nowhere);
+    }
 }
 
 fn body<B, T: Body<B> + Debug>(input: &[u8]) {
