@@ -263,14 +263,16 @@ pub struct Devices {
     boards: Once<Option<Arc<Boards>>>,
     /// What carries messages to boards that share nothing with this one.
     card: Once<Arc<Card>>,
+    /// The slots of all such cards on this board, each with the kernel whose it is.
+    cards: Vec<(u8, u16)>,
     /// For the first program that it starts.
     command_line: String,
 }
 
 impl Devices {
-    /// None so far.
-    pub fn new(pci: Option<PciHost>, command_line: &str) -> Self {
-        Self { pci, command_line: command_line.into(), ..Self::default() }
+    /// None so far. `cards`: the slots of network cards that carry messages, each with the kernel whose it is.
+    pub fn new(pci: Option<PciHost>, cards: Vec<(u8, u16)>, command_line: &str) -> Self {
+        Self { pci, cards, command_line: command_line.into(), ..Self::default() }
     }
 
     /// Begins to use devices that are this kernel's, in whatever state they are. What does not work is said in the log and left out.
@@ -299,8 +301,9 @@ impl Devices {
         let _ = self.boards.set(boards);
     }
 
-    /// The network card in a slot, which is this kernel's: it is heard from now on. What does not work is said in the log.
-    pub fn find_card(&self, slot: u8) -> Option<Arc<Card>> {
+    /// The network card of kernel `me`, if its machine has such cards: it is heard from now on. What does not work is said in the log.
+    pub fn find_card(&self, me: u16) -> Option<Arc<Card>> {
+        let slot = self.cards.iter().find(|(_, owner)| *owner == me)?.0;
         let ecam = Ecam::new(self.pci?.ecam.0, BUSES).map_err(|why| Error(why.0));
         match ecam.and_then(|ecam| Card::new(&ecam, slot)) {
             Ok(card) => {
@@ -355,13 +358,17 @@ impl cluster::tree::Devices for Devices {
 }
 
 impl Hardware for Devices {
-    fn quiet(&self, devices: &[plan::Device]) {
-        if !devices.contains(&plan::Device::Pci) {
+    fn quiet(&self, victim: u16, devices: &[plan::Device]) {
+        let whole_bus = devices.contains(&plan::Device::Pci);
+        if !whole_bus && self.cards.iter().all(|(_, owner)| *owner != victim) {
             return;
         }
         let Some(Ok(ecam)) = self.pci.map(|pci| Ecam::new(pci.ecam.0, BUSES)) else { return };
         for (function, ..) in ecam.functions() {
-            hal_virtio::pci::bus_master_off(&ecam, function);
+            let owner = self.cards.iter().find(|(slot, _)| *slot == function.device).map(|(_, owner)| *owner);
+            if owner.map_or(whole_bus, |owner| owner == victim) {
+                hal_virtio::pci::bus_master_off(&ecam, function);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use bootblock::BootBlock;
 use hal::boot::{BootInfo, CpuDesc, MAX_RANGES, PhysRange, RawBoot};
@@ -55,6 +56,15 @@ pub struct Facts {
     pub starter: Option<u16>,
     /// Options.
     pub command_line: String,
+}
+
+impl Facts {
+    /// The slots of the network cards of this board that carry messages between kernels, each with the kernel whose it is.
+    pub fn cards(&self) -> Vec<(u8, u16)> {
+        let board = self.plan.kernel(self.info.index).map_or(0, |kernel| kernel.board);
+        let kernels = self.plan.on_board(board).filter(|_| self.plan.is_apart());
+        kernels.filter_map(|kernel| Some((self.plan.card_slot(kernel.index)?, kernel.index))).collect()
+    }
 }
 
 /// A file of the archive.

@@ -51,7 +51,7 @@ fn start(raw: &'static RawBoot) -> ! {
     );
     // What it had in a former life is others' now.
     let is_first = facts.info.incarnation == 1;
-    let devices = Arc::new(Devices::new(machine::board::pci(), &facts.command_line));
+    let devices = Arc::new(Devices::new(machine::board::pci(), facts.cards(), &facts.command_line));
     if let Some(kernel) = facts.plan.kernel(facts.info.index).filter(|_| is_first) {
         devices.find(&kernel.devices);
     }
@@ -65,8 +65,7 @@ fn start(raw: &'static RawBoot) -> ! {
     };
     devices.set_boards(boards.clone());
     know_peers(&facts, boards.as_deref());
-    let slot = facts.plan.card_slot(facts.info.index).filter(|_| facts.plan.is_apart());
-    let card = slot.and_then(|slot| devices.find_card(slot)).map(|card| card as Arc<dyn link::ether::Nic>);
+    let card = devices.find_card(facts.info.index).map(|card| card as Arc<dyn link::ether::Nic>);
     let joined = member::join(&facts, &kernel, boards.clone().map(|boards| boards as Arc<dyn cluster::Far>), card);
     match &joined {
         Ok(cluster) => {

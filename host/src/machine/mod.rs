@@ -23,6 +23,7 @@ use plan::{Isa, Plan};
 pub use accel::Accel;
 pub use asked::Asked;
 pub use console::Leave;
+pub use network::Weather;
 pub use session::{Command, Ended, Input, Output, Session};
 pub use vm::Vm;
 

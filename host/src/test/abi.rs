@@ -43,6 +43,7 @@ impl Program {
             kills: Vec::new(),
             goes_on: false,
             lost: false,
+            except: Vec::new(),
             warnings: Vec::new(),
             logs: Vec::new(),
             long: false,

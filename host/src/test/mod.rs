@@ -1,6 +1,7 @@
 //! `cob test`: everything that must hold, in stages. The last line is `N passed, N failed`, and the exit status says the same.
 
 mod abi;
+mod apart;
 mod bench;
 mod breaks;
 mod cases;
@@ -240,6 +241,7 @@ pub fn test(root: &Root, depth: Depth, filter: Option<String>) -> Result<ExitCod
     debugger::all(root, &mut report);
     jobs::all(root, &mut report);
     if depth > Depth::Quick {
+        apart::all(root, &mut report);
         many::all(root, &mut report);
     }
     report.stage("bench");

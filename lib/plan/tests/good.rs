@@ -55,8 +55,8 @@ fn questions_are_answered() {
 fn boards_that_share_nothing() {
     let apart = machine("apart");
     assert!(apart.is_apart() && !apart.is_mixed());
-    assert_eq!([0, 1].map(|board| apart.primary(board).map(|kernel| kernel.index)), [Some(0), Some(1)]);
-    assert_eq!(apart.kernels[3].boot, Boot::Auto { by: 1 });
+    assert_eq!([0, 1].map(|board| apart.primary(board).map(|kernel| kernel.index)), [Some(0), Some(3)]);
+    assert_eq!(apart.kernels[1].boot, Boot::Auto { by: 3 });
     assert!(apart.share_memory(1, 3) && !apart.share_memory(1, 2) && !apart.share_memory(1, 9));
     assert_eq!([0, 1, 2, 3, 4].map(|index| apart.card_slot(index)), [Some(8), Some(8), Some(9), Some(9), None]);
     let trio = machine("trio");

@@ -167,7 +167,7 @@ impl Machine for Board {
         if outcome != Outcome::Lost
             && let (Some(resources), Some(hardware)) = (self.resources.get(), self.hardware.get())
         {
-            hardware.quiet(&seat::devices(resources.owned_by(victim)));
+            hardware.quiet(victim.index, &seat::devices(resources.owned_by(victim)));
         }
         outcome
     }

@@ -48,8 +48,9 @@ pub fn plans(plan: &Plan) -> Vec<resources::Plan> {
 
 /// What the image does with devices. A kernel without any has none of it.
 pub trait Hardware: Send + Sync {
-    /// The kernel that had these is stopped: what they do by themselves ends too, before its memory is used again. Called on the receive path.
-    fn quiet(&self, devices: &[Device]);
+    /// A kernel is stopped that had these, and what the plan gives to it alone: what they do by themselves ends too, before its memory is used again.
+    /// Called on the receive path.
+    fn quiet(&self, victim: u16, devices: &[Device]);
     /// These are this kernel's now, in whatever state they are. What does not work is said in the log and left out. What `/dev` shows of them.
     fn take(&self, kernel: &Arc<Kernel>, devices: &[Device]) -> Vec<Node>;
     /// Starts process 1.

@@ -15,5 +15,5 @@ pub mod types;
 
 pub use config::Config;
 pub use glue::{Death, Machine, MembershipService, Service};
-pub use state::{Membership, Phase};
+pub use state::{IN_THE_WAY, Membership, Phase};
 pub use types::{Actions, Claim, Event, Message, Outcome, View};

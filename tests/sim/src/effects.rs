@@ -104,6 +104,9 @@ impl World {
             Effect::Install(view, excluded) => self.install(me, &view, &excluded),
             Effect::Park(why) => {
                 self.note(|_| format!("{me} parks itself: {why}"));
+                if why == membership::IN_THE_WAY {
+                    self.judge.broken(Rule::RoomForSuccessors, || format!("{me} is refused: {why}"))?;
+                }
                 if self.plan.medium == Medium::Shared {
                     self.judge.broken(Rule::NobodyParks, || {
                         format!("{me} parked itself ({why}) though there are fence words")
@@ -169,6 +172,19 @@ impl World {
         if stopped && self.nodes.iter().any(|n| n.id == victim && !n.stopped) {
             self.judge
                 .broken(Rule::DeadAreStopped, || format!("{me} holds {victim} for dead, but it is not stopped"))?;
+        }
+        let mate = self.nodes.iter().find(|n| {
+            let well = n.runs() && !n.hung && n.pause < 1000 * MS && n.membership.view().contains(n.id);
+            well && n.id != victim && self.plan.near(n.id.index, victim.index) && !n.closed.contains(&victim)
+        });
+        if self.plan.medium == Medium::Boards
+            && outcome == Some(Outcome::Lost)
+            && !self.was_cut
+            && let Some(mate) =
+                mate.filter(|mate| self.find(me).is_some_and(|at| self.nodes[at].membership.view().contains(mate.id)))
+        {
+            self.judge
+                .broken(Rule::LostAreAlone, || format!("{me} gives {victim} up, which {} could stop", mate.id))?;
         }
         let Some(at) = self.find(me) else { return Ok(()) };
         self.nodes[at].closed.insert(victim);

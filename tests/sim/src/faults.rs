@@ -63,6 +63,7 @@ impl World {
                 // With a kernel its whole board is cut off.
                 let all = self.nodes.iter().map(|n| n.id.index);
                 self.cut = all.filter(|index| some.iter().any(|cut| self.plan.near(*cut, *index))).collect();
+                self.was_cut = true;
                 self.note(|w| format!("{:?} are cut off", w.cut));
                 let heal = self.now + self.rng.between(100, 8000) * MS;
                 self.schedule(heal, Item::Heal);

@@ -40,6 +40,8 @@ rules! {
     OneViewInTheEnd "one-view-in-the-end" "When all is quiet all running kernels are in one view, which is exactly the running kernels.",
     DeadAreStopped "dead-are-stopped" "With shared memory nobody is called dead before it is stopped.",
     NobodyParks "nobody-parks" "With shared memory nobody parks itself.",
+    LostAreAlone "lost-are-alone" "Of boards that are not cut off nobody is lost whom a member of its own board, which is well, could stop.",
+    RoomForSuccessors "room-for-successors" "Nobody is refused because an earlier incarnation of it is not known to be dead.",
     FencesTheSick "fences-the-sick" "Nobody fences a kernel that is well, or one that has gone already.",
     OneFencer "one-fencer" "Two kernels that run never fence the same victim.",
     FreedUnmapped "freed-unmapped" "What a dead kernel had is used again only when no running kernel maps it.",

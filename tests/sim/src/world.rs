@@ -226,6 +226,8 @@ pub struct World {
     pub(crate) epochs: BTreeMap<u32, Vec<KernelId>>,
     pub(crate) deaths: BTreeSet<KernelId>,
     pub(crate) cut: BTreeSet<u16>,
+    /// Some were.
+    pub(crate) was_cut: bool,
     pub(crate) faults: u32,
     pub(crate) next_fault: u64,
     /// Who goes mad, when, and what it sends is not drawn from the same stream as the rest: seeds without it are as they were.
@@ -255,6 +257,7 @@ impl World {
             epochs: BTreeMap::new(),
             deaths: BTreeSet::new(),
             cut: BTreeSet::new(),
+            was_cut: false,
             faults: 0,
             next_fault: 0,
             madness: Rng::new(seed ^ MADNESS),

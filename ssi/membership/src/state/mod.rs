@@ -20,13 +20,16 @@ use alloc::{
     vec::Vec,
 };
 
-use base::KernelId;
+use base::{Errno, KernelId};
 
 use crate::{
     config::Config,
     detector::{Detector, Finding},
     types::{Actions, Event, Message, Outcome, View},
 };
+
+/// Why a kernel parks itself that is refused because another one has its index.
+pub const IN_THE_WAY: &str = "another kernel has its place";
 
 /// What this kernel is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -357,9 +360,10 @@ impl Membership {
             }
             Message::ProbeReply { epoch, .. } => self.teach(from, epoch, actions),
             Message::Join { kernel } => self.join(now, kernel, actions),
-            Message::Refused { kernel, .. } => {
+            Message::Refused { kernel, errno } => {
                 if kernel == self.me && self.phase == Phase::Outside {
-                    self.park("refused by the coordinator", actions);
+                    let busy = errno == Errno::EBUSY as u16;
+                    self.park(if busy { IN_THE_WAY } else { "refused by the coordinator" }, actions);
                 }
             }
             Message::Suspect { kernel, silent } => {
