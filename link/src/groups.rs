@@ -40,6 +40,8 @@ const MOST_WAITING: usize = 4096;
 
 /// A group that this kernel speaks to.
 struct Spoken {
+    /// The carrier that its memory is of.
+    carrier: &'static str,
     speaking: Box<dyn Speaking>,
     family: u16,
     /// Who may listen.
@@ -165,12 +167,13 @@ impl Links {
     pub fn open_group(&self, family: &'static str, patience: u64) -> Result<u32> {
         let known = wire::FAMILIES.iter().find(|f| f.name == family);
         let family = known.ok_or(Error::new(Errno::ENOENT, "there is no such family", self.me()))?.first;
-        let speaking = self.carriers.iter().find_map(|carrier| carrier.speak());
-        let speaking = speaking.ok_or(Error::new(Errno::ENOMEM, "no memory for a group", self.me()))?;
+        let speaking = self.carriers.iter().find_map(|carrier| Some((carrier.name(), carrier.speak()?)));
+        let (carrier, speaking) = speaking.ok_or(Error::new(Errno::ENOMEM, "no memory for a group", self.me()))?;
         let number = self.groups.next.fetch_add(1, Ordering::Relaxed) + 1;
         let (invited, looking) = (BTreeSet::new(), BTreeSet::new());
         let waiting = VecDeque::new();
-        let spoken = Spoken { speaking, family, invited, looking, waiting, stuck: None, patience, closing: false };
+        let spoken =
+            Spoken { carrier, speaking, family, invited, looking, waiting, stuck: None, patience, closing: false };
         self.groups.spoken.lock().insert(number, spoken);
         Ok(number)
     }
@@ -178,12 +181,16 @@ impl Links {
     /// Lets a kernel listen to a group. It hears what is said after it has come. Nothing happens if it may already.
     ///
     /// # Errors
-    /// `ENOENT` if there is no such group; those of [`Links::send`].
+    /// `ENOENT` if there is no such group; `EOPNOTSUPP` if the kernel does not see this one's memory; those of [`Links::send`].
     pub fn invite(&self, group: u32, kernel: KernelId) -> Result<()> {
+        let reached_by = self.connect(kernel)?.carrier;
         let family = {
             let mut spoken = self.groups.spoken.lock();
             let known = spoken.get_mut(&group).filter(|spoken| !spoken.closing);
             let known = known.ok_or(Error::new(Errno::ENOENT, "there is no such group", kernel))?;
+            if reached_by != known.carrier {
+                return Err(Error::new(Errno::EOPNOTSUPP, "it does not see the memory of groups", kernel));
+            }
             // Who has a seat keeps it: another one would make its word of how far it is a lie.
             if !known.invited.insert(kernel) {
                 return Ok(());

@@ -91,6 +91,11 @@ impl Figure {
         }
     }
 
+    /// Whether both kernels must see each other's memory.
+    const fn needs_memory(self) -> bool {
+        matches!(self, Self::Line | Self::Bell)
+    }
+
     /// Whether each round is kept, because a mean says nothing of sleepers.
     const fn keeps(self) -> bool {
         matches!(self, Self::Bell | Self::EchoAsleep)
@@ -203,7 +208,15 @@ impl Run<'_> {
 
     /// Does what was ordered; what the file says then.
     pub fn all(&self, order: Order) -> base::Result<String> {
-        let mut figures = Figure::IN_TURNS.map(|figure| (figure, Vec::new()));
+        let seen = self.shared.reaches.iter().any(|reach| reach.index == self.peer.index);
+        if order.only.is_some_and(Figure::needs_memory) && !seen {
+            return Err(Error::new(Errno::EOPNOTSUPP, "the kernels share no memory"));
+        }
+        let mut figures: Vec<_> = Figure::IN_TURNS
+            .into_iter()
+            .filter(|figure| seen || !figure.needs_memory())
+            .map(|f| (f, Vec::new()))
+            .collect();
         for _ in 0..if order.rounds.is_some() { 1 } else { BATCHES } {
             for (figure, times) in figures.iter_mut().filter(|(figure, _)| order.has(*figure)) {
                 let rounds = order.rounds(*figure);
