@@ -79,7 +79,7 @@ fn carriers(apart: &mut Asked) -> Result<()> {
 fn losses(apart: &mut Asked) -> Result<()> {
     weather(apart)?.lost.store(50, Relaxed);
     let said = apart.ask(
-        "head -c 3000000 /dev/urandom >/tmp/a; sum=$(md5sum </tmp/a); \
+        "head -c 600000 /dev/urandom >/tmp/a; sum=$(md5sum </tmp/a); \
          [ \"$(kctl run -k 1 md5sum </tmp/a)\" = \"$sum\" ] && [ \"$(kctl run -k 1 cat /tmp/a | kctl run -k 3 md5sum)\" = \"$sum\" ] && \
          for i in 1 2 3 4 5 6 7 8 9 10; do kctl run -k 1 sh -c 'kctl run -k 0 echo $$ >/dev/null && kill -0 1' || exit 1; done; echo $?; \
          awk '$2 == \"pieces_resent\" { print ($3 > 0) }' /proc/cob/wire; grep -c ' up ' /proc/cob/kernels",
