@@ -95,7 +95,7 @@ fn losses(apart: &mut Asked) -> Result<()> {
 /// A kernel hangs that only the other kernel of its board can stop: it is stopped, and started again there.
 fn death(apart: &mut Asked) -> Result<()> {
     let said = apart.ask(&format!(
-        "{UP} kctl hang 1 --yes; up 0 3; tail -n 1 /proc/cob/deaths | cut -d ' ' -f 1,3,4; kctl boot 1; up 0 4; up 3 4; kctl run -k 1 echo again"
+        "{UP} kctl hang 1 --yes; up 0 3; tail -n 1 /proc/cob/deaths | cut -d ' ' -f 1,3,4; until kctl boot 1 2>/dev/null; do usleep 100000; done; up 0 4; up 3 4; kctl run -k 1 echo again"
     ))?;
     ensure!(said == "1 0 fenced\nagain\n", "it said {said:?}");
     Ok(())
