@@ -75,7 +75,7 @@ fn run(root: &Root, report: &mut Report) -> Result<Vec<Program>> {
             let there = Placement::ALL
                 .iter()
                 .flat_map(|placement| {
-                    ["abi", "aarch64-abi", "riscv64-abi", "pair-arm-abi", "pair-riscv-abi"]
+                    ["abi", "aarch64-abi", "riscv64-abi", "pair-arm-abi", "pair-riscv-abi", "apart-abi"]
                         .map(|suite| format!("{suite}/{name}@{}", placement.name()))
                 })
                 .any(|there| report.wants_in("system", &there));
