@@ -1,7 +1,7 @@
 //! The times of failure detection.
 
 /// Times in nanoseconds, of the plan.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
     /// How often a member beats and looks at its neighbour's beat.
     pub beat: u64,

@@ -7,7 +7,7 @@ use base::KernelId;
 use crate::config::Config;
 
 /// A kernel that may be dead.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Suspect {
     /// How long it was silent while this kernel ran.
     silent: u64,
@@ -26,7 +26,7 @@ pub enum Finding {
 
 /// Watches the ring neighbour by its beat, and suspects by probes. Time in which this kernel did not run (a descheduled virtual
 /// CPU, a debugger) is not counted: a step counts at most a little more than was planned between two steps.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Detector {
     config: Config,
     last_tick: u64,

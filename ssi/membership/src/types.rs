@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use base::KernelId;
 
 /// Who is there. Views are totally ordered by their epochs, and two kernels that enter the same epoch enter the same view.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct View {
     /// Counts the views of the machine; 0 for "none yet".
     pub epoch: u32,
@@ -49,7 +49,7 @@ impl core::fmt::Display for View {
 }
 
 /// How a dead kernel was stopped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Outcome {
     /// By hardware: CPUs stopped, bus mastering off.
     Fenced,
@@ -60,7 +60,7 @@ pub enum Outcome {
 }
 
 /// What kernels tell each other about membership. Plain values: the glue turns them into `wire::membership`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Message {
     /// Are you there?
     Probe {

@@ -32,7 +32,7 @@ use crate::{
 pub const IN_THE_WAY: &str = "another kernel has its place";
 
 /// What this kernel is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Phase {
     /// Not in any view yet.
     Outside,
@@ -45,7 +45,7 @@ pub enum Phase {
 }
 
 /// A view that this kernel proposed.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Proposal {
     view: View,
     waiting: BTreeSet<KernelId>,
@@ -54,7 +54,7 @@ struct Proposal {
 }
 
 /// A view that this kernel was asked to accept.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Accepting {
     by: KernelId,
     view: View,
@@ -62,7 +62,7 @@ struct Accepting {
 }
 
 /// The membership of one kernel.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Membership {
     me: KernelId,
     config: Config,

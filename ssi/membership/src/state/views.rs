@@ -17,7 +17,7 @@ impl Membership {
         if let Some(&contact) = self.contacts.get(self.next_contact % self.contacts.len().max(1)) {
             actions.send(contact, Message::Join { kernel: self.me });
         }
-        self.next_contact += 1;
+        self.next_contact = (self.next_contact + 1) % self.contacts.len().max(1);
         self.next_again = now + self.config.again;
     }
 
