@@ -1,7 +1,7 @@
 //! Links of several kernels over shared memory, step by step.
 mod common;
 
-use std::sync::{Arc, Mutex, atomic::Ordering};
+use std::sync::{Arc, Mutex, OnceLock, atomic::Ordering};
 
 use common::{Machine, Node, boot, settle};
 use link::{AnswerTo, Guilt, Handler, Incoming, Links, memory::Memory as _};
@@ -9,7 +9,7 @@ use linux_abi::Errno;
 use wire::{
     KernelId, Lane, MAX_KERNELS, Message as _, ObjectId, Request,
     generic::{Arm, Armed, Ready},
-    test::{Echo, EchoReply},
+    test::{Echo, EchoReply, Said},
 };
 
 const A: KernelId = KernelId::new(0, 1);
@@ -293,6 +293,67 @@ fn the_urgent_overtakes() {
     let order = at_b.order.lock().unwrap();
     assert_eq!(order[0], (Lane::Reply, 99));
     assert_eq!(order[20], (Lane::Request, 20));
+}
+
+/// Handles long messages, and in the middle of some of them another kernel says something urgent. Counts what is handled between the two.
+#[derive(Default)]
+struct Busy {
+    speaker: OnceLock<Arc<Node>>,
+    /// How many messages were handled when the urgent one was sent; how many came between, per urgent one.
+    handled: Mutex<u64>,
+    said: Mutex<Vec<u64>>,
+    between: Mutex<Vec<u64>>,
+}
+
+impl Handler for Busy {
+    fn handle(&self, _: &Links, message: &Incoming<'_>) -> link::Result<()> {
+        let handled = {
+            let mut handled = self.handled.lock().unwrap();
+            *handled += 1;
+            *handled
+        };
+        if message.header.kind == Ready::SPEC.number {
+            let said = self.said.lock().unwrap().remove(0);
+            self.between.lock().unwrap().push(handled - said - 1);
+        } else if handled.is_multiple_of(7)
+            && let Some(speaker) = self.speaker.get()
+        {
+            self.said.lock().unwrap().push(handled);
+            speaker.links.send(B, ObjectId::NONE, &Ready { token: 1, generation: 0, ready: 1 }, b"").unwrap();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn an_urgent_message_waits_for_the_one_in_progress_and_no_other() {
+    let machine = Machine::new(4);
+    let at_b = Arc::new(Busy::default());
+    let b = common::boot_with(&machine, B, 7, at_b.clone());
+    assert!(b.links.register("generic", at_b.clone()));
+    let others: Vec<Arc<Node>> =
+        [0, 2, 3].map(|index| Arc::new(boot(&machine, KernelId::new(index, 1), 7))).into_iter().collect();
+    let all: Vec<&Node> = others.iter().map(|node| &**node).chain([&b]).collect();
+    // Lanes are open, and as large as they get, before anything is counted.
+    let flood = |count: u64| {
+        for node in &others {
+            for number in 0..count {
+                node.links.send(B, ObjectId::NONE, &Said { number }, &[7; 4096]).unwrap();
+            }
+        }
+    };
+    for node in &others {
+        node.links.send(B, ObjectId::NONE, &Ready { token: 0, generation: 0, ready: 1 }, b"").unwrap();
+        at_b.said.lock().unwrap().push(0);
+    }
+    flood(40);
+    settle(&machine, &all);
+    at_b.between.lock().unwrap().clear();
+    assert!(at_b.speaker.set(others[1].clone()).is_ok());
+    flood(60);
+    settle(&machine, &all);
+    let between = at_b.between.lock().unwrap();
+    assert!(between.len() >= 20 && between.iter().all(|count| *count == 0), "{between:?}");
 }
 
 /// Random bytes all over what a peer can write: no panic, and the victim's other links go on.
