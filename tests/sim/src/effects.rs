@@ -160,7 +160,8 @@ impl World {
 
     fn down(&mut self, me: KernelId, victim: KernelId) -> Result<(), String> {
         self.note(|_| format!("{me} holds {victim} for dead"));
-        if self.deaths.insert(victim) {
+        let first = self.deaths.insert(victim);
+        if first {
             self.report.deaths += 1;
         }
         let outcome = self.find(me).and_then(|at| self.nodes[at].membership.outcome(victim.index));
@@ -179,6 +180,8 @@ impl World {
         });
         if self.plan.medium == Medium::Boards
             && outcome == Some(Outcome::Lost)
+            // The others are told.
+            && first
             && !self.was_cut
             && let Some(mate) =
                 mate.filter(|mate| self.find(me).is_some_and(|at| self.nodes[at].membership.view().contains(mate.id)))
