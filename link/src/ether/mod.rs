@@ -63,8 +63,11 @@ pub trait Clock: Send + Sync + 'static {
     fn set_alarm(&self, at: u64);
 }
 
-/// A kernel that beats more often shows it to the others no more often than this.
-const BEAT: u64 = 200_000_000;
+/// A kernel that is no member asks all to show themselves no more often than this, in ns.
+const SEEK: u64 = 200_000_000;
+/// A member shows itself to all so often, for those that missed something. That it lives they hear when they ask: a beat that everybody hears would
+/// wake everybody.
+const SHOW: u64 = 5_000_000_000;
 
 /// What the wire did to frames.
 #[derive(Default, Debug)]
@@ -122,6 +125,8 @@ struct Inner<N> {
     clock: Arc<dyn Clock>,
     own: Lock<Own>,
     peers: Lock<Peers>,
+    /// For the frames that come: taken out while one CPU is at it.
+    incoming: Lock<Vec<u8>>,
     counts: Counts,
 }
 
@@ -195,7 +200,7 @@ impl<N: Nic> Inner<N> {
     /// Takes all frames that came.
     fn pump_in(&self) {
         // Not in the state, which is locked for each frame alone.
-        let mut bytes = Vec::with_capacity(LONGEST);
+        let mut bytes = core::mem::take(&mut *self.incoming.lock());
         let mut alarm = u64::MAX;
         while self.nic.receive(&mut bytes) {
             match unpack(&bytes, self.machine) {
@@ -209,6 +214,7 @@ impl<N: Nic> Inner<N> {
                 Err(frame::Unheard::Foreign) => {}
             }
         }
+        *self.incoming.lock() = bytes;
         if alarm != u64::MAX {
             self.clock.set_alarm(alarm);
         }
@@ -294,6 +300,7 @@ impl<N: Nic> Ether<N> {
             clock,
             own: Lock::ranked(LINK_RINGS, own),
             peers: Lock::ranked(LINK_RINGS, peers),
+            incoming: Lock::ranked(LINK_RINGS, Vec::new()),
             counts: Counts::default(),
         };
         inner.show_to(None, ASKS);
@@ -348,34 +355,35 @@ impl<N: Nic> Carrier for Ether<N> {
             match sign {
                 Sign::State(state) => {
                     signs.state = Some(state);
-                    true
-                }
-                Sign::Beat => {
-                    signs.beats += 1;
-                    let now = self.0.clock.now();
-                    let due = now >= own.told.saturating_add(BEAT);
-                    if due {
-                        own.told = now;
-                    }
-                    due
+                    Some(0)
                 }
                 Sign::Since(at) => {
                     signs.since = at;
-                    false
+                    Some(0)
+                }
+                Sign::Beat => {
+                    signs.beats += 1;
+                    let (pause, flags) = if signs.since == 0 { (SEEK, ASKS) } else { (SHOW, 0) };
+                    let now = self.0.clock.now();
+                    let due = now >= own.told.saturating_add(pause);
+                    if due {
+                        own.told = now;
+                    }
+                    due.then_some(flags)
                 }
                 Sign::Ended(at) => {
                     signs.ended = Some(at);
-                    false
+                    None
                 }
                 Sign::Dying(reason) => {
                     signs.state = Some(State::Dying);
                     own.shown.set_reason(reason);
-                    false
+                    None
                 }
             }
         };
-        if tell {
-            self.0.show_to(None, 0);
+        if let Some(flags) = tell {
+            self.0.show_to(None, flags);
         }
     }
 
