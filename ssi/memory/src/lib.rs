@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+pub mod copies;
 pub mod handler;
 pub mod holder;
 pub mod home;

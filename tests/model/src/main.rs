@@ -1,5 +1,6 @@
 //! Tries everything that can happen in small machines: says how many states there are, and the way to one that is wrong.
 
+mod copies;
 mod membership;
 mod names;
 mod resources;
@@ -43,14 +44,19 @@ fn check<P: Part>(service: &str, machines: Vec<(String, Machine<P>)>) -> bool {
     good
 }
 
-/// The same of membership, which makes the views that the others are given.
-fn check_membership(large: bool) -> bool {
+/// The same of what has a machine of its own: `why` says what is wrong with a state.
+fn check_own<M>(what: &str, machines: Vec<(String, M)>, why: impl Fn(&M::State) -> String) -> bool
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + std::fmt::Debug + std::hash::Hash + PartialEq + Send + Sync,
+    M::Action: Clone + std::fmt::Debug + PartialEq + Send + Sync,
+{
     let mut good = true;
-    for (what, machine) in membership::machines(large) {
+    for (shape, machine) in machines {
         let began = Instant::now();
         let checker = machine.checker().threads(2).target_state_count(MOST).spawn_bfs().join();
         let states = checker.unique_state_count();
-        println!("membership: {what}: {states} states, {:.1} s", began.elapsed().as_secs_f64());
+        println!("{what}: {shape}: {states} states, {:.1} s", began.elapsed().as_secs_f64());
         if states >= MOST {
             println!("  not all of them: the machine is too large");
             good = false;
@@ -62,7 +68,7 @@ fn check_membership(large: bool) -> bool {
             for action in steps.iter().filter_map(|(_, action)| action.as_ref()) {
                 println!("    {action:?}");
             }
-            println!("  {}", steps.last().map_or_else(String::new, |(state, _)| membership::why(state)));
+            println!("  {}", steps.last().map_or_else(String::new, |(state, _)| why(state)));
         }
     }
     good
@@ -78,7 +84,8 @@ fn main() -> ExitCode {
     // Kernels and deaths.
     let small: &[(u16, u32)] = &[(3, 1), (3, 2)];
     let all: &[(u16, u32)] = &[(3, 1), (3, 2), (4, 1), (4, 2)];
-    let mut good = check_membership(large);
+    let mut good = check_own("copies", copies::machines(large), copies::why);
+    good &= check_own("membership", membership::machines(large), membership::why);
     for (kernels, crashes) in if large { all } else { small } {
         if (*kernels, *crashes) != (4, 2) {
             good &= check("names", names::machines(*kernels, *crashes));

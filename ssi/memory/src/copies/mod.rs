@@ -1,0 +1,10 @@
+//! Pages between kernels that do not see each other's memory: many readers or one writer.
+//!
+//! * `lender.rs`: the home's side.
+//! * `borrower.rs`: the holder's side, a page.
+
+pub mod borrower;
+pub mod lender;
+
+pub use borrower::{Answer, Borrowed};
+pub use lender::{Act, Copies, Place, Want};
