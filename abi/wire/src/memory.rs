@@ -146,4 +146,54 @@ crate::messages! {
             requeue: u32,
         }
     }
+
+    /// Send me a copy of a page: we do not see each other's memory. Answered by `EFAULT` beyond the end.
+    0x060e MemoryFetch (Request, request -> MemoryFetched) {
+        v1 {
+            /// The page, in pages from the start of the object.
+            index: u64,
+            /// 1: the page will be written, and nobody else has it then.
+            write: u8,
+        }
+    }
+
+    /// The bytes of the page.
+    0x060f MemoryFetched (Reply, reply, payload 4096) {
+        v1 {
+            /// The number of this copy.
+            serial: u64,
+            /// 1: it may be written.
+            write: u8,
+        }
+    }
+
+    /// Give a copy back, when it has come.
+    0x0610 MemoryRecall (Request, request -> MemoryRecalled) {
+        v1 {
+            /// The page.
+            index: u64,
+            /// The number of the copy.
+            serial: u64,
+            /// 1: it may be read on.
+            keep: u8,
+        }
+    }
+
+    /// It is given back; the payload is the page if the copy could be written.
+    0x0611 MemoryRecalled (Reply, reply, payload 4096) {
+        v1 {
+            /// 1: it is read on.
+            keeps: u8,
+        }
+    }
+
+    /// A copy is given back by itself; the payload is the page if the copy could be written.
+    0x0612 MemoryGaveBack (Reply, event, payload 4096) {
+        v1 {
+            /// The page.
+            index: u64,
+            /// The number of the copy.
+            serial: u64,
+        }
+    }
 }

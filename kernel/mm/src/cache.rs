@@ -19,13 +19,13 @@ use base::{
 use hal::{
     addr::{PAGE_SHIFT, PAGE_SIZE},
     frame::{Frame, MapFrame},
-    sync::{SpinLock, rank},
+    sync::{Once, SpinLock, rank},
     usermode::Access,
 };
 
 use crate::{
     memory::{Memory, Reclaim, Use},
-    object::{MappedPage, Mapper, Mappers, MemoryObject, ObjectKind, all},
+    object::{Lender, MappedPage, Mapper, Mappers, MemoryObject, ObjectKind, all},
     transfer,
 };
 
@@ -127,6 +127,8 @@ pub struct PageCache {
     inner: SpinLock<Inner>,
     /// A copy of the size that is read without the lock.
     size: AtomicU64,
+    /// Who lends copies of pages, if anybody ever did.
+    lender: Once<Weak<dyn Lender>>,
     me: Weak<Self>,
 }
 
@@ -179,6 +181,7 @@ impl PageCache {
             source,
             inner: SpinLock::new(rank::PAGES, inner),
             size: AtomicU64::new(size),
+            lender: Once::new(),
             me: me.clone(),
         })
     }
@@ -224,8 +227,27 @@ impl PageCache {
         self.memory.count(which, 1);
     }
 
-    /// Makes sure that the page `index` is in the table, if it is not a hole.
+    /// Whether a page may be used here, as far as copies of it are lent.
+    fn is_free(&self, index: u64, write: bool) -> bool {
+        self.lender.get().and_then(Weak::upgrade).is_none_or(|lender| lender.is_free(self.id, index, write))
+    }
+
+    /// What to wait for before a page may be used here.
+    fn claim(&self, index: u64, write: bool) -> Option<Waiting> {
+        let lender = self.lender.get().and_then(Weak::upgrade)?;
+        (!lender.is_free(self.id, index, write)).then(|| Waiting::Lent(lender.claim(self.id, index, write)))
+    }
+
+    /// Makes sure that the page `index` is in the table, if it is not a hole, and may be read.
     fn bring(&self, inner: &mut Inner, index: u64) -> Result<Bring> {
+        match self.claim(index, false) {
+            Some(wait) => Ok(Bring::Wait(wait)),
+            None => self.fetch(inner, index),
+        }
+    }
+
+    /// The same, whoever has copies.
+    fn fetch(&self, inner: &mut Inner, index: u64) -> Result<Bring> {
         if inner.pages.contains_key(&index) {
             return Ok(Bring::Here);
         }
@@ -238,7 +260,7 @@ impl PageCache {
                 Ok(Bring::Here)
             }
             Try::WouldBlock => Err(Error::new(Errno::EIO, "a page source is not ready and does not say when")),
-            Try::Started(op) => Ok(Bring::Wait(Bringing { op, cache: self.me.clone(), index })),
+            Try::Started(op) => Ok(Bring::Wait(Waiting::Source(Bringing { op, cache: self.me.clone(), index }))),
         }
     }
 
@@ -252,8 +274,16 @@ impl PageCache {
 
     /// The frame of the page `index`, which will be changed: brought, or made. `whole`: all of it will be overwritten.
     fn own(&self, inner: &mut Inner, index: u64, whole: bool) -> Result<Own> {
+        match self.claim(index, true) {
+            Some(wait) => Ok(Own::Wait(wait)),
+            None => self.own_lent(inner, index, whole),
+        }
+    }
+
+    /// The same, whoever has copies.
+    fn own_lent(&self, inner: &mut Inner, index: u64, whole: bool) -> Result<Own> {
         if !whole || inner.pages.contains_key(&index) {
-            match self.bring(inner, index)? {
+            match self.fetch(inner, index)? {
                 Bring::Here => {}
                 Bring::Wait(wait) => return Ok(Own::Wait(wait)),
                 Bring::Hole => {
@@ -390,17 +420,41 @@ struct Page {
 enum Bring {
     Here,
     Hole,
-    Wait(Bringing),
+    Wait(Waiting),
 }
 
 enum Own {
     Frame(Frame),
-    Wait(Bringing),
+    Wait(Waiting),
 }
 
 enum Moved {
     Bytes(usize),
-    Wait(Bringing),
+    Wait(Waiting),
+}
+
+/// What must end before something can be done with a page. Whatever was wanted with it, the answer is "try again".
+enum Waiting {
+    /// It is on its way from the source.
+    Source(Bringing),
+    /// Copies of it are in the way.
+    Lent(Box<dyn Op<()>>),
+}
+
+impl<T> Op<T> for Waiting {
+    fn notify(&mut self, waker: Arc<dyn Wake>) {
+        match self {
+            Self::Source(bringing) => Op::<T>::notify(bringing, waker),
+            Self::Lent(op) => op.notify(waker),
+        }
+    }
+
+    fn take(&mut self) -> Option<TryResult<T>> {
+        match self {
+            Self::Source(bringing) => bringing.take(),
+            Self::Lent(op) => op.take().map(|ended| ended.map(|_| Try::WouldBlock)),
+        }
+    }
 }
 
 /// A page on its way from the source. Whatever was wanted with it, the answer is "try again".
@@ -463,7 +517,8 @@ impl MemoryObject for PageCache {
             match self.bring(&mut inner, index)? {
                 Bring::Here => {
                     if let Some(page) = inner.pages.get(&index) {
-                        return done(MappedPage { frame: MapFrame::Own(page.frame.clone()), writable: page.dirty });
+                        let writable = page.dirty && self.is_free(index, true);
+                        return done(MappedPage { frame: MapFrame::Own(page.frame.clone()), writable });
                     }
                 }
                 Bring::Wait(wait) => return Ok(Try::Started(Box::new(wait))),
@@ -484,7 +539,11 @@ impl MemoryObject for PageCache {
             return;
         }
         for (index, page) in inner.pages.range(range.start..end) {
-            if !each(*index, MappedPage { frame: MapFrame::Own(page.frame.clone()), writable: page.dirty }) {
+            if !self.is_free(*index, false) {
+                continue;
+            }
+            let writable = page.dirty && self.is_free(*index, true);
+            if !each(*index, MappedPage { frame: MapFrame::Own(page.frame.clone()), writable }) {
                 break;
             }
         }
@@ -544,11 +603,10 @@ impl MemoryObject for PageCache {
             match self.bring(&mut inner, size >> PAGE_SHIFT)? {
                 Bring::Wait(wait) => return Ok(Try::Started(Box::new(wait))),
                 Bring::Hole => {}
-                Bring::Here => {
-                    if let Own::Frame(frame) = self.own(&mut inner, size >> PAGE_SHIFT, false)? {
-                        frame.fill(tail, PAGE_SIZE - tail, 0);
-                    }
-                }
+                Bring::Here => match self.own(&mut inner, size >> PAGE_SHIFT, false)? {
+                    Own::Frame(frame) => frame.fill(tail, PAGE_SIZE - tail, 0),
+                    Own::Wait(wait) => return Ok(Try::Started(Box::new(wait))),
+                },
             }
         }
         let first = size.div_ceil(PAGE_SIZE as u64);
@@ -578,22 +636,27 @@ impl MemoryObject for PageCache {
         let from_source = inner.source_size.div_ceil(page).clamp(first, last);
         let mut touched: Vec<u64> = (first..from_source).collect();
         touched.extend(inner.pages.range(from_source..last).map(|(index, _)| *index));
-        let mut gone = BTreeMap::new();
-        for index in touched {
-            let part = range.start.max(index * page)..end.min((index + 1) * page);
-            if part.end - part.start == page && index >= from_source {
-                gone.extend(inner.pages.remove_entry(&index));
-                continue;
-            }
+        let part = |index: u64| range.start.max(index * page)..end.min((index + 1) * page);
+        let (whole, parts): (Vec<u64>, Vec<u64>) = touched
+            .into_iter()
+            .partition(|index| *index >= from_source && part(*index).end - part(*index).start == page);
+        // First what may have to wait: it is all done again then.
+        for index in parts {
+            let part = part(index);
             match self.bring(&mut inner, index)? {
                 Bring::Wait(wait) => return Ok(Try::Started(Box::new(wait))),
                 Bring::Hole => {}
-                Bring::Here => {
-                    if let Own::Frame(frame) = self.own(&mut inner, index, false)? {
+                Bring::Here => match self.own(&mut inner, index, false)? {
+                    Own::Frame(frame) => {
                         frame.fill(part.start as usize % PAGE_SIZE, (part.end - part.start) as usize, 0);
                     }
-                }
+                    Own::Wait(wait) => return Ok(Try::Started(Box::new(wait))),
+                },
             }
+        }
+        let mut gone = BTreeMap::new();
+        for index in whole {
+            gone.extend(inner.pages.remove_entry(&index));
         }
         let mappers = inner.mappers.snapshot();
         drop(inner);
@@ -616,6 +679,43 @@ impl MemoryObject for PageCache {
 
     fn detach(&self, token: usize) {
         self.inner.lock().mappers.detach(token);
+    }
+
+    fn set_lender(&self, lender: &Weak<dyn Lender>) -> bool {
+        // It was set before, by the same one.
+        let _ = self.lender.set(lender.clone());
+        true
+    }
+
+    fn lent_frame(&self, index: u64, write: bool) -> TryResult<Frame> {
+        let mut inner = self.inner.lock();
+        if index >= inner.size.div_ceil(PAGE_SIZE as u64) {
+            return Err(beyond_end());
+        }
+        if write && inner.seals.intersects(Seals::WRITE) {
+            return Err(sealed());
+        }
+        if !write {
+            match self.fetch(&mut inner, index)? {
+                Bring::Here => {
+                    if let Some(page) = inner.pages.get(&index) {
+                        return done(page.frame.clone());
+                    }
+                }
+                Bring::Wait(wait) => return Ok(Try::Started(Box::new(wait))),
+                Bring::Hole => {}
+            }
+        }
+        match self.own_lent(&mut inner, index, false)? {
+            Own::Frame(frame) => done(frame),
+            Own::Wait(wait) => Ok(Try::Started(Box::new(wait))),
+        }
+    }
+
+    fn withdraw(&self, index: u64) -> TryResult<()> {
+        let mappers = self.inner.lock().mappers.snapshot();
+        let letting = mappers.iter().filter_map(Weak::upgrade);
+        all(letting.filter_map(|mapper| mapper.withdraw_page(self.id, index)).collect())
     }
 }
 

@@ -25,7 +25,7 @@ pub mod vma;
 
 pub use cache::{PageCache, PageSource, Seals, SourcePage};
 pub use memory::{Killer, Memory, MemoryInfo};
-pub use object::{Attachment, MappedPage, Mapper, Mappers, MemoryObject, ObjectKind, WordHome, WordSleep};
+pub use object::{Attachment, Lender, MappedPage, Mapper, Mappers, MemoryObject, ObjectKind, WordHome, WordSleep};
 pub use space::{Advice, Fault, Limits, MapRequest, Place, Program, RemapRequest, Space, Violation, What};
 pub use user::{IoVec, PageWait, User, UserRange};
 pub use vma::{Content, FileLabel, Label, Prot, Totals, Vma, VmaFlags, VmaMap};

@@ -19,7 +19,10 @@ use base::{
     io::{Sink, Source},
     wait::{Op, done},
 };
-use hal::{frame::MapFrame, usermode::Access};
+use hal::{
+    frame::{Frame, MapFrame},
+    usermode::Access,
+};
 use slab::Slab;
 
 /// A page to be mapped.
@@ -47,6 +50,10 @@ pub trait Mapper: Send + Sync {
     ///
     /// Called with no lock of the object held.
     fn unmap_pages(&self, object: ObjectId, pages: Range<u64>) -> Option<Box<dyn Op<()>>>;
+    /// The same for a page whose copies are dealt with by who lends them: a mapper that stands for other kernels speaks only to those who map the frame.
+    fn withdraw_page(&self, object: ObjectId, index: u64) -> Option<Box<dyn Op<()>>> {
+        self.unmap_pages(object, index..index.saturating_add(1))
+    }
     /// Takes all pages of `object` out, whose content is lost; whether one of them had been written.
     ///
     /// Called with no lock of the object held.
@@ -57,7 +64,7 @@ pub trait Mapper: Send + Sync {
 }
 
 /// Ends when all of `ops` have ended.
-pub(crate) fn all(ops: Vec<Box<dyn Op<()>>>) -> TryResult<()> {
+pub fn all(ops: Vec<Box<dyn Op<()>>>) -> TryResult<()> {
     if ops.is_empty() { done(()) } else { Ok(Try::Started(Box::new(All(ops)))) }
 }
 
@@ -79,6 +86,14 @@ impl Op<()> for All {
         self.0.retain_mut(|op| op.take().is_none());
         self.0.is_empty().then(|| done(()))
     }
+}
+
+/// Who lends copies of an object's pages to kernels that do not see its frames. Asked with a lock of the object held.
+pub trait Lender: Send + Sync {
+    /// Whether a page may be used here as it is.
+    fn is_free(&self, object: ObjectId, index: u64, write: bool) -> bool;
+    /// A page that is not free is wanted here. The operation ends when it is; then it is tried again.
+    fn claim(&self, object: ObjectId, index: u64, write: bool) -> Box<dyn Op<()>>;
 }
 
 /// Where those wait who sleep on the words of an object (futex(2)), if that is another kernel.
@@ -192,6 +207,27 @@ pub trait MemoryObject: Send + Sync {
 
     /// Undoes [`attach`](MemoryObject::attach).
     fn detach(&self, token: usize);
+
+    /// From now on pages are used here only as far as `lender` says. `false`: no copies of this object can be lent.
+    fn set_lender(&self, lender: &Weak<dyn Lender>) -> bool {
+        let _ = lender;
+        false
+    }
+
+    /// The frame of a page, whatever its lender says: for the lender. `write`: its content will change.
+    ///
+    /// # Errors
+    /// As [`page`](MemoryObject::page).
+    fn lent_frame(&self, index: u64, write: bool) -> TryResult<Frame> {
+        let _ = (index, write);
+        Err(base::Error::new(base::Errno::EOPNOTSUPP, "no copies of this object are lent"))
+    }
+
+    /// Everybody who maps the page lets go of it; for the lender.
+    fn withdraw(&self, index: u64) -> TryResult<()> {
+        let _ = index;
+        done(())
+    }
 }
 
 /// A space's hold on an object that it maps: made once per mapping, shared by the pieces that the mapping is split into.

@@ -18,7 +18,7 @@ use wire::{
     },
 };
 
-use crate::service::MemoryService;
+use crate::{copies::glue, service::MemoryService};
 
 /// The most pages of one grant.
 const PAGES_MAX: usize = 4096 / PAGE_RECORD;
@@ -75,7 +75,7 @@ impl Handler for MemoryHandler {
         } else if is!(FutexRequeue) {
             let (requeue, _) = message.read::<FutexRequeue>()?;
             let _ = links.answer(to, &service.requeue(object, &requeue), &[]);
-        } else {
+        } else if !glue::handle(service, message)? {
             return Err(link::Error::new(Errno::ENOSYS, "the memory service does not know it", from));
         }
         Ok(())

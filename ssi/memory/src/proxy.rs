@@ -73,6 +73,12 @@ impl Proxy {
         self.service.upgrade().ok_or(Error::new(Errno::EHOSTDOWN, "shutting down"))
     }
 
+    /// Whether this kernel sees the memory of its home. Of a dead one nobody asks anything.
+    fn is_seen(&self, service: &Arc<MemoryService>) -> bool {
+        let home = service.holder.lock().home(self.id);
+        home.is_none_or(|home| service.sees(home))
+    }
+
     /// Asks the home for a page. When the operation ends the page is here, or it says why not.
     fn ask(
         &self,
@@ -134,6 +140,9 @@ impl MemoryObject for Proxy {
     fn page(&self, index: u64, access: Access) -> TryResult<MappedPage> {
         let service = self.service()?;
         let write = access == Access::Write;
+        if !self.is_seen(&service) {
+            return self.copy(&service, index, write);
+        }
         let have = service.holder.lock().page(self.id, index, write);
         match have {
             Have::Here { place, writable } => done(MappedPage { frame: MapFrame::Peer(place), writable }),
@@ -211,8 +220,15 @@ impl MemoryObject for Proxy {
     fn detach(&self, token: usize) {
         self.mappers.lock().detach(token);
         if let Ok(service) = self.service() {
-            let back = service.holder.lock().detach(self.id);
+            let (back, home) = {
+                let mut holder = service.holder.lock();
+                let back = holder.detach(self.id);
+                (back, holder.home(self.id).filter(|_| holder.mapped(self.id) == 0))
+            };
             service.give_back(self.id, back);
+            if let Some(home) = home.filter(|home| !service.sees(*home)) {
+                service.give_back_copies(home, self.id);
+            }
         }
     }
 }

@@ -29,6 +29,7 @@ use task::{
 use wire::memory::{MemoryOpen, MemoryOpened, MemoryRelease, MemoryRevoke};
 
 use crate::{
+    copies::glue::Exchange,
     holder::{Holder, Release},
     home::Home,
     proxy::Proxy,
@@ -56,12 +57,14 @@ pub(crate) struct Lent {
 
 /// See the module.
 pub struct MemoryService {
-    me: Weak<Self>,
+    pub(crate) me: Weak<Self>,
     pub(crate) links: Arc<Links>,
     pub(crate) kernel: Arc<Kernel>,
     finder: Once<Weak<dyn Finder>>,
     /// Where the memory of each kernel is, at this kernel's addresses.
-    reaches: Vec<Reach>,
+    pub(crate) reaches: Vec<Reach>,
+    /// Copies of pages, to and from kernels that do not see each other's memory.
+    pub(crate) exchange: Exchange,
     pub(crate) home: Lock<Home<Frame>>,
     pub(crate) holder: Lock<Holder<PeerFrame>>,
     pub(crate) lent: Lock<BTreeMap<ObjectId, Lent>>,
@@ -81,6 +84,7 @@ impl MemoryService {
             kernel,
             finder: Once::new(),
             reaches,
+            exchange: Exchange::default(),
             home: Lock::new(Home::new()),
             holder: Lock::new(Holder::new()),
             lent: Lock::new(BTreeMap::new()),
@@ -240,11 +244,8 @@ impl MemoryService {
     /// What a mapping of another kernel's open file maps.
     ///
     /// # Errors
-    /// `ENODEV` also if this kernel does not see the memory of the other one; `EHOSTDOWN`, `ETIMEDOUT`.
+    /// `ENODEV`, `EHOSTDOWN`, `ETIMEDOUT`.
     pub fn open(&self, home: KernelId, file: ObjectId, writable: bool) -> TryResult<Arc<dyn MemoryObject>> {
-        if !self.reaches.iter().any(|reach| reach.index == home.index) {
-            return Err(Error::new(Errno::ENODEV, "the boards share no memory"));
-        }
         let (call, completer) = call::<Arc<dyn MemoryObject>>();
         let service = self.me.clone();
         let then = Box::new(move |_: &Links, answer: link::Result<Incoming<'_>>| {
@@ -309,6 +310,7 @@ impl MemoryService {
     /// The home takes pages back: when this returns no CPU of this kernel reaches them.
     pub(crate) fn unmap(&self, object: ObjectId, pages: Range<u64>, serial: u64) {
         self.holder.lock().revoked(object, pages.clone(), serial);
+        self.void_copies(object, pages.clone(), serial);
         if let Some(proxy) = self.proxy(object) {
             for mapper in proxy.mappers() {
                 // Spaces of this kernel: they are done when they return.
@@ -323,6 +325,7 @@ impl MemoryService {
     pub fn let_go_of(&self, dead: KernelId) {
         let lost = self.holder.lock().home_down(dead);
         for object in lost {
+            self.forget_copies(object);
             let Some(proxy) = self.proxy(object) else { continue };
             for mapper in proxy.mappers() {
                 if mapper.lose_pages(object) {
@@ -347,6 +350,7 @@ impl MemoryService {
     /// A kernel died and was stopped: what it was granted is free. `lost`: it could not be stopped.
     pub fn peer_down(&self, dead: KernelId, lost: bool) {
         self.let_go_of(dead);
+        self.take_from(dead);
         let down = self.home.lock().down(dead, lost);
         drop(down.frames);
         for object in down.closed {
@@ -373,6 +377,17 @@ struct Holders {
 
 impl Mapper for Holders {
     fn unmap_pages(&self, object: ObjectId, pages: Range<u64>) -> Option<Box<dyn Op<()>>> {
-        self.service.upgrade()?.revoke(object, pages)
+        let service = self.service.upgrade()?;
+        let mut ops = service.cut_copies(object, pages.clone());
+        ops.extend(service.revoke(object, pages));
+        match mm::object::all(ops) {
+            Ok(Try::Started(op)) => Some(op),
+            _ => None,
+        }
+    }
+
+    fn withdraw_page(&self, object: ObjectId, index: u64) -> Option<Box<dyn Op<()>>> {
+        // Copies are given back to who asked for this.
+        self.service.upgrade()?.revoke(object, index..index.saturating_add(1))
     }
 }

@@ -8,7 +8,7 @@ use base::{
 };
 use hal::{addr::PAGE_SIZE, frame::MapFrame, usermode::Access};
 use link::{AnswerTo, Incoming, Links};
-use mm::{MemoryObject as _, WordHome, WordSleep};
+use mm::{Lender as _, MemoryObject as _, WordHome, WordSleep};
 use objects::{Call, call, from_wire, object_to_wire, to_wire, when_done};
 use task::futex::{Key, Sleeper};
 use wire::memory::{FutexCount, FutexRequeue, FutexWait, FutexWake, FutexWoken};
@@ -125,6 +125,11 @@ impl MemoryService {
                 let still = || frame.atomic_u32(within).load(core::sync::atomic::Ordering::SeqCst) == wait.expected;
                 let armed = self.kernel.futexes.arm(Key::Shared(object, wait.offset), wait.bits, sleeper, still);
                 let armed = armed.ok_or(Error::new(Errno::EAGAIN, "the word changed"))?;
+                if !service.is_free(object, wait.offset / PAGE_SIZE as u64, false) && self.kernel.futexes.disarm(&armed)
+                {
+                    // Somebody got the page to write it between the look and now, and may have woken who slept before that.
+                    return self.put_to_sleep(to, object, wait);
+                }
                 let key = (from_wire(to.peer), to.request);
                 let mut sleeping = self.sleeping.lock();
                 // Woken meanwhile, it has been answered and is not found any more.

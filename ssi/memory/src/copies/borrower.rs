@@ -65,6 +65,7 @@ impl Borrowed {
             self.early = Some((serial, keep));
             return Answer::Later;
         }
+        self.early = None;
         match self.copy.filter(|(mine, _)| *mine == serial) {
             Some((_, written)) => {
                 self.copy = keep.then_some((serial, false));

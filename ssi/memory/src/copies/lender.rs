@@ -136,6 +136,11 @@ impl Copies {
         self.pages.range((object, 0)..=(object, u64::MAX)).next().is_some()
     }
 
+    /// The number of the newest copy.
+    pub const fn serial(&self) -> u64 {
+        self.serial
+    }
+
     /// Who has copies of pages.
     pub fn holders(&self, object: ObjectId, pages: Range<u64>) -> BTreeSet<KernelId> {
         let lent = self.pages.range((object, pages.start)..(object, pages.end.max(pages.start)));

@@ -2,8 +2,10 @@
 //!
 //! * `lender.rs`: the home's side.
 //! * `borrower.rs`: the holder's side, a page.
+//! * `glue.rs`: both, with the service.
 
 pub mod borrower;
+pub(crate) mod glue;
 pub mod lender;
 
 pub use borrower::{Answer, Borrowed};
