@@ -54,6 +54,13 @@ pub trait Mapper: Send + Sync {
     fn withdraw_page(&self, object: ObjectId, index: u64) -> Option<Box<dyn Op<()>>> {
         self.unmap_pages(object, index..index.saturating_add(1))
     }
+    /// Takes one page out, which goes back to whom it was borrowed from; whether it had been written here.
+    ///
+    /// Called with no lock of the object held.
+    fn take_page(&self, object: ObjectId, index: u64) -> bool {
+        drop(self.unmap_pages(object, index..index.saturating_add(1)));
+        false
+    }
     /// Takes all pages of `object` out, whose content is lost; whether one of them had been written.
     ///
     /// Called with no lock of the object held.

@@ -8,6 +8,8 @@
 //! * the home revokes what is cut off an object: the holder unmaps it on all its CPUs and answers;
 //! * what a dead kernel was granted is free once it is stopped, and what it had is unmapped here before that is acknowledged.
 //!
+//! Between kernels that do not see each other's memory pages go as copies: many readers or one writer (`copies`).
+//!
 //! Futexes are homed with their memory: a word is compared and its sleepers are kept at the home.
 //!
 //! * `home.rs`, `holder.rs`: the two sides as state, without I/O; the simulator runs them.

@@ -39,6 +39,8 @@ pub struct Proxy {
     /// How often it was opened: what goes back with it.
     opens: AtomicU32,
     mappers: Lock<Mappers>,
+    /// Spaces that have written to pages which went back since.
+    wrote: Lock<Vec<Weak<dyn Mapper>>>,
 }
 
 impl Proxy {
@@ -50,6 +52,7 @@ impl Proxy {
             writable: AtomicBool::new(false),
             opens: AtomicU32::new(0),
             mappers: Lock::new(Mappers::new()),
+            wrote: Lock::new(Vec::new()),
         }
     }
 
@@ -67,6 +70,21 @@ impl Proxy {
     pub(crate) fn mappers(&self) -> Vec<Arc<dyn Mapper>> {
         let all = self.mappers.lock().snapshot();
         all.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// A space had written to a page that goes back.
+    pub(crate) fn note_writer(&self, mapper: &Arc<dyn Mapper>) {
+        let mapper = Arc::downgrade(mapper);
+        let mut wrote = self.wrote.lock();
+        wrote.retain(|known| known.strong_count() > 0);
+        if !wrote.iter().any(|known| known.ptr_eq(&mapper)) {
+            wrote.push(mapper);
+        }
+    }
+
+    /// Whether one had.
+    pub(crate) fn has_written(&self, mapper: &Arc<dyn Mapper>) -> bool {
+        self.wrote.lock().iter().any(|known| known.ptr_eq(&Arc::downgrade(mapper)))
     }
 
     pub(crate) fn service(&self) -> Result<Arc<MemoryService>> {

@@ -328,7 +328,7 @@ impl MemoryService {
             self.forget_copies(object);
             let Some(proxy) = self.proxy(object) else { continue };
             for mapper in proxy.mappers() {
-                if mapper.lose_pages(object) {
+                if mapper.lose_pages(object) || proxy.has_written(&mapper) {
                     self.end_owner(&mapper, dead);
                 }
             }

@@ -237,11 +237,22 @@ impl Mapper for Space {
         None
     }
 
+    fn take_page(&self, object: ObjectId, index: u64) -> bool {
+        self.take_pages(object, &(index..index.saturating_add(1)))
+    }
+
     fn lose_pages(&self, object: ObjectId) -> bool {
+        self.take_pages(object, &(0..u64::MAX))
+    }
+}
+
+impl Space {
+    /// Takes pages out; whether one of them had been written.
+    fn take_pages(&self, object: ObjectId, pages: &Range<u64>) -> bool {
         let inner = self.inner.lock();
         let mut batch = self.table.batch();
         let mut written = false;
-        for view in Self::views(&inner, object, &(0..u64::MAX)) {
+        for view in Self::views(&inner, object, pages) {
             let mut cursor = self.table.cursor(UserAddr(view.start)..UserAddr(view.end));
             while let Some(page) = cursor.next() {
                 written |= page.take(&mut batch);

@@ -482,8 +482,9 @@ impl MemoryService {
         let Answer::Back { written, keeps, .. } = answer else { return };
         if let Some(proxy) = self.proxy(place.0) {
             for mapper in proxy.mappers() {
-                // Spaces of this kernel: they are done when they return.
-                drop(mapper.unmap_pages(place.0, place.1..place.1 + 1));
+                if mapper.take_page(place.0, place.1) {
+                    proxy.note_writer(&mapper);
+                }
             }
         }
         let mut bytes = Vec::new();
