@@ -189,6 +189,8 @@ pub struct MembershipService {
     deaths: Lock<VecDeque<Death>>,
     /// Who broke the rules since the last tick.
     guilty: Lock<Vec<KernelId>>,
+    /// Who said goodbye, by index: a sign that says so may be lost where there is no porch.
+    goodbyes: Lock<BTreeMap<u16, KernelId>>,
 }
 
 /// A death, as one survivor saw it. Times in ns of the machine's clock.
@@ -233,6 +235,7 @@ impl MembershipService {
             peers: Lock::new(BTreeMap::new()),
             deaths: Lock::new(VecDeque::new()),
             guilty: Lock::ranked(LINK_REQUESTS, Vec::new()),
+            goodbyes: Lock::new(BTreeMap::new()),
         });
         // Neither can be there already: both were made a moment ago.
         let _ = bridge.service.set(Arc::downgrade(&service));
@@ -279,9 +282,10 @@ impl MembershipService {
         self.state.lock().is_suspect(kernel)
     }
 
-    /// Whether this incarnation said goodbye, by its signs.
+    /// Whether this incarnation said goodbye, by its word or by its signs.
     pub fn is_orderly(&self, kernel: KernelId) -> bool {
-        self.signs_of(kernel).is_some_and(|signs| signs.state == Some(Shown::Stopped))
+        self.goodbyes.lock().get(&kernel.index) == Some(&kernel)
+            || self.signs_of(kernel).is_some_and(|signs| signs.state == Some(Shown::Stopped))
     }
 
     /// Since when a kernel is a member, by its own word, in ns of the machine's clock.
@@ -543,7 +547,12 @@ impl Handler for MembershipService {
     fn handle(&self, _: &Links, incoming: &Incoming<'_>) -> link::Result<()> {
         let from = from_wire(incoming.from);
         match codec::read(incoming)? {
-            Some(message) => self.step(Event::Received { from, message }),
+            Some(message) => {
+                if message == Message::Goodbye {
+                    self.goodbyes.lock().insert(from.index, from);
+                }
+                self.step(Event::Received { from, message });
+            }
             None => return Err(link::Error::new(Errno::EBADMSG, "no message of membership", incoming.from)),
         }
         Ok(())
