@@ -18,6 +18,8 @@ struct Mapped {
     fd: i32,
     at: usize,
     len: usize,
+    /// Where it is mapped privately too; 0: nowhere.
+    private: usize,
 }
 
 fn failed(step: &str, errno: Errno) -> String {
@@ -43,7 +45,7 @@ fn map(file: &str, pages: &str) -> Result<Mapped, String> {
     };
     let len = pages.parse::<usize>().map_err(|_| format!("{pages}: no number"))? * PAGE;
     let at = sys::mmap(0, len, RW, libc::MAP_SHARED, fd, 0).map_err(|e| failed("mmap", e))?;
-    Ok(Mapped { fd, at, len })
+    Ok(Mapped { fd, at, len, private: 0 })
 }
 
 impl Mapped {
@@ -62,6 +64,20 @@ impl Mapped {
             }
             ("peek", [at]) => {
                 println!("{}", sys::peek(self.inside(*at)?));
+                Ok(())
+            }
+            // A store that is this process's alone, and a load where it went.
+            ("own", [at, value]) => {
+                self.inside(*at)?;
+                let private = sys::mmap(0, self.len, RW, libc::MAP_PRIVATE, self.fd, 0);
+                private.map(|private| {
+                    self.private = private as usize;
+                    sys::poke(self.private + at, *value as u8);
+                })
+            }
+            ("owned", [at]) if self.private != 0 => {
+                self.inside(*at)?;
+                println!("{}", sys::peek(self.private + at));
                 Ok(())
             }
             // pwrite(2) and pread(2) of a byte.
