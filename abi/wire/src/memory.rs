@@ -152,6 +152,8 @@ crate::messages! {
         v1 {
             /// The page, in pages from the start of the object.
             index: u64,
+            /// What the asker calls this wish, and the copy that comes of it; never used again.
+            wish: u64,
             /// 1: the page will be written, and nobody else has it then.
             write: u8,
         }
@@ -160,7 +162,7 @@ crate::messages! {
     /// The bytes of the page.
     0x060f MemoryFetched (Reply, reply, payload 4096) {
         v1 {
-            /// The number of this copy.
+            /// The number of this copy, for [`MemoryRevoke`].
             serial: u64,
             /// 1: it may be written.
             write: u8,
@@ -172,8 +174,8 @@ crate::messages! {
         v1 {
             /// The page.
             index: u64,
-            /// The number of the copy.
-            serial: u64,
+            /// Of which wish it came.
+            wish: u64,
             /// 1: it may be read on.
             keep: u8,
         }
@@ -192,8 +194,8 @@ crate::messages! {
         v1 {
             /// The page.
             index: u64,
-            /// The number of the copy.
-            serial: u64,
+            /// Of which wish it came.
+            wish: u64,
         }
     }
 }

@@ -713,9 +713,14 @@ impl MemoryObject for PageCache {
     }
 
     fn withdraw(&self, index: u64) -> TryResult<()> {
-        let mappers = self.inner.lock().mappers.snapshot();
+        let (frame, mappers) = {
+            let inner = self.inner.lock();
+            // What is not there is mapped nowhere.
+            let Some(page) = inner.pages.get(&index) else { return done(()) };
+            (page.frame.clone(), inner.mappers.snapshot())
+        };
         let letting = mappers.iter().filter_map(Weak::upgrade);
-        all(letting.filter_map(|mapper| mapper.withdraw_page(self.id, index)).collect())
+        all(letting.filter_map(|mapper| mapper.withdraw_page(self.id, index, &frame)).collect())
     }
 }
 

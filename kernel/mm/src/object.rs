@@ -50,10 +50,9 @@ pub trait Mapper: Send + Sync {
     ///
     /// Called with no lock of the object held.
     fn unmap_pages(&self, object: ObjectId, pages: Range<u64>) -> Option<Box<dyn Op<()>>>;
-    /// The same for a page whose copies are dealt with by who lends them: a mapper that stands for other kernels speaks only to those who map the frame.
-    fn withdraw_page(&self, object: ObjectId, index: u64) -> Option<Box<dyn Op<()>>> {
-        self.unmap_pages(object, index..index.saturating_add(1))
-    }
+    /// Takes a page out where `frame` is mapped, the object's: what a private mapping has copied is its own. A mapper that stands for other kernels
+    /// speaks to those who map the frame, and to nobody who has a copy.
+    fn withdraw_page(&self, object: ObjectId, index: u64, frame: &Frame) -> Option<Box<dyn Op<()>>>;
     /// Takes one page out, which goes back to whom it was borrowed from; whether it had been written here.
     ///
     /// Called with no lock of the object held.

@@ -386,7 +386,7 @@ impl Mapper for Holders {
         }
     }
 
-    fn withdraw_page(&self, object: ObjectId, index: u64) -> Option<Box<dyn Op<()>>> {
+    fn withdraw_page(&self, object: ObjectId, index: u64, _: &Frame) -> Option<Box<dyn Op<()>>> {
         // Copies are given back to who asked for this.
         self.service.upgrade()?.revoke(object, index..index.saturating_add(1))
     }

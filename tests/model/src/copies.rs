@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use base::{KernelId, ObjectId};
-use memory::copies::{Act, Answer, Borrowed, Copies, Place, Want};
+use memory::copies::{Act, Answer, Borrowed, Copies, Place, Want, Wish};
 use stateright::{Model, Property};
 
 const HOME: KernelId = KernelId { index: 0, incarnation: 1 };
@@ -12,26 +12,41 @@ const PAGE: Place = (ObjectId { birth: HOME, serial: 1 }, 0);
 /// What kernels send each other. Wishes and recalls go on one lane, the rest on another: they overtake each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Message {
-    Ask { write: bool },
-    Recall { serial: u64, keep: bool },
+    Ask { wish: Wish, write: bool },
+    Recall { wish: Wish, keep: bool },
+    Revoke { serial: u64 },
     Grant { serial: u64, write: bool, value: u8 },
-    Answered { serial: u64, value: Option<u8>, keeps: bool },
-    GaveBack { serial: u64, value: Option<u8> },
+    Answered { wish: Wish, value: Option<u8>, keeps: bool },
+    GaveBack { wish: Wish, value: Option<u8> },
 }
 
 impl Message {
     const fn lane(&self) -> u8 {
-        matches!(self, Self::Ask { .. } | Self::Recall { .. }) as u8
+        matches!(self, Self::Ask { .. } | Self::Recall { .. } | Self::Revoke { .. }) as u8
     }
 }
 
 /// A kernel that has no frame of the page but what it is lent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Holder {
+    /// Forgotten when it is nothing.
     borrowed: Borrowed,
     value: u8,
+    /// The last wish.
+    wish: Wish,
+    /// A recall that came before the copy.
+    recall: Option<(Wish, bool)>,
     /// An access waits for the page: whether it writes.
     waits: Option<bool>,
+    /// It has not heard yet that the page was cut off, with what it had by then: what it does with that is nobody's.
+    cut: Option<u64>,
+}
+
+impl Holder {
+    /// What it has is of the page before it was cut off.
+    fn is_stale(&self) -> bool {
+        matches!((self.cut, self.borrowed.serial()), (Some(cut), Some(serial)) if serial <= cut)
+    }
 }
 
 /// What the home's own page tables allow.
@@ -48,7 +63,8 @@ pub struct State {
     lender: Copies,
     frame: u8,
     mapped: Mapped,
-    unmapping: bool,
+    unmapping: Vec<u64>,
+    home_wish: Wish,
     home_waits: Option<bool>,
     holders: BTreeMap<KernelId, Holder>,
     lanes: BTreeMap<(KernelId, KernelId, u8), VecDeque<Message>>,
@@ -58,6 +74,9 @@ pub struct State {
     truth: u8,
     releases: u32,
     crashes: u32,
+    cuts: u32,
+    /// The home's number when the page was last cut off.
+    cut: u64,
     wrong: Option<String>,
 }
 
@@ -69,7 +88,9 @@ pub enum Action {
     /// The next message of a lane comes.
     Deliver(KernelId, KernelId, u8),
     /// The home's CPUs do not reach the page any more.
-    Unmapped,
+    Unmapped(u64),
+    /// The page is cut off the object, which is made longer again: it is zeros.
+    Cut,
     /// The last mapping of a holder is gone.
     Release(KernelId),
     /// A holder dies, and everybody knows.
@@ -86,6 +107,8 @@ pub struct Machine {
     pub releases: u32,
     /// How many holders may die.
     pub crashes: u32,
+    /// How often the page is cut off.
+    pub cuts: u32,
 }
 
 impl State {
@@ -101,6 +124,9 @@ impl State {
 
     /// An access happens.
     fn access(&mut self, kernel: KernelId, write: bool) {
+        if self.holders.get(&kernel).is_some_and(Holder::is_stale) {
+            return;
+        }
         let value = self.holders.get(&kernel).map_or(self.frame, |holder| holder.value);
         if value != self.truth {
             self.fail(format!("{kernel} sees {value}, but {} was written", self.truth));
@@ -118,8 +144,8 @@ impl State {
     fn act(&mut self, acts: Vec<Act>) {
         for act in acts {
             match act {
-                Act::Recall { to, serial, keep, .. } => self.send(HOME, to, Message::Recall { serial, keep }),
-                Act::Unmap(_) => self.unmapping = true,
+                Act::Recall { to, wish, keep, .. } => self.send(HOME, to, Message::Recall { wish, keep }),
+                Act::Unmap(_, number) => self.unmapping.push(number),
                 Act::Grant { to, serial, write, .. } => {
                     self.send(HOME, to, Message::Grant { serial, write, value: self.frame });
                 }
@@ -129,7 +155,14 @@ impl State {
                         self.access(HOME, write);
                     }
                 }
-                Act::Refuse(_) => self.fail("nothing was cut off".into()),
+                // Whoever is refused tries again; here it does without.
+                Act::Refuse(Want { peer: None, .. }) => self.home_waits = None,
+                Act::Refuse(Want { peer: Some(peer), .. }) => {
+                    if let Some(holder) = self.holders.get_mut(&peer) {
+                        holder.borrowed.refused();
+                        holder.waits = None;
+                    }
+                }
             }
         }
     }
@@ -149,7 +182,8 @@ impl State {
             }
             self.home_waits = Some(write);
             let mut acts = Vec::new();
-            self.lender.want(PAGE, Want { peer: None, ticket: 1, write }, &mut acts);
+            self.home_wish += 1;
+            self.lender.want(PAGE, Want { peer: None, wish: self.home_wish, write }, &mut acts);
             return self.act(acts);
         }
         let Some(holder) = self.holders.get_mut(&kernel) else { return };
@@ -157,52 +191,69 @@ impl State {
             return self.access(kernel, write);
         }
         holder.waits = Some(write);
-        if holder.borrowed.ask() {
-            self.send(kernel, HOME, Message::Ask { write });
+        let wish = holder.wish + 1;
+        if holder.borrowed.ask(wish) {
+            holder.wish = wish;
+            self.send(kernel, HOME, Message::Ask { wish, write });
         }
     }
 
-    fn answer(&mut self, kernel: KernelId, answer: Answer) {
-        let Answer::Back { serial, written, keeps } = answer else { return };
-        let value = self.holders.get(&kernel).filter(|_| written).map(|holder| holder.value);
-        self.send(kernel, HOME, Message::Answered { serial, value, keeps });
+    /// Gives back what is recalled, if it has come.
+    fn give_back(&mut self, kernel: KernelId) {
+        let Some(holder) = self.holders.get_mut(&kernel) else { return };
+        let Some((wish, keep)) = holder.recall.take() else { return };
+        match holder.borrowed.recalled(wish, keep) {
+            Answer::Later => holder.recall = Some((wish, keep)),
+            Answer::Back { written, keeps } => {
+                let value = written.then_some(holder.value);
+                self.send(kernel, HOME, Message::Answered { wish, value, keeps });
+            }
+        }
     }
 
     fn receive(&mut self, from: KernelId, to: KernelId, message: Message) {
         let mut acts = Vec::new();
         match message {
-            Message::Ask { write } => {
-                self.lender.want(PAGE, Want { peer: Some(from), ticket: 1, write }, &mut acts);
+            Message::Ask { wish, write } => {
+                self.lender.want(PAGE, Want { peer: Some(from), wish, write }, &mut acts);
             }
-            Message::Answered { serial, value, keeps } => {
-                if let Some(value) = value.filter(|_| self.lender.is_writer(PAGE, from, serial)) {
+            Message::Answered { wish, value, keeps } => {
+                if let Some(value) = value.filter(|_| self.lender.is_writer(PAGE, from, wish)) {
                     self.frame = value;
                 }
-                self.lender.returned(PAGE, from, serial, keeps, &mut acts);
+                self.lender.returned(PAGE, from, wish, keeps, &mut acts);
             }
-            Message::GaveBack { serial, value } => {
-                if let Some(value) = value.filter(|_| self.lender.is_writer(PAGE, from, serial)) {
+            Message::GaveBack { wish, value } => {
+                if let Some(value) = value.filter(|_| self.lender.is_writer(PAGE, from, wish)) {
                     self.frame = value;
                 }
-                self.lender.gave_back(PAGE, from, serial);
+                self.lender.gave_back(PAGE, from, wish);
+            }
+            Message::Revoke { serial } => {
+                let Some(holder) = self.holders.get_mut(&to) else { return };
+                holder.borrowed.cut(serial);
+                holder.cut.take_if(|cut| *cut <= serial);
+                self.give_back(to);
             }
             Message::Grant { serial, write, value } => {
                 let Some(holder) = self.holders.get_mut(&to) else { return };
-                holder.borrowed.granted(serial, write);
-                holder.value = value;
-                if let Some(wants) = holder.waits.take() {
-                    self.access(to, wants);
+                let good = holder.borrowed.granted(serial, write);
+                let wanted = holder.waits.take();
+                if good {
+                    holder.value = value;
+                    if let Some(wants) = wanted {
+                        self.access(to, wants);
+                    }
                 }
-                let answer = self.holders.get_mut(&to).and_then(|holder| holder.borrowed.used());
-                if let Some(answer) = answer {
-                    self.answer(to, answer);
-                }
+                self.give_back(to);
             }
-            Message::Recall { serial, keep } => {
-                let answer = self.holders.get_mut(&to).map(|holder| holder.borrowed.recalled(serial, keep));
-                if let Some(answer) = answer {
-                    self.answer(to, answer);
+            Message::Recall { wish, keep } => {
+                let Some(holder) = self.holders.get_mut(&to) else { return };
+                if let Some((wish, _)) = holder.recall.replace((wish, keep)) {
+                    // Of what was cut off since.
+                    self.send(to, HOME, Message::Answered { wish, value: None, keeps: false });
                 }
+                self.give_back(to);
             }
         }
         self.act(acts);
@@ -218,19 +269,40 @@ impl State {
                     self.receive(from, to, message);
                 }
             }
-            Action::Unmapped => {
-                (self.unmapping, self.mapped) = (false, Mapped::No);
+            Action::Unmapped(number) => {
+                self.unmapping.retain(|other| *other != number);
+                // One that was begun before the page was cut off is about another frame.
+                if number > self.cut {
+                    self.mapped = Mapped::No;
+                }
                 let mut acts = Vec::new();
-                self.lender.unmapped(PAGE, &mut acts);
+                self.lender.unmapped(PAGE, number, &mut acts);
+                self.act(acts);
+            }
+            Action::Cut => {
+                self.cuts -= 1;
+                (self.frame, self.truth, self.mapped) = (0, 0, Mapped::No);
+                let serial = self.lender.serial();
+                self.cut = serial;
+                let holders = self.lender.holders(PAGE.0, 0..1);
+                let mut acts = Vec::new();
+                self.lender.cut(PAGE.0, 0..1, &mut acts);
+                for kernel in holders {
+                    if let Some(holder) = self.holders.get_mut(&kernel) {
+                        holder.cut = Some(serial);
+                    }
+                    self.send(HOME, kernel, Message::Revoke { serial });
+                }
                 self.act(acts);
             }
             Action::Release(kernel) => {
                 self.releases -= 1;
                 let Some(holder) = self.holders.get_mut(&kernel) else { return };
                 let value = holder.value;
-                if let Some((serial, written)) = holder.borrowed.give_back() {
-                    self.send(kernel, HOME, Message::GaveBack { serial, value: written.then_some(value) });
+                if let Some((wish, written)) = holder.borrowed.give_back() {
+                    self.send(kernel, HOME, Message::GaveBack { wish, value: written.then_some(value) });
                 }
+                self.give_back(kernel);
             }
             Action::Crash(kernel) => {
                 self.crashes -= 1;
@@ -245,13 +317,17 @@ impl State {
                 self.act(acts);
             }
         }
+        for holder in self.holders.values_mut().filter(|h| h.borrowed.is_nothing() && h.recall.is_none()) {
+            holder.borrowed = Borrowed::default();
+        }
         self.look();
     }
 
     /// One writer, or readers.
     fn look(&mut self) {
-        let writes = self.holders.values().filter(|holder| holder.borrowed.is_good(true)).count();
-        let reads = self.holders.values().filter(|holder| holder.borrowed.is_good(false)).count();
+        let now = || self.holders.values().filter(|holder| !holder.is_stale());
+        let writes = now().filter(|holder| holder.borrowed.is_good(true)).count();
+        let reads = now().filter(|holder| holder.borrowed.is_good(false)).count();
         let alone = match self.mapped {
             Mapped::No => writes == 0 || reads == 1,
             Mapped::Read => writes == 0,
@@ -269,8 +345,9 @@ impl State {
         };
         actions.extend(self.wishes.keys().filter(|kernel| !waits(kernel)).map(|kernel| Action::Touch(*kernel)));
         actions.extend(self.lanes.keys().map(|(from, to, lane)| Action::Deliver(*from, *to, *lane)));
-        if self.unmapping {
-            actions.push(Action::Unmapped);
+        actions.extend(self.unmapping.iter().map(|number| Action::Unmapped(*number)));
+        if self.cuts > 0 {
+            actions.push(Action::Cut);
         }
         if self.releases > 0 {
             let idle = self.holders.iter().filter(|(_, h)| h.waits.is_none() && h.borrowed.is_good(false));
@@ -293,12 +370,16 @@ impl Model for Machine {
 
     fn init_states(&self) -> Vec<State> {
         let kernel = |index: usize| KernelId { index: index as u16, incarnation: 1 };
-        let holder = |index| (kernel(index), Holder { borrowed: Borrowed::default(), value: 0, waits: None });
+        let holder = |index| {
+            let borrowed = Borrowed::default();
+            (kernel(index), Holder { borrowed, value: 0, wish: 0, recall: None, waits: None, cut: None })
+        };
         vec![State {
             lender: Copies::default(),
             frame: 0,
             mapped: Mapped::Write,
-            unmapping: false,
+            unmapping: Vec::new(),
+            home_wish: 0,
             home_waits: None,
             holders: (1..=usize::from(self.holders)).map(holder).collect(),
             lanes: BTreeMap::new(),
@@ -311,6 +392,8 @@ impl Model for Machine {
             truth: 0,
             releases: self.releases,
             crashes: self.crashes,
+            cuts: self.cuts,
+            cut: 0,
             wrong: None,
         }]
     }
@@ -333,7 +416,7 @@ impl Model for Machine {
             Property::always("everybody gets the page", |_: &Self, state: &State| {
                 let mut actions = Vec::new();
                 state.next(&mut actions);
-                actions.retain(|action| !matches!(action, Action::Crash(_) | Action::Release(_)));
+                actions.retain(|action| !matches!(action, Action::Crash(_) | Action::Release(_) | Action::Cut));
                 !actions.is_empty() || state.missing().is_none()
             }),
         ]
@@ -349,23 +432,26 @@ pub fn why(state: &State) -> String {
 pub fn machines(large: bool) -> Vec<(String, Machine)> {
     const R: bool = false;
     const W: bool = true;
-    let all: &[(u16, &[&[bool]], u32, u32)] = &[
-        (1, &[&[W, R, W], &[R, W, R]], 1, 0),
-        (2, &[&[W, R], &[W, R], &[R, W]], 0, 1),
-        (2, &[&[W], &[R, W], &[W, R]], 2, 0),
-        (2, &[&[], &[W, W], &[W, W]], 1, 1),
-        (2, &[&[R, W], &[R, W], &[W, W]], 1, 1),
-        (3, &[&[W], &[W], &[R, W], &[R]], 1, 1),
-        (2, &[&[W, R, W], &[W, R, W], &[R, W, R]], 1, 1),
+    // Holders, what each kernel does, how many copies are given back, holders die, and times the page is cut off.
+    type Shape = (u16, &'static [&'static [bool]], u32, u32, u32);
+    const ALL: [Shape; 9] = [
+        (1, &[&[W, R, W], &[R, W, R]], 2, 0, 0),
+        (2, &[&[W, R], &[W, R], &[R, W]], 0, 1, 0),
+        (2, &[&[W], &[R, W], &[W, R]], 2, 0, 0),
+        (2, &[&[R, W], &[R, W], &[W, W]], 1, 1, 0),
+        (2, &[&[W], &[W, R], &[R, W]], 0, 0, 1),
+        (1, &[&[W, R], &[W, W, R]], 2, 0, 2),
+        (3, &[&[W], &[W], &[R, W], &[R]], 1, 1, 0),
+        (2, &[&[W, R], &[W, R], &[R, W]], 1, 1, 1),
+        (2, &[&[W, R, W], &[W, R, W], &[R, W, R]], 1, 1, 0),
     ];
-    let shapes = all.iter().take(if large { all.len() } else { 5 });
-    let machine = |(holders, wishes, releases, crashes): &(u16, &[&[bool]], u32, u32)| {
+    let machine = |(holders, wishes, releases, crashes, cuts): Shape| {
+        let accesses = wishes.iter().map(|wishes| wishes.len()).sum::<usize>();
         let what = format!(
-            "a home and {holders} holders, {} accesses, {releases} let go, {crashes} die",
-            wishes.iter().map(|w| w.len()).sum::<usize>()
+            "a home and {holders} holders, {accesses} accesses, {releases} copies given back, {crashes} die, {cuts} cuts"
         );
         let wishes = wishes.iter().map(|wishes| wishes.to_vec()).collect();
-        (what, Machine { holders: *holders, wishes, releases: *releases, crashes: *crashes })
+        (what, Machine { holders, wishes, releases, crashes, cuts })
     };
-    shapes.map(machine).collect()
+    ALL.into_iter().take(if large { ALL.len() } else { 6 }).map(machine).collect()
 }

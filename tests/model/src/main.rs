@@ -11,37 +11,14 @@ use std::time::Instant;
 
 use stateright::{Checker, Model};
 
-use world::{Action, Machine, Part, State};
+use world::{Machine, Part, State};
 
 /// Where to stop: a model that is larger is no small machine.
 const MOST: usize = 20_000_000;
 
 /// Checks the machines of a service; whether all is well.
 fn check<P: Part>(service: &str, machines: Vec<(String, Machine<P>)>) -> bool {
-    let mut good = true;
-    for (what, machine) in machines {
-        let began = Instant::now();
-        let checker = machine.checker().threads(2).target_state_count(MOST).spawn_bfs().join();
-        let states = checker.unique_state_count();
-        println!("{service}: {what}: {states} states, {:.1} s", began.elapsed().as_secs_f64());
-        if states >= MOST {
-            println!("  not all of them: the machine is too large");
-            good = false;
-        }
-        for (name, path) in checker.discoveries() {
-            good = false;
-            println!("  not so: {name}");
-            let steps: Vec<(State<P>, Option<Action>)> = path.into_vec();
-            for action in steps.iter().filter_map(|(_, action)| action.as_ref()) {
-                println!("    {action:?}");
-            }
-            if let Some((state, _)) = steps.last() {
-                let why = P::wrong(state).or_else(|| P::missing(state)).unwrap_or_default();
-                println!("  {why}");
-            }
-        }
-    }
-    good
+    check_own(service, machines, |state: &State<P>| P::wrong(state).or_else(|| P::missing(state)).unwrap_or_default())
 }
 
 /// The same of what has a machine of its own: `why` says what is wrong with a state.

@@ -33,6 +33,7 @@ use core::ops::Range;
 use base::{Errno, Error, ObjectId, Result, wait::Op};
 use hal::{
     addr::{PAGE_SIZE, UserAddr, user_top},
+    frame::{Frame, MapFrame},
     space::AddressSpace,
     sync::{SpinGuard, SpinLock, rank},
 };
@@ -237,25 +238,36 @@ impl Mapper for Space {
         None
     }
 
+    fn withdraw_page(&self, object: ObjectId, index: u64, frame: &Frame) -> Option<Box<dyn Op<()>>> {
+        self.take_pages(
+            object,
+            &(index..index.saturating_add(1)),
+            |mapped| matches!(mapped, MapFrame::Own(own) if own == *frame),
+        );
+        None
+    }
+
     fn take_page(&self, object: ObjectId, index: u64) -> bool {
-        self.take_pages(object, &(index..index.saturating_add(1)))
+        self.take_pages(object, &(index..index.saturating_add(1)), |_| true)
     }
 
     fn lose_pages(&self, object: ObjectId) -> bool {
-        self.take_pages(object, &(0..u64::MAX))
+        self.take_pages(object, &(0..u64::MAX), |_| true)
     }
 }
 
 impl Space {
-    /// Takes pages out; whether one of them had been written.
-    fn take_pages(&self, object: ObjectId, pages: &Range<u64>) -> bool {
+    /// Takes those pages out that `which` says; whether one of them had been written.
+    fn take_pages(&self, object: ObjectId, pages: &Range<u64>, which: impl Fn(MapFrame) -> bool) -> bool {
         let inner = self.inner.lock();
         let mut batch = self.table.batch();
         let mut written = false;
         for view in Self::views(&inner, object, pages) {
             let mut cursor = self.table.cursor(UserAddr(view.start)..UserAddr(view.end));
             while let Some(page) = cursor.next() {
-                written |= page.take(&mut batch);
+                if which(page.frame()) {
+                    written |= page.take(&mut batch);
+                }
             }
         }
         written

@@ -6,7 +6,10 @@ use alloc::{
     sync::Arc,
     vec::Vec,
 };
-use core::ops::Range;
+use core::{
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use base::{
     Errno, Error, KernelId, ObjectId, TryResult,
@@ -22,7 +25,7 @@ use objects::{Completer, call, from_wire, object_from_wire, object_to_wire, to_w
 use task::time::Expire;
 use wire::memory::{MemoryFetch, MemoryFetched, MemoryGaveBack, MemoryRecall, MemoryRecalled, MemoryRevoke};
 
-use super::{Act, Answer, Borrowed, Copies, Place, Want, lender::Ticket};
+use super::{Act, Answer, Borrowed, Copies, Place, Want, Wish};
 use crate::{proxy::Proxy, service::MemoryService};
 
 /// Whoever has waited for a page has it at least so long, in ns: else kernels that want the same one could pass it round without any of them using it.
@@ -38,12 +41,15 @@ enum Waiter {
 #[derive(Default)]
 pub(crate) struct Shelf {
     copies: Copies,
-    waiting: BTreeMap<Ticket, Waiter>,
-    next: Ticket,
+    /// Objects of which anything is lent or wanted: what comes back finds them, whoever has closed them since.
+    objects: BTreeMap<ObjectId, Arc<dyn MemoryObject>>,
+    waiting: BTreeMap<(Option<KernelId>, Wish), Waiter>,
+    /// The last wish of the home's own.
+    wish: Wish,
     /// Pages that the home may use although others want them: for writing, and until when.
     leases: BTreeMap<Place, (bool, u64)>,
     /// Pages of which the home lets go when their time has come.
-    held: Vec<Place>,
+    held: Vec<(Place, u64)>,
     /// What was found with locks held.
     later: VecDeque<Act>,
 }
@@ -55,21 +61,21 @@ struct Loan {
     frame: Option<Frame>,
     since: u64,
     waiting: Vec<Completer<MappedPage>>,
-    /// It is to be given back: the number, whether it is read on, and who waits for that.
-    recall: Option<(u64, bool, AnswerTo)>,
-    /// Copies up to this number were cut off their object.
-    void: u64,
+    /// It is to be given back: which copy, whether it is read on, and who waits for that.
+    recall: Option<(Wish, bool, AnswerTo)>,
 }
 
 /// What both sides keep.
 pub(crate) struct Exchange {
     shelf: Lock<Shelf>,
     loans: Lock<BTreeMap<Place, Loan>>,
+    /// The last wish of this kernel for another one's page.
+    wish: AtomicU64,
 }
 
 impl Default for Exchange {
     fn default() -> Self {
-        Self { shelf: Lock::new(Shelf::default()), loans: Lock::new(BTreeMap::new()) }
+        Self { shelf: Lock::new(Shelf::default()), loans: Lock::new(BTreeMap::new()), wish: AtomicU64::new(0) }
     }
 }
 
@@ -86,9 +92,11 @@ impl Lender for MemoryService {
         {
             let mut shelf = self.exchange.shelf.lock();
             let place = (object, index);
-            let ticket = shelf.ticket(Waiter::Home(place, write, completer));
+            shelf.wish += 1;
+            let wish = shelf.wish;
+            shelf.waiting.insert((None, wish), Waiter::Home(place, write, completer));
             let mut acts = Vec::new();
-            shelf.copies.want(place, Want { peer: None, ticket, write }, &mut acts);
+            shelf.copies.want(place, Want { peer: None, wish, write }, &mut acts);
             shelf.later.extend(acts);
         }
         // The caller holds locks of the object.
@@ -98,10 +106,9 @@ impl Lender for MemoryService {
 }
 
 impl Shelf {
-    fn ticket(&mut self, waiter: Waiter) -> Ticket {
-        self.next += 1;
-        self.waiting.insert(self.next, waiter);
-        self.next
+    /// The object, if nothing of it is lent or wanted any more: to be dropped where no lock is held.
+    fn forget(&mut self, object: ObjectId) -> Option<Arc<dyn MemoryObject>> {
+        if self.copies.has(object) { None } else { self.objects.remove(&object) }
     }
 }
 
@@ -133,16 +140,17 @@ impl MemoryService {
             let leases = &mut shelf.leases;
             leases.retain(|_, (_, until)| now < *until);
             let mut acts: Vec<Act> = shelf.later.drain(..).collect();
-            shelf.held.retain(|place| {
+            shelf.held.retain(|(place, number)| {
                 let still = leases.contains_key(place);
                 if !still {
-                    acts.push(Act::Unmap(*place));
+                    acts.push(Act::Unmap(*place, *number));
                 }
                 still
             });
             acts
         };
         self.run(acts);
+        self.forget_objects();
         let due: Vec<Place> = {
             let loans = self.exchange.loans.lock();
             let due = |loan: &Loan| loan.recall.is_some() && loan.frame.is_some() && now >= loan.since + HOLD;
@@ -162,29 +170,41 @@ impl MemoryService {
     }
 
     fn lent_object(&self, object: ObjectId) -> Option<Arc<dyn MemoryObject>> {
-        self.lent.lock().get(&object).map(|lent| lent.object.clone())
+        self.exchange.shelf.lock().objects.get(&object).cloned()
+    }
+
+    /// Objects of which nothing is lent any more need not be kept.
+    fn forget_objects(&self) {
+        let gone: Vec<_> = {
+            let mut shelf = self.exchange.shelf.lock();
+            let all: Vec<ObjectId> = shelf.objects.keys().copied().collect();
+            all.into_iter().filter_map(|object| shelf.forget(object)).collect()
+        };
+        drop(gone);
     }
 
     fn act(&self, act: Act) {
         match act {
-            Act::Recall { to, place, serial, keep } => self.recall(to, place, serial, keep),
-            Act::Unmap(place) => self.withdraw(place),
-            Act::Grant { to, ticket, place, serial, write } => {
-                let waiter = self.exchange.shelf.lock().waiting.remove(&ticket);
+            Act::Recall { to, place, wish, keep } => self.recall(to, place, wish, keep),
+            Act::Unmap(place, number) => self.withdraw(place, number),
+            Act::Grant { to, wish, place, serial, write } => {
+                let waiter = self.exchange.shelf.lock().waiting.remove(&(Some(to), wish));
                 let Some(Waiter::Peer(answer)) = waiter else { return };
-                self.send_copy(answer, to, place, serial, write);
+                self.send_copy(answer, (to, wish), place, serial, write);
             }
-            Act::Let(ticket) => {
+            Act::Let(wish) => {
                 let completer = {
                     let mut shelf = self.exchange.shelf.lock();
-                    let Some(Waiter::Home(place, write, completer)) = shelf.waiting.remove(&ticket) else { return };
+                    let Some(Waiter::Home(place, write, completer)) = shelf.waiting.remove(&(None, wish)) else {
+                        return;
+                    };
                     shelf.leases.insert(place, (write, self.links.now() + HOLD));
                     completer
                 };
                 drop(completer.complete(done(())));
             }
             Act::Refuse(want) => {
-                let waiter = self.exchange.shelf.lock().waiting.remove(&want.ticket);
+                let waiter = self.exchange.shelf.lock().waiting.remove(&(want.peer, want.wish));
                 match waiter {
                     // It is looked at anew.
                     Some(Waiter::Peer(answer)) => self.links.refuse(answer, Errno::EAGAIN),
@@ -195,7 +215,7 @@ impl MemoryService {
         }
     }
 
-    fn recall(&self, to: KernelId, place: Place, serial: u64, keep: bool) {
+    fn recall(&self, to: KernelId, place: Place, wish: Wish, keep: bool) {
         let service = self.me.clone();
         let then = Box::new(move |_: &Links, answer: link::Result<Incoming<'_>>| {
             let Some(service) = service.upgrade() else { return };
@@ -211,18 +231,23 @@ impl MemoryService {
                     return;
                 }
             };
-            service.store(place, to, serial, &bytes);
+            service.store(place, to, wish, &bytes);
             let mut acts = Vec::new();
-            service.exchange.shelf.lock().copies.returned(place, to, serial, keeps, &mut acts);
+            let gone = {
+                let mut shelf = service.exchange.shelf.lock();
+                shelf.copies.returned(place, to, wish, keeps, &mut acts);
+                shelf.forget(place.0)
+            };
+            drop(gone);
             service.run(acts);
         });
-        let message = MemoryRecall { index: place.1, serial, keep: u8::from(keep) };
+        let message = MemoryRecall { index: place.1, wish, keep: u8::from(keep) };
         self.links.request(to_wire(to), object_to_wire(place.0), &message, &[], u64::MAX, then);
     }
 
     /// What a holder wrote goes into the home's frame, if it is the one who could.
-    fn store(&self, place: Place, from: KernelId, serial: u64, bytes: &[u8]) {
-        if bytes.len() != PAGE_SIZE || !self.exchange.shelf.lock().copies.is_writer(place, from, serial) {
+    fn store(&self, place: Place, from: KernelId, wish: Wish, bytes: &[u8]) {
+        if bytes.len() != PAGE_SIZE || !self.exchange.shelf.lock().copies.is_writer(place, from, wish) {
             return;
         }
         // The page was there when it was lent, and nothing drops what is dirty.
@@ -234,12 +259,12 @@ impl MemoryService {
     }
 
     /// The home's own spaces, and kernels that map its frames, let go of a page.
-    fn withdraw(&self, place: Place) {
+    fn withdraw(&self, place: Place, number: u64) {
         let due = {
             let mut shelf = self.exchange.shelf.lock();
             let due = shelf.leases.get(&place).map(|(_, until)| *until).filter(|until| self.links.now() < *until);
             if due.is_some() {
-                shelf.held.push(place);
+                shelf.held.push((place, number));
             } else {
                 shelf.leases.remove(&place);
             }
@@ -253,12 +278,12 @@ impl MemoryService {
         when_done(gone, move |_| {
             let Some(service) = service.upgrade() else { return };
             let mut acts = Vec::new();
-            service.exchange.shelf.lock().copies.unmapped(place, &mut acts);
+            service.exchange.shelf.lock().copies.unmapped(place, number, &mut acts);
             service.run(acts);
         });
     }
 
-    fn send_copy(&self, answer: AnswerTo, to: KernelId, place: Place, serial: u64, write: bool) {
+    fn send_copy(&self, answer: AnswerTo, copy: (KernelId, Wish), place: Place, serial: u64, write: bool) {
         let frame = match self.lent_object(place.0) {
             Some(object) => object.lent_frame(place.1, write),
             None => Err(Error::new(Errno::ESTALE, "not open")),
@@ -276,7 +301,12 @@ impl MemoryService {
                 }
                 // From the source now; it is asked for again.
                 Err(error) => {
-                    service.exchange.shelf.lock().copies.gave_back(place, to, serial);
+                    let gone = {
+                        let mut shelf = service.exchange.shelf.lock();
+                        shelf.copies.gave_back(place, copy.0, copy.1);
+                        shelf.forget(place.0)
+                    };
+                    drop(gone);
                     service.links.refuse(answer, error.errno());
                 }
             }
@@ -298,8 +328,9 @@ impl MemoryService {
         let mut acts = Vec::new();
         {
             let mut shelf = self.exchange.shelf.lock();
-            let ticket = shelf.ticket(Waiter::Peer(to));
-            let want = Want { peer: Some(peer), ticket, write: fetch.write != 0 };
+            shelf.objects.insert(object, memory);
+            shelf.waiting.insert((Some(peer), fetch.wish), Waiter::Peer(to));
+            let want = Want { peer: Some(peer), wish: fetch.wish, write: fetch.write != 0 };
             shelf.copies.want((object, fetch.index), want, &mut acts);
         }
         self.run(acts);
@@ -309,8 +340,13 @@ impl MemoryService {
     /// A holder gives a copy back by itself.
     pub(crate) fn gave_back(&self, object: ObjectId, from: KernelId, back: &MemoryGaveBack, bytes: &[u8]) {
         let place = (object, back.index);
-        self.store(place, from, back.serial, bytes);
-        self.exchange.shelf.lock().copies.gave_back(place, from, back.serial);
+        self.store(place, from, back.wish, bytes);
+        let gone = {
+            let mut shelf = self.exchange.shelf.lock();
+            shelf.copies.gave_back(place, from, back.wish);
+            shelf.forget(object)
+        };
+        drop(gone);
     }
 
     /// Pages are cut off their object: copies of them are too. The operation ends when nobody maps one any more.
@@ -353,6 +389,7 @@ impl MemoryService {
             );
         }
         self.run(acts);
+        self.forget_objects();
     }
 
     // -- the holder's side -----------------------------------------------------------------------------------------
@@ -370,16 +407,17 @@ impl MemoryService {
                 return done(MappedPage { frame: MapFrame::Own(frame.clone()), writable });
             }
             loan.waiting.push(completer);
-            loan.borrowed.ask()
+            let wish = self.exchange.wish.fetch_add(1, Ordering::Relaxed) + 1;
+            loan.borrowed.ask(wish).then_some(wish)
         };
-        if ask {
+        if let Some(wish) = ask {
             let service = self.me.clone();
             let then = Box::new(move |_: &Links, answer: link::Result<Incoming<'_>>| {
                 if let Some(service) = service.upgrade() {
                     service.take_copy(home, place, answer);
                 }
             });
-            let message = MemoryFetch { index: place.1, write: u8::from(write) };
+            let message = MemoryFetch { index: place.1, wish, write: u8::from(write) };
             self.links.request(to_wire(home), object_to_wire(place.0), &message, &[], u64::MAX, then);
         }
         call.into_try()
@@ -396,73 +434,81 @@ impl MemoryService {
         });
         let mapped = self.holder.lock().mapped(place.0) > 0;
         let mut back = None;
-        let (waiting, result) = {
+        let (waiting, result, recalled) = {
             let mut loans = self.exchange.loans.lock();
             let loan = loans.entry(place).or_default();
             let waiting = core::mem::take(&mut loan.waiting);
             let result = match taken {
-                Ok((serial, ..)) if serial <= loan.void => {
-                    loan.borrowed.refused();
-                    Ok(())
-                }
-                Ok((serial, write, Ok(frame), _)) => {
-                    loan.borrowed.granted(serial, write);
-                    (loan.frame, loan.since) = (Some(frame), self.links.now());
-                    if !mapped {
-                        back = loan.take_back();
-                    } else if loan.recall.is_some() {
-                        self.look_at(loan.since + HOLD);
+                Ok((serial, write, frame, bytes)) if loan.borrowed.granted(serial, write) => match frame {
+                    Ok(frame) => {
+                        (loan.frame, loan.since) = (Some(frame), self.links.now());
+                        if !mapped {
+                            back = loan.take_back();
+                        }
+                        Ok(())
                     }
-                    Ok(())
-                }
-                // No frame for it.
-                Ok((serial, write, Err(error), bytes)) => {
-                    loan.borrowed.granted(serial, write);
-                    let _ = loan.borrowed.give_back();
-                    back = Some((serial, if write { bytes } else { Vec::new() }));
-                    Err(error)
-                }
+                    Err(error) => {
+                        let copy = loan.borrowed.give_back();
+                        back = copy.map(|(wish, written)| (wish, if written { bytes } else { Vec::new() }));
+                        Err(error)
+                    }
+                },
+                // It was cut off.
+                Ok(_) => Ok(()),
                 Err(error) => {
                     loan.borrowed.refused();
                     // The page was cut off, or comes from elsewhere just now.
                     if error == Errno::EAGAIN { Ok(()) } else { Err(error) }
                 }
             };
+            let recalled = loan.recall.is_some().then_some(loan.since + HOLD).filter(|_| loan.frame.is_some());
+            let answer = loan.recall.is_some() && recalled.is_none();
             if loan.borrowed.is_nothing() && loan.recall.is_none() {
                 loans.remove(&place);
             }
-            (waiting, result)
+            (waiting, result, recalled.or(answer.then_some(0)))
         };
-        if let Some((serial, bytes)) = back {
-            self.send_back(home, place, serial, &bytes);
+        if let Some((wish, bytes)) = back {
+            self.send_back(home, place, wish, &bytes);
+        }
+        match recalled {
+            // Nothing is here that could be used a little longer.
+            Some(0) => self.give_back_recalled(place),
+            Some(due) => self.look_at(due),
+            None => {}
         }
         for completer in waiting {
             drop(completer.complete(result.map(|()| Try::WouldBlock)));
         }
     }
 
-    fn send_back(&self, home: KernelId, place: Place, serial: u64, bytes: &[u8]) {
+    fn send_back(&self, home: KernelId, place: Place, wish: Wish, bytes: &[u8]) {
         // If its home is dead there is nothing to give back to.
         let _ =
-            self.links.send(to_wire(home), object_to_wire(place.0), &MemoryGaveBack { index: place.1, serial }, bytes);
+            self.links.send(to_wire(home), object_to_wire(place.0), &MemoryGaveBack { index: place.1, wish }, bytes);
     }
 
     /// The home wants a copy back.
     pub(crate) fn recalled(&self, to: AnswerTo, place: Place, recall: &MemoryRecall) {
         let due = {
             let mut loans = self.exchange.loans.lock();
-            let Some(loan) = loans.get_mut(&place) else {
-                drop(loans);
-                let _ = self.links.answer(to, &MemoryRecalled { keeps: 0 }, &[]);
-                return;
-            };
-            loan.recall = Some((recall.serial, recall.keep != 0, to));
-            loan.due(recall.serial)
+            loans.get_mut(&place).map(|loan| {
+                let before = loan.recall.replace((recall.wish, recall.keep != 0, to));
+                (before, loan.frame.is_some().then_some(loan.since + HOLD))
+            })
         };
-        match due {
-            Some(due) if due > self.links.now() => self.look_at(due),
-            Some(_) => self.give_back_recalled(place),
-            None => {}
+        let gone = |to| {
+            // Whose home died needs no answer.
+            let _ = self.links.answer(to, &MemoryRecalled { keeps: 0 }, &[]);
+        };
+        let Some((before, due)) = due else { return gone(to) };
+        if let Some((_, _, before)) = before {
+            // Of what has been cut off since.
+            gone(before);
+        }
+        match due.filter(|due| *due > self.links.now()) {
+            Some(due) => self.look_at(due),
+            None => self.give_back_recalled(place),
         }
     }
 
@@ -471,15 +517,15 @@ impl MemoryService {
         let (to, answer, frame) = {
             let mut loans = self.exchange.loans.lock();
             let Some(loan) = loans.get_mut(&place) else { return };
-            let Some((serial, keep, to)) = loan.recall.take() else { return };
-            let answer = loan.borrowed.recalled(serial, keep);
+            let Some((wish, keep, to)) = loan.recall.take() else { return };
+            let answer = loan.borrowed.recalled(wish, keep);
             if answer == Answer::Later {
-                loan.recall = Some((serial, keep, to));
+                loan.recall = Some((wish, keep, to));
                 return;
             }
             (to, answer, loan.frame.clone())
         };
-        let Answer::Back { written, keeps, .. } = answer else { return };
+        let Answer::Back { written, keeps } = answer else { return };
         if let Some(proxy) = self.proxy(place.0) {
             for mapper in proxy.mappers() {
                 if mapper.take_page(place.0, place.1) {
@@ -506,37 +552,33 @@ impl MemoryService {
 
     /// Pages were cut off: copies up to a number are nothing any more. They are not handed out from now on; the caller unmaps them.
     pub(crate) fn void_copies(&self, object: ObjectId, pages: Range<u64>, serial: u64) {
-        let mut answers = Vec::new();
-        {
+        let recalled: Vec<Place> = {
             let mut loans = self.exchange.loans.lock();
             for (_, loan) in loans.range_mut((object, pages.start)..(object, pages.end.max(pages.start))) {
-                loan.void = loan.void.max(serial);
-                if loan.borrowed.is_good(false) {
-                    let _ = loan.borrowed.give_back();
+                if loan.borrowed.cut(serial) {
                     loan.frame = None;
                 }
-                answers.extend(loan.recall.take().map(|(_, _, to)| to));
             }
-            loans.retain(|(of, _), loan| *of != object || !loan.borrowed.is_nothing());
-        }
-        for to in answers {
-            let _ = self.links.answer(to, &MemoryRecalled { keeps: 0 }, &[]);
+            loans.retain(|(of, _), loan| *of != object || loan.recall.is_some() || !loan.borrowed.is_nothing());
+            loans.iter().filter(|((of, _), loan)| *of == object && loan.frame.is_none()).map(|(p, _)| *p).collect()
+        };
+        for place in recalled {
+            self.give_back_recalled(place);
         }
     }
 
     /// The last mapping of an object is gone: all copies go back.
     pub(crate) fn give_back_copies(&self, home: KernelId, object: ObjectId) {
-        let back: Vec<(Place, u64, Vec<u8>)> = {
+        let back: Vec<(Place, Wish, Vec<u8>)> = {
             let mut loans = self.exchange.loans.lock();
             let of = loans.range_mut((object, 0)..=(object, u64::MAX));
-            let back = of
-                .filter_map(|(place, loan)| loan.take_back().map(|(serial, bytes)| (*place, serial, bytes)))
-                .collect();
+            let back =
+                of.filter_map(|(place, loan)| loan.take_back().map(|(wish, bytes)| (*place, wish, bytes))).collect();
             loans.retain(|(of, _), loan| *of != object || !loan.borrowed.is_nothing() || loan.recall.is_some());
             back
         };
-        for (place, serial, bytes) in back {
-            self.send_back(home, place, serial, &bytes);
+        for (place, wish, bytes) in back {
+            self.send_back(home, place, wish, &bytes);
             // Who recalled it meanwhile is answered behind that.
             self.give_back_recalled(place);
         }
@@ -557,22 +599,16 @@ impl MemoryService {
 }
 
 impl Loan {
-    /// When what is recalled by this number is given back; `None`: when it has come.
-    fn due(&self, serial: u64) -> Option<u64> {
-        let mut borrowed = self.borrowed;
-        if borrowed.recalled(serial, false) == Answer::Later { None } else { Some(self.since + HOLD) }
-    }
-
-    /// The copy goes: its number, and its bytes if it could be written.
-    fn take_back(&mut self) -> Option<(u64, Vec<u8>)> {
-        let (serial, written) = self.borrowed.give_back()?;
+    /// The copy goes: which, and its bytes if it could be written.
+    fn take_back(&mut self) -> Option<(Wish, Vec<u8>)> {
+        let (wish, written) = self.borrowed.give_back()?;
         let frame = self.frame.take()?;
         let mut bytes = Vec::new();
         if written {
             bytes.resize(PAGE_SIZE, 0);
             frame.read(0, &mut bytes);
         }
-        Some((serial, bytes))
+        Some((wish, bytes))
     }
 }
 

@@ -5,10 +5,11 @@
 //!
 //! * *Recall*: who has a copy in the way gives it back, or keeps it for reading only. A writer sends what it has written with its answer.
 //! * *Unmap*: the home's own spaces let go of the page; they ask again.
-//! * *Grant*: the bytes go to a peer, with a number by which they are recalled. *Let*: the home goes on itself.
+//! * *Grant*: the bytes go to a peer. *Let*: the home goes on itself.
 //!
-//! Numbers only grow. A holder that is told to give back a number that it has not yet been granted does so when the grant has come; what it gives back by itself comes before
-//! its answer to a recall of that. So it does not matter how recalls and grants overtake each other.
+//! A copy is recalled by the name that its holder gave to the wish it came of. So the holder always knows whether it has the copy, has given it back before, or will get it: then
+//! it answers when it has come. What it gives back by itself comes before its answer to a recall of that. So it does not matter how recalls and grants overtake each other.
+//! What is cut off an object is named by the home's number of the grant, since it is not of one wish.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -18,8 +19,8 @@ use core::ops::Range;
 
 use base::{KernelId, ObjectId};
 
-/// Names the one who waits for a page.
-pub type Ticket = u64;
+/// What somebody calls its wish for a page, and the copy that comes of it; never used again.
+pub type Wish = u64;
 
 /// A page of an object.
 pub type Place = (ObjectId, u64);
@@ -29,8 +30,8 @@ pub type Place = (ObjectId, u64);
 pub struct Want {
     /// A peer; none: the home itself.
     pub peer: Option<KernelId>,
-    /// Named again when it may.
-    pub ticket: Ticket,
+    /// What it calls it.
+    pub wish: Wish,
     /// To write it.
     pub write: bool,
 }
@@ -38,25 +39,25 @@ pub struct Want {
 /// What is to be done, in order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Act {
-    /// Tell a holder to give the copy of this number back; [`Copies::returned`] when it has answered. `keep`: it may go on reading it.
+    /// Tell a holder to give the copy of a wish back; [`Copies::returned`] when it has answered. `keep`: it may go on reading it.
     Recall {
         /// Whom.
         to: KernelId,
         /// Which page.
         place: Place,
-        /// Which grant.
-        serial: u64,
+        /// Which copy.
+        wish: Wish,
         /// As a copy to read.
         keep: bool,
     },
-    /// Take the page out of the home's own page tables; then [`Copies::unmapped`].
-    Unmap(Place),
+    /// Take the page out of the home's own page tables; then [`Copies::unmapped`] with this number.
+    Unmap(Place, u64),
     /// Send the bytes of the page, as they are now.
     Grant {
         /// To whom.
         to: KernelId,
         /// Which wish that answers.
-        ticket: Ticket,
+        wish: Wish,
         /// Which page.
         place: Place,
         /// The number of the grant.
@@ -65,7 +66,7 @@ pub enum Act {
         write: bool,
     },
     /// The home may do what it wanted.
-    Let(Ticket),
+    Let(Wish),
     /// The page is not there any more: the wish is refused.
     Refuse(Want),
 }
@@ -74,16 +75,17 @@ pub enum Act {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Busy {
     No,
-    /// For holders: their grants.
-    Recalled(BTreeMap<KernelId, u64>),
-    Unmapping,
+    /// For holders: their copies.
+    Recalled(BTreeMap<KernelId, Wish>),
+    /// For this unmapping; one for what has been cut off since is not meant.
+    Unmapping(u64),
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Page {
-    /// Who has a copy to read: the number of the grant.
-    readers: BTreeMap<KernelId, u64>,
-    writer: Option<(KernelId, u64)>,
+    /// Who has a copy to read, and which.
+    readers: BTreeMap<KernelId, Wish>,
+    writer: Option<(KernelId, Wish)>,
     /// The home's spaces may map it (for reading, if there are readers).
     mapped: bool,
     busy: Busy,
@@ -94,6 +96,7 @@ struct Page {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Copies {
     pages: BTreeMap<Place, Page>,
+    /// Counts grants and unmappings.
     serial: u64,
 }
 
@@ -108,8 +111,8 @@ impl Page {
     }
 
     /// Whose copies must be given back before a wish can be fulfilled.
-    fn in_the_way(&self, want: &Want) -> BTreeMap<KernelId, u64> {
-        let mut others: BTreeMap<KernelId, u64> = self.writer.into_iter().collect();
+    fn in_the_way(&self, want: &Want) -> BTreeMap<KernelId, Wish> {
+        let mut others: BTreeMap<KernelId, Wish> = self.writer.into_iter().collect();
         if want.write {
             // Who reads and is going to write is given the bytes anew; it need not give back what it has.
             others.extend(self.readers.iter().filter(|(reader, _)| want.peer != Some(**reader)));
@@ -126,9 +129,9 @@ impl Copies {
             .is_none_or(|page| !write && page.writer.is_none() && page.busy == Busy::No && page.queue.is_empty())
     }
 
-    /// Whether a holder has the newest content of a page, by this grant: what it sends goes into the home's frame.
-    pub fn is_writer(&self, place: Place, kernel: KernelId, serial: u64) -> bool {
-        self.pages.get(&place).is_some_and(|page| page.writer == Some((kernel, serial)))
+    /// Whether a holder has the newest content of a page, by this copy: what it sends goes into the home's frame.
+    pub fn is_writer(&self, place: Place, kernel: KernelId, wish: Wish) -> bool {
+        self.pages.get(&place).is_some_and(|page| page.writer == Some((kernel, wish)))
     }
 
     /// Whether anything of an object is lent or wanted.
@@ -136,7 +139,7 @@ impl Copies {
         self.pages.range((object, 0)..=(object, u64::MAX)).next().is_some()
     }
 
-    /// The number of the newest copy.
+    /// The number of the newest grant or unmapping.
     pub const fn serial(&self) -> u64 {
         self.serial
     }
@@ -154,29 +157,29 @@ impl Copies {
         self.run(place, out);
     }
 
-    /// The home's spaces have let go of a page.
-    pub fn unmapped(&mut self, place: Place, out: &mut Vec<Act>) {
-        if let Some(page) = self.pages.get_mut(&place).filter(|page| page.busy == Busy::Unmapping) {
+    /// The home's spaces have let go of a page, as they were told by this number.
+    pub fn unmapped(&mut self, place: Place, number: u64, out: &mut Vec<Act>) {
+        if let Some(page) = self.pages.get_mut(&place).filter(|page| page.busy == Busy::Unmapping(number)) {
             (page.busy, page.mapped) = (Busy::No, false);
             self.run(place, out);
         }
     }
 
     /// A holder has answered a recall, and what it had written is in the home's frame. `keeps`: it goes on reading.
-    pub fn returned(&mut self, place: Place, from: KernelId, serial: u64, keeps: bool, out: &mut Vec<Act>) {
+    pub fn returned(&mut self, place: Place, from: KernelId, wish: Wish, keeps: bool, out: &mut Vec<Act>) {
         let Some(page) = self.pages.get_mut(&place) else { return };
         let Busy::Recalled(waiting) = &mut page.busy else { return };
-        if waiting.get(&from) != Some(&serial) {
+        if waiting.get(&from) != Some(&wish) {
             return;
         }
         waiting.remove(&from);
         let done = waiting.is_empty();
         page.readers.remove(&from);
-        if page.writer == Some((from, serial)) {
+        if page.writer == Some((from, wish)) {
             page.writer = None;
         }
         if keeps {
-            page.readers.insert(from, serial);
+            page.readers.insert(from, wish);
         }
         if done {
             page.busy = Busy::No;
@@ -185,12 +188,12 @@ impl Copies {
     }
 
     /// A holder gives a copy back by itself, and what it had written is in the home's frame. If it is being recalled the answer still comes.
-    pub fn gave_back(&mut self, place: Place, from: KernelId, serial: u64) {
+    pub fn gave_back(&mut self, place: Place, from: KernelId, wish: Wish) {
         let Some(page) = self.pages.get_mut(&place) else { return };
-        if page.readers.get(&from) == Some(&serial) {
+        if page.readers.get(&from) == Some(&wish) {
             page.readers.remove(&from);
         }
-        if page.writer == Some((from, serial)) {
+        if page.writer == Some((from, wish)) {
             // The frame is what it was when it was lent, or newer: the home may have it again.
             (page.writer, page.mapped) = (None, true);
         }
@@ -220,7 +223,7 @@ impl Copies {
                     page.busy = Busy::No;
                 }
             }
-            if gone && page.busy == Busy::Unmapping {
+            if gone && matches!(page.busy, Busy::Unmapping(_)) {
                 // It ends by itself, and the next wish needs it too or does no harm.
                 continue;
             }
@@ -244,37 +247,38 @@ impl Copies {
         {
             let others = page.in_the_way(&want);
             if !others.is_empty() {
-                for (to, serial) in &others {
+                for (to, wish) in &others {
                     // Only a writer's copy is in the way of who wants to read.
                     let keep = !want.write && want.peer != Some(*to);
-                    out.push(Act::Recall { to: *to, place, serial: *serial, keep });
+                    out.push(Act::Recall { to: *to, place, wish: *wish, keep });
                 }
                 page.busy = Busy::Recalled(others);
                 return;
             }
             let fresh = page.readers.is_empty();
             if want.peer.is_some() && page.mapped && (want.write || fresh) {
-                out.push(Act::Unmap(place));
-                page.busy = Busy::Unmapping;
+                self.serial += 1;
+                out.push(Act::Unmap(place, self.serial));
+                page.busy = Busy::Unmapping(self.serial);
                 return;
             }
             page.queue.pop_front();
             let Some(to) = want.peer else {
                 page.mapped = true;
-                out.push(Act::Let(want.ticket));
+                out.push(Act::Let(want.wish));
                 continue;
             };
             self.serial += 1;
             let serial = self.serial;
             page.readers.remove(&to);
             if want.write {
-                page.writer = Some((to, serial));
+                page.writer = Some((to, want.wish));
             } else {
-                page.readers.insert(to, serial);
+                page.readers.insert(to, want.wish);
             }
             // While others only read, the home reads too.
             page.mapped = !want.write;
-            out.push(Act::Grant { to, ticket: want.ticket, place, serial, write: want.write });
+            out.push(Act::Grant { to, wish: want.wish, place, serial, write: want.write });
         }
         if page.busy == Busy::No && page.queue.is_empty() && page.writer.is_none() {
             // Nobody is waited for and nobody writes: the home may read, without a word.

@@ -9,4 +9,4 @@ pub(crate) mod glue;
 pub mod lender;
 
 pub use borrower::{Answer, Borrowed};
-pub use lender::{Act, Copies, Place, Want};
+pub use lender::{Act, Copies, Place, Want, Wish};
