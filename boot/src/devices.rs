@@ -304,7 +304,7 @@ impl Devices {
     /// The network card of kernel `me`, if its machine has such cards: it is heard from now on. What does not work is said in the log.
     pub fn find_card(&self, me: u16) -> Option<Arc<Card>> {
         let slot = self.cards.iter().find(|(_, owner)| *owner == me)?.0;
-        let ecam = Ecam::new(self.pci?.ecam.0, BUSES).map_err(|why| Error(why.0));
+        let ecam = open(self.pci?).map_err(|why| Error(why.0));
         match ecam.and_then(|ecam| Card::new(&ecam, slot)) {
             Ok(card) => {
                 // Once, when the kernel is put together.
@@ -383,11 +383,17 @@ impl Hardware for Devices {
     }
 }
 
-fn agent(pci: PciHost) -> Option<Arc<Agent>> {
-    let ecam = Ecam::new(pci.ecam.0, BUSES).map_err(|why| log::error!("pci: {}", why.0)).ok()?;
+/// The functions behind the host bridge, whose registers have places from now on.
+pub fn open(pci: PciHost) -> Result<Ecam, Refused> {
+    let ecam = Ecam::new(pci.ecam.0, BUSES)?;
     if let Some((narrow, wide)) = pci.unassigned {
         hal_virtio::pci::assign_bars(&ecam, narrow, wide);
     }
+    Ok(ecam)
+}
+
+fn agent(pci: PciHost) -> Option<Arc<Agent>> {
+    let ecam = open(pci).map_err(|why| log::error!("pci: {}", why.0)).ok()?;
     let (at, ..) = ecam.functions().into_iter().find(|(_, v, d)| *v == VENDOR && DEVICES.contains(d))?;
     match Console::new(&ecam, at, 0) {
         Ok(console) => {

@@ -9,7 +9,7 @@ use boardctl::Order;
 use cluster::Far;
 use hal::boot::{PciHost, PhysRange};
 use hal::cpuref::{BootLoan, BootToken, Fenced, Refused};
-use hal_virtio::pci::{self, Ecam};
+use hal_virtio::pci;
 use ivshmem::Bells;
 use link::window::Reach;
 use plan::{Kernel, Plan};
@@ -39,10 +39,7 @@ impl Boards {
             return Ok(None);
         }
         let host = host.ok_or("no PCI: the other boards cannot be reached")?;
-        let ecam = Ecam::new(host.ecam.0, 1).map_err(|why| why.0.to_string())?;
-        if let Some((narrow, wide)) = host.unassigned {
-            pci::assign_bars(&ecam, narrow, wide);
-        }
+        let ecam = crate::devices::open(host).map_err(|why| why.0.to_string())?;
         let window = |board| match ivshmem::window(&ecam, Plan::window_slot(board)) {
             Ok(range) => Some(range),
             Err(why) => {

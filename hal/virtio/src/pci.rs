@@ -20,6 +20,11 @@ const MSIX_ENABLE: u32 = 1 << 31;
 /// In the message control word of MSI-X: all vectors masked.
 const MSIX_MASK_ALL: u32 = 1 << 30;
 
+/// The register of the first base address (BAR); others follow.
+const FIRST_BAR: u8 = 0x10;
+/// In a BAR: it is of I/O ports.
+const IO_BAR: u32 = 1;
+
 /// Configuration space of the buses of one host bridge.
 #[derive(Clone, Debug)]
 pub struct Ecam {
@@ -131,9 +136,20 @@ impl Msix {
     }
 }
 
-/// Gives the memory BARs of all functions places, where no firmware has: 32-bit ones in `narrow`, 64-bit ones in `wide`. The same
-/// functions get the same places each time, whichever kernel does it.
+/// The first memory BAR's place, as read without asking for its size: that disturbs who uses the function.
+fn is_placed(ecam: &Ecam, function: DeviceFunction) -> bool {
+    (0..6).any(|bar| {
+        let word = ecam.read_word(function, FIRST_BAR + bar * 4);
+        word & IO_BAR == 0 && word & !0xf != 0
+    })
+}
+
+/// Gives the memory BARs of all functions places, if neither firmware nor another kernel of the board has: 32-bit ones in `narrow`, 64-bit
+/// ones in `wide`.
 pub fn assign_bars(ecam: &Ecam, narrow: PhysRange, wide: PhysRange) {
+    if ecam.functions().into_iter().any(|(function, ..)| is_placed(ecam, function)) {
+        return;
+    }
     let mut root = PciRoot::new(ecam.clone());
     let (mut next32, mut next64) = (narrow.start.0, wide.start.0);
     for (function, ..) in ecam.functions() {

@@ -54,40 +54,30 @@ pub fn command(machine: &Machine, number: usize, board: &Board, folder: &Path, r
     if machine.plan.is_apart() {
         cards(&mut qemu, machine, number);
     }
-    if number > 0 && machine.plan.is_apart() {
-        qemu.arg("-no-reboot").arg("-kernel").arg(&machine.images[&board.model.isa]);
-        qemu.args([
-            "-chardev",
-            &format!("socket,id=gdb,path=gdb{number}.sock,server=on,wait=off"),
-            "-gdb",
-            "chardev:gdb",
-        ]);
-        qemu.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
-        return qemu;
-    }
-    if number > 0 {
+    if number > 0 && !machine.plan.is_apart() {
         // Off until another kernel starts it. It may be reset: by the controller.
         qemu.arg("-kernel").arg(&machine.stubs[&board.model.isa]).arg("-S");
-        qemu.args([
-            "-chardev",
-            &format!("socket,id=gdb,path=gdb{number}.sock,server=on,wait=off"),
-            "-gdb",
-            "chardev:gdb",
-        ]);
-        qemu.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
-        return qemu;
+    } else {
+        qemu.arg("-no-reboot").arg("-kernel").arg(&machine.images[&board.model.isa]);
     }
-    qemu.arg("-no-reboot").arg("-kernel").arg(&machine.images[&board.model.isa]);
+    let debugger = if number == 0 { String::from("gdb.sock") } else { format!("gdb{number}.sock") };
+    qemu.args(["-chardev", &format!("socket,id=gdb,path={debugger},server=on,wait=off"), "-gdb", "chardev:gdb"]);
+    if number == 0 {
+        talk(&mut qemu);
+        qemu.args(&machine.qemu_args);
+    }
+    qemu.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
+    qemu
+}
+
+/// What people and tests speak to the machine through, on its first board: the console, the channel of `cob exec`, and the emulator's monitor.
+fn talk(qemu: &mut Command) {
     qemu.args(["-chardev", "socket,id=console,path=console.sock", "-serial", "chardev:console"]);
     // Not port 0: that is a console, which loses what the host does not read at once.
     qemu.args(["-device", "virtio-serial-pci,disable-legacy=on,max_ports=2,vectors=6"]);
     qemu.args(["-chardev", "socket,id=agent,path=agent.sock"]);
     qemu.args(["-device", "virtserialport,nr=1,chardev=agent,name=org.cob.agent"]);
-    qemu.args(["-chardev", "socket,id=gdb,path=gdb.sock,server=on,wait=off", "-gdb", "chardev:gdb"]);
     qemu.args(["-chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off", "-mon", "chardev=qmp,mode=control"]);
-    qemu.args(&machine.qemu_args);
-    qemu.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
-    qemu
 }
 
 /// A PC: firmware loads the archive, every kernel logs to a port of its own.

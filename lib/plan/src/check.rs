@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::read::{At, BootWord, RawKernel, RawPlan, RawRange};
 use crate::{
-    Board, Boot, Cpu, Device, GRAIN, Joined, Kernel, Link, MAX_BOARDS, MAX_CPUS_PER_KERNEL, MAX_KERNELS, MAX_RANGES,
+    Board, Boot, Cpu, Device, GRAIN, Isa, Joined, Kernel, Link, MAX_BOARDS, MAX_CPUS_PER_KERNEL, MAX_KERNELS, MAX_RANGES,
     MIN_ARCHIVE, MIN_KERNEL_MEMORY, Membership, Plan, PlanError, Range, show_size,
 };
 
@@ -328,6 +328,14 @@ impl<'a> Check<'a> {
                 let what =
                     format!("board {index} has more than {} kernels, which need a network card each", Plan::CARDS);
                 self.fail(kernel.board.line, what, "give some CPUs to fewer of them, or to another board");
+            }
+            if self.is_apart()
+                && board.model.isa == Isa::Aarch64
+                && let [(first, _), (second, kernel), ..] = here.as_slice()
+            {
+                // What turns a device's message into an interrupt (the ITS, or the frame of a GICv2) has one user.
+                let what = format!("kernels {first} and {second} share board {index}, where one can have a network card");
+                self.fail(kernel.board.line, what, "give the CPUs of an aarch64 board to one kernel, or split the board");
             }
             if shared && let [(first, _), (second, kernel), ..] = here.as_slice() {
                 // A board is switched off and on as a whole.

@@ -114,40 +114,40 @@ impl MemoryService {
         }
         let memory = self.lent(object, from_wire(to.peer))?;
         let service = self.this()?;
-        let page = wait.offset / PAGE_SIZE as u64;
-        match memory.page(page, Access::Read) {
-            Ok(Try::Done(page)) => {
-                let MapFrame::Own(frame) = page.frame else {
-                    return Err(Error::new(Errno::EOPNOTSUPP, "the word is in memory that never changes"));
-                };
-                let within = wait.offset as usize % PAGE_SIZE;
-                let sleeper = Arc::new(PeerSleeper { service: service.clone(), to });
-                let still = || frame.atomic_u32(within).load(core::sync::atomic::Ordering::SeqCst) == wait.expected;
-                let armed = self.kernel.futexes.arm(Key::Shared(object, wait.offset), wait.bits, sleeper, still);
-                let armed = armed.ok_or(Error::new(Errno::EAGAIN, "the word changed"))?;
-                if !service.is_free(object, wait.offset / PAGE_SIZE as u64, false) && self.kernel.futexes.disarm(&armed)
-                {
-                    // Somebody got the page to write it between the look and now, and may have woken who slept before that.
-                    return self.put_to_sleep(to, object, wait);
+        let index = wait.offset / PAGE_SIZE as u64;
+        loop {
+            let page = match memory.page(index, Access::Read) {
+                Ok(Try::Done(page)) => page,
+                Err(error) => return Err(error),
+                other => {
+                    when_done(other, move |page| match page {
+                        // It is here now.
+                        Ok(_) => service.sleep_or_refuse(to, object, wait),
+                        Err(error) if error == Errno::EAGAIN => service.sleep_or_refuse(to, object, wait),
+                        Err(error) => service.links.refuse(to, error.errno()),
+                    });
+                    return Ok(());
                 }
-                let key = (from_wire(to.peer), to.request);
-                let mut sleeping = self.sleeping.lock();
-                // Woken meanwhile, it has been answered and is not found any more.
-                if !armed.is_woken() {
-                    sleeping.insert(key, armed);
-                }
-                Ok(())
+            };
+            let MapFrame::Own(frame) = page.frame else {
+                return Err(Error::new(Errno::EOPNOTSUPP, "the word is in memory that never changes"));
+            };
+            let within = wait.offset as usize % PAGE_SIZE;
+            let sleeper = Arc::new(PeerSleeper { service: service.clone(), to });
+            let still = || frame.atomic_u32(within).load(core::sync::atomic::Ordering::SeqCst) == wait.expected;
+            let armed = self.kernel.futexes.arm(Key::Shared(object, wait.offset), wait.bits, sleeper, still);
+            let armed = armed.ok_or(Error::new(Errno::EAGAIN, "the word changed"))?;
+            if !service.is_free(object, index, false) && self.kernel.futexes.disarm(&armed) {
+                // Somebody got the page to write it between the look and now, and may have woken who slept before that: look again.
+                continue;
             }
-            Err(error) => Err(error),
-            other => {
-                when_done(other, move |page| match page {
-                    // It is here now.
-                    Ok(_) => service.sleep_or_refuse(to, object, wait),
-                    Err(error) if error == Errno::EAGAIN => service.sleep_or_refuse(to, object, wait),
-                    Err(error) => service.links.refuse(to, error.errno()),
-                });
-                Ok(())
+            let key = (from_wire(to.peer), to.request);
+            let mut sleeping = self.sleeping.lock();
+            // Woken meanwhile, it has been answered and is not found any more.
+            if !armed.is_woken() {
+                sleeping.insert(key, armed);
             }
+            return Ok(());
         }
     }
 
