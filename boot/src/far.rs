@@ -9,7 +9,6 @@ use boardctl::Order;
 use cluster::Far;
 use hal::boot::{PciHost, PhysRange};
 use hal::cpuref::{BootLoan, BootToken, Fenced, Refused};
-use hal_virtio::pci;
 use ivshmem::Bells;
 use link::window::Reach;
 use plan::{Kernel, Plan};
