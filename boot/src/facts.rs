@@ -51,8 +51,7 @@ pub struct Facts {
     pub info: BootInfo,
     /// Seconds since 1970 at time 0, if the starter knew.
     pub epoch: Option<u64>,
-    /// The kernel that this one asks to be let in: the one that started it, or, on a board that starts by itself, the first of the machine. None for
-    /// that one.
+    /// The kernel that this one asks to be let in: the one that started it, or, on a board that starts by itself, the first of the machine. None for that one.
     pub starter: Option<u16>,
     /// Options.
     pub command_line: String,
@@ -108,7 +107,7 @@ struct Who {
 
 impl Who {
     /// The kernel that firmware starts: the command line says on which board of several (`cob.board=`), and in which life of the board
-    /// (`cob.incarnation=`, each higher than the one before; else the first).
+    /// (`cob.incarnation=`, each higher than the one before; else the first), and who lets it in (`cob.starter=`; else the first kernel of the machine).
     fn by_firmware(plan: &Plan, command_line: &str) -> Result<Self, String> {
         let number = |key: &str, default: u32| {
             let mut words = command_line.split_whitespace().filter_map(|word| word.strip_prefix(key));
@@ -118,7 +117,11 @@ impl Who {
         let primary = |board| plan.primary(board).map(|kernel| kernel.index);
         let index = primary(board).ok_or("the plan has no kernel that the firmware of this board starts")?;
         let incarnation = number("cob.incarnation=", 1)?.max(1);
-        Ok(Self { index, incarnation, starter: primary(0).filter(|_| board > 0) })
+        let starter = match (primary(0), board) {
+            (Some(first), 1..) => u16::try_from(number("cob.starter=", first.into())?).ok(),
+            _ => None,
+        };
+        Ok(Self { index, incarnation, starter })
     }
 }
 

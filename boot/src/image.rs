@@ -11,6 +11,7 @@ use task::exec::Strings;
 
 use crate::devices::Devices;
 use crate::far::Boards;
+use crate::managed::Managed;
 use crate::{facts, member, peers};
 
 /// The first program.
@@ -65,12 +66,13 @@ fn start(raw: &'static RawBoot) -> ! {
     };
     devices.set_boards(boards.clone());
     know_peers(&facts, boards.as_deref());
-    let card = devices.find_card(facts.info.index).map(|card| card as Arc<dyn link::ether::Nic>);
-    let joined = member::join(&facts, &kernel, boards.clone().map(|boards| boards as Arc<dyn cluster::Far>), card);
+    let managed = devices.find_card(facts.info.index).map(|card| Managed::new(card, kernel.id()));
+    let far = boards.clone().map(|boards| boards as Arc<dyn cluster::Far>);
+    let joined = member::join(&facts, &kernel, far, managed.clone().map(|card| card as Arc<dyn link::ether::Nic>));
     match &joined {
         Ok(cluster) => {
             cluster.set_hardware(devices.clone());
-            cluster.set_starter(Arc::new(peers::Images { facts: facts.clone(), epoch, boards }));
+            cluster.set_starter(Arc::new(peers::Images { facts: facts.clone(), epoch, boards, managed }));
         }
         Err(why) => log::error!("no peers: {why}"),
     }

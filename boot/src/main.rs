@@ -25,6 +25,8 @@ mod image;
 #[cfg(target_os = "none")]
 mod kernel;
 #[cfg(target_os = "none")]
+mod managed;
+#[cfg(target_os = "none")]
 mod member;
 #[cfg(target_os = "none")]
 mod peers;

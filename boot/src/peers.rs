@@ -13,9 +13,11 @@ use hal::cpuref::{BootLoan, BootToken, CpuRef, FenceToken, Fenced, Refused};
 
 use base::KernelId;
 use cluster::{Far as _, Starter};
+use virtio_net::Card;
 
 use crate::facts::{self, Facts};
 use crate::far::Boards;
+use crate::managed::Managed;
 
 /// Starts peers.
 pub struct Images {
@@ -25,6 +27,8 @@ pub struct Images {
     pub epoch: u64,
     /// The other boards of a mixed machine.
     pub boards: Option<Arc<Boards>>,
+    /// The network of a machine whose boards share nothing else.
+    pub managed: Option<Arc<Managed<Arc<Card>>>>,
 }
 
 /// Where a kernel is that another one wants to start or stop.
@@ -33,8 +37,8 @@ enum Place<'a> {
     Here,
     /// On a board that this one sees: its number.
     Seen(usize, &'a Boards),
-    /// On a board with which this one shares nothing.
-    Apart,
+    /// On a board with which this one shares nothing: its number.
+    Apart(usize),
 }
 
 impl Images {
@@ -43,21 +47,25 @@ impl Images {
         match (board(index).filter(|of| board(self.facts.info.index) != Some(*of)), &self.boards) {
             (None, _) => Place::Here,
             (Some(board), Some(boards)) => Place::Seen(board, boards),
-            (Some(_), None) => Place::Apart,
+            (Some(board), None) => Place::Apart(board),
         }
     }
 }
 
 impl Starter for Images {
-    fn image(&self, index: u16) -> Option<&'static str> {
-        self.facts.plan.kernel(index).map(|kernel| facts::image(kernel.isa))
-    }
-
-    fn may_start(&self, index: u16) -> Result<(), &'static str> {
+    fn image(&self, index: u16) -> Result<Option<&'static str>, String> {
+        let kernel = self.facts.plan.kernel(index).ok_or("the plan knows no such kernel")?;
         match self.place(index) {
-            Place::Seen(0, _) => Err("firmware starts its board: it has no stub that would wait"),
-            Place::Apart => Err("its board shares nothing with this one: a kernel of that board starts it"),
-            Place::Here | Place::Seen(..) => Ok(()),
+            Place::Here => Ok(Some(facts::image(kernel.isa))),
+            Place::Seen(0, _) => Err("firmware starts its board: it has no stub that would wait".to_string()),
+            Place::Seen(..) => Ok(Some(facts::image(kernel.isa))),
+            Place::Apart(0) => Err("its board has the console: it is not switched off and on".to_string()),
+            Place::Apart(board) => match self.facts.plan.primary(board) {
+                Some(first) if first.index != index => {
+                    Err(format!("no kernel of its board is up: boot kernel {} first, which firmware starts", first.index))
+                }
+                _ => Ok(None),
+            },
         }
     }
 
@@ -68,7 +76,10 @@ impl Starter for Images {
                 boards.start(kernel.index, &block(facts, kernel, self.epoch, PhysRange::new(0, 0)), image)
             }
             Place::Here => start(facts, kernel.index, &block(facts, kernel, self.epoch, facts.info.archive), image),
-            Place::Apart => Err("its board shares nothing with this one".to_string()),
+            Place::Apart(board) => {
+                let managed = self.managed.as_ref().ok_or("this kernel has no network card")?;
+                Ok(managed.start(board, kernel)?)
+            }
         }
     }
 
@@ -76,7 +87,7 @@ impl Starter for Images {
         match self.place(index) {
             Place::Seen(board, boards) => boards.stop(board),
             Place::Here => stop(&self.facts, index),
-            Place::Apart => Fenced::Lost,
+            Place::Apart(board) => self.managed.as_ref().map_or(Fenced::Lost, |managed| managed.stop(board)),
         }
     }
 }

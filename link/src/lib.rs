@@ -39,7 +39,7 @@ pub use error::{Error, Result};
 pub use ether::Ether;
 pub use groups::GroupReport;
 pub use links::{Links, Then, Tick};
-pub use peer::Peer;
+pub use peer::{ANSWERS, Peer};
 pub use service::{AnswerTo, Facts, Guilt, Handler, Hooks, Incoming};
 pub use shm::{Shm, Windows};
 pub use signs::{Sign, Signs, State};

@@ -1,9 +1,9 @@
 //! One incarnation of one peer: its channel, what waits to be sent to it, what is not spoken with it.
 
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use wire::{HEADER_SIZE, KernelId, LANES, Lane};
+use wire::{HEADER_SIZE, KernelId, LANES, Lane, MAX_BODY};
 use zerocopy::IntoBytes as _;
 
 use crate::{
@@ -12,10 +12,20 @@ use crate::{
     transport::{SendError, Transport},
 };
 
+/// Bytes of answers that may wait until a peer has room for them. While so many wait nothing of it is taken that could ask for more: the room for an answer
+/// is there before its request is taken. (Who sleeps at a peer asks for an answer far in the future; that one has a line here only when it comes.)
+pub const ANSWERS: usize = 256 << 10;
+
 /// A message as it goes over the wire.
 pub(crate) struct Packed {
     pub head: [u8; HEADER_SIZE],
     pub body: Vec<u8>,
+}
+
+impl Packed {
+    fn bytes(&self) -> usize {
+        HEADER_SIZE + self.body.len()
+    }
 }
 
 /// A link to a peer.
@@ -28,6 +38,8 @@ pub struct Peer {
     pub counters: Counters,
     pub(crate) transport: Box<dyn Transport>,
     waiting: Lock<[VecDeque<Packed>; LANES]>,
+    /// Bytes of answers that wait. Changed with the queues locked.
+    answers: AtomicUsize,
     /// Types that are not spoken with it, sorted.
     refused: Lock<Vec<u16>>,
     refuses: AtomicBool,
@@ -45,6 +57,7 @@ impl Peer {
             counters: Counters::default(),
             transport,
             waiting: Lock::ranked(LINK_QUEUE, [const { VecDeque::new() }; LANES]),
+            answers: AtomicUsize::new(0),
             refused: Lock::ranked(LINK_QUEUE, Vec::new()),
             refuses: AtomicBool::new(false),
             down: AtomicBool::new(false),
@@ -70,10 +83,18 @@ impl Peer {
     /// Nothing is sent to it or received from it any more.
     pub(crate) fn close(&self) {
         self.down.store(true, Ordering::Release);
-        for lane in self.waiting.lock().iter_mut() {
-            lane.clear();
+        let mut waiting = self.waiting.lock();
+        for (lane, queue) in Lane::ALL.into_iter().zip(waiting.iter_mut()) {
+            self.left(lane, queue.drain(..));
         }
+        drop(waiting);
         self.transport.close();
+    }
+
+    /// The last lane of which messages are taken just now: requests wait while there is no room for their answers. Who makes room pokes, and then they
+    /// are looked for again.
+    pub(crate) fn admitted(&self) -> Lane {
+        if self.answers.load(Ordering::Relaxed) + HEADER_SIZE + MAX_BODY > ANSWERS { Lane::Reply } else { Lane::Bulk }
     }
 
     /// Notes that a lane cannot be read; `true` the first time.
@@ -117,8 +138,19 @@ impl Peer {
             }
         }
         Counters::add(&self.counters.delayed);
+        if lane == Lane::Reply {
+            self.answers.fetch_add(bytes, Ordering::Relaxed);
+        }
         queue.push_back(Packed { head, body: parts.concat() });
         Ok(())
+    }
+
+    /// These wait no more.
+    fn left(&self, lane: Lane, packed: impl IntoIterator<Item = Packed>) {
+        let bytes = packed.into_iter().map(|packed| packed.bytes()).sum();
+        if lane == Lane::Reply {
+            self.answers.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     fn notify(&self) {
@@ -139,16 +171,14 @@ impl Peer {
                 while let Some(packed) = queue.front() {
                     match self.transport.send(lane, &packed.head, &[&packed.body]) {
                         Ok(()) => {
-                            self.counters.sent(lane, HEADER_SIZE + packed.body.len());
-                            queue.pop_front();
+                            self.counters.sent(lane, packed.bytes());
+                            self.left(lane, queue.pop_front());
                             sent = true;
                         }
                         Err(SendError::Later) => break,
-                        Err(SendError::TooLong) => {
-                            queue.pop_front();
-                        }
+                        Err(SendError::TooLong) => self.left(lane, queue.pop_front()),
                         Err(SendError::Corrupt | SendError::Closed) => {
-                            queue.clear();
+                            self.left(lane, queue.drain(..));
                             broken = Some(lane);
                         }
                     }

@@ -244,7 +244,7 @@ impl Links {
         if let [only] = receiver.active.as_slice()
             && !only.is_down()
         {
-            return match only.transport.receive_urgent(&mut receiver.buffer) {
+            return match only.transport.receive_urgent(only.admitted(), &mut receiver.buffer) {
                 Ok(Some(lane)) => {
                     receiver.read = true;
                     self.take(only, lane, &receiver.buffer);
@@ -260,7 +260,7 @@ impl Links {
             for i in 0..n {
                 // Peers after the one that was served last come first.
                 let at = (receiver.turn + i) % n;
-                let Some(peer) = receiver.active.get(at) else { continue };
+                let Some(peer) = receiver.active.get(at).filter(|peer| lane <= peer.admitted()) else { continue };
                 match peer.transport.receive(lane, &mut receiver.buffer) {
                     Ok(true) => {
                         (receiver.turn, receiver.read) = (at + 1, true);

@@ -477,10 +477,10 @@ impl<W: Windows> Transport for Pair<W> {
         }
     }
 
-    fn receive_urgent(&self, out: &mut Vec<u8>) -> Result<Option<Lane>, Lane> {
+    fn receive_urgent(&self, last: Lane, out: &mut Vec<u8>) -> Result<Option<Lane>, Lane> {
         let mut broken = None;
         let mut rx = self.rx.lock();
-        for (lane, open) in Lane::ALL.into_iter().zip(rx.lanes.iter_mut()) {
+        for (lane, open) in Lane::ALL.into_iter().zip(rx.lanes.iter_mut()).take_while(|(lane, _)| *lane <= last) {
             match open.as_mut().map_or(Ok(false), |open| open.pop(out)) {
                 Ok(true) => return Ok(Some(lane)),
                 Ok(false) => {}

@@ -36,13 +36,13 @@ pub trait Transport: Send + Sync {
     /// # Errors
     /// The peer broke the channel's rules: nothing more can be read from the lane.
     fn receive(&self, lane: Lane, out: &mut Vec<u8>) -> Result<bool, crate::ring::Corrupt>;
-    /// Takes the next message of the most urgent lane that has one into `out`; which lane.
+    /// Takes the next message of the most urgent lane that has one, up to `last`, into `out`; which lane.
     ///
     /// # Errors
     /// The lane that the peer broke. The others go on.
-    fn receive_urgent(&self, out: &mut Vec<u8>) -> Result<Option<Lane>, Lane> {
+    fn receive_urgent(&self, last: Lane, out: &mut Vec<u8>) -> Result<Option<Lane>, Lane> {
         let mut broken = None;
-        for lane in Lane::ALL {
+        for lane in Lane::ALL.into_iter().take_while(|lane| *lane <= last) {
             match self.receive(lane, out) {
                 Ok(true) => return Ok(Some(lane)),
                 Ok(false) => {}

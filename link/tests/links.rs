@@ -4,7 +4,7 @@ mod common;
 use std::sync::{Arc, Mutex, OnceLock, atomic::Ordering};
 
 use common::{Machine, Node, boot, settle};
-use link::{AnswerTo, Guilt, Handler, Incoming, Links, memory::Memory as _};
+use link::{ANSWERS, AnswerTo, Guilt, Handler, Incoming, Links, memory::Memory as _};
 use linux_abi::Errno;
 use wire::{
     KernelId, Lane, MAX_KERNELS, Message as _, ObjectId, Request,
@@ -94,6 +94,39 @@ fn flow_control_drops_nothing() {
     assert!(results.iter().enumerate().all(|(i, r)| *r == Ok((i as u64, 4000))), "in order");
     let rung: u64 = machine.kernels.iter().map(|k| k.rung.load(Ordering::Relaxed)).sum();
     assert!(rung < 300, "{rung} bells for 1000 messages of 4 KiB, seven to a ring");
+}
+
+#[test]
+fn who_reads_no_answers_is_asked_nothing_more_of() {
+    let machine = Machine::new(2);
+    let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));
+    let results = Results::default();
+    let payload = vec![5; 4000];
+    // Lanes are open, and as large as they get.
+    for value in 0..100 {
+        echo(&a, B, value, &payload, &results);
+    }
+    a.links.send(B, ObjectId::NONE, &Ready { token: 0, generation: 0, ready: 1 }, b"").unwrap();
+    settle(&machine, &[&a, &b]);
+    results.lock().unwrap().clear();
+    // The asker looks at no answer.
+    for value in 0..1000 {
+        echo(&a, B, value, &payload, &results);
+        while b.links.receive(16) {}
+    }
+    let waiting = b.links.peer(A).unwrap().report(Lane::Reply).waiting;
+    assert!((8..=ANSWERS as u64 / 4000).contains(&waiting), "{waiting} answers of 4000 bytes wait");
+    assert!(a.links.peer(B).unwrap().report(Lane::Request).waiting > 500, "the rest waits where it comes from");
+    // What asks for nothing comes through.
+    let before = b.links.peer(A).unwrap().report(Lane::Reply).received;
+    a.links.send(B, ObjectId::NONE, &Ready { token: 0, generation: 0, ready: 1 }, b"").unwrap();
+    while b.links.receive(16) {}
+    assert_eq!(b.links.peer(A).unwrap().report(Lane::Reply).received, before + 1);
+    // As soon as it reads, all goes on, in order.
+    settle(&machine, &[&a, &b]);
+    let results = results.lock().unwrap();
+    assert!(results.iter().enumerate().all(|(i, r)| *r == Ok((i as u64, 4000))), "in order");
+    assert_eq!(results.len(), 1000);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod boards;
 mod console;
 mod logs;
 mod network;
+mod power;
 mod qemu;
 mod session;
 mod vm;

@@ -1,4 +1,5 @@
-//! The network of a machine whose boards share nothing else: a switch between the cards of its kernels. Tests cut it and let it lose frames.
+//! The network of a machine whose boards share nothing else: a switch between the cards of its kernels, and the board controller at it. Tests cut it and let it
+//! lose frames.
 //!
 //! Each card is a pair of datagram sockets in the run's folder, one bound by the emulator and one here; a datagram is a frame (QEMU, `-netdev dgram`).
 
@@ -8,10 +9,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result};
+use boardctl::ether::{self, Request};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 /// The longest datagram that an emulator sends.
@@ -42,11 +44,16 @@ pub struct Weather {
     pub cut: AtomicU64,
     /// Of a thousand frames so many are lost.
     pub lost: AtomicU32,
+    /// The board controller hears nothing.
+    pub unmanaged: AtomicBool,
     /// Frames that went through.
     pub carried: AtomicU64,
     /// Frames that did not.
     pub dropped: AtomicU64,
 }
+
+/// What does what kernels ask of the board controller.
+pub type Obey = Box<dyn FnMut(&Request) -> Result<()> + Send>;
 
 /// A running switch. Dropping it ends it.
 pub struct Network {
@@ -58,7 +65,7 @@ pub struct Network {
 
 impl Network {
     /// A switch for the cards of so many kernels, before the emulators start.
-    pub fn new(kernels: u16, folder: &Path) -> Result<Self> {
+    pub fn new(kernels: u16, folder: &Path, obey: Obey) -> Result<Self> {
         let folder = File::open(folder).context("the run's folder")?;
         let ports = (0..kernels).map(|kernel| {
             let port = UnixDatagram::bind(short(&folder, &port_socket(kernel))).context("a port of the network")?;
@@ -68,7 +75,9 @@ impl Network {
         let ports: Vec<UnixDatagram> = ports.collect::<Result<_>>()?;
         let end = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).context("the network")?);
         let weather = Arc::new(Weather::default());
-        let mut switch = Switch { folder, ports, weather: weather.clone(), learned: BTreeMap::new(), dice: 1 };
+        let controller = Controller { obey, last: BTreeMap::new() };
+        let mut switch =
+            Switch { folder, ports, weather: weather.clone(), learned: BTreeMap::new(), controller, dice: 1 };
         let told = end.clone();
         let thread = thread::Builder::new()
             .name("network".into())
@@ -97,12 +106,37 @@ fn short(folder: &File, name: &str) -> String {
     format!("/proc/self/fd/{}/{name}", folder.as_raw_fd())
 }
 
+/// The board controller.
+struct Controller {
+    obey: Obey,
+    /// The last request of each card, and how it was answered.
+    last: BTreeMap<[u8; 6], (u64, bool)>,
+}
+
+impl Controller {
+    /// What is answered to a frame that came for it.
+    fn hear(&mut self, frame: &[u8]) -> Option<[u8; ether::BYTES]> {
+        let (from, request) = ether::asked(frame)?;
+        let done = match self.last.get(&from).copied() {
+            // The answer was lost, or the question came late.
+            Some((number, done)) if number == request.number => done,
+            Some((number, _)) if number > request.number => return None,
+            _ => (self.obey)(&request)
+                .inspect_err(|why| eprintln!("cob: board {}: {:?}: {why:#}", request.board, request.order))
+                .is_ok(),
+        };
+        self.last.insert(from, (request.number, done));
+        Some(ether::answer(from, request.number, done))
+    }
+}
+
 struct Switch {
     folder: File,
     ports: Vec<UnixDatagram>,
     weather: Arc<Weather>,
     /// Behind which port an address is.
     learned: BTreeMap<[u8; 6], usize>,
+    controller: Controller,
     dice: u64,
 }
 
@@ -134,6 +168,9 @@ impl Switch {
         to.copy_from_slice(&header[..6]);
         source.copy_from_slice(&header[6..12]);
         self.learned.insert(source, from);
+        if to == ether::CONTROLLER {
+            return self.ask_controller(from, frame);
+        }
         let known = self.learned.get(&to).copied().filter(|_| to[0] & 1 == 0);
         for port in (0..self.ports.len()).filter(|port| *port != from && known.is_none_or(|known| known == *port)) {
             // An emulator that has ended, or takes nothing more just now, loses it, as on any wire.
@@ -141,6 +178,19 @@ impl Switch {
                 && self.ports[from].send_to(frame, short(&self.folder, &card_socket(port as u16))).is_ok();
             let count = if goes { &self.weather.carried } else { &self.weather.dropped };
             count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The controller hangs at no port that could be cut off.
+    fn ask_controller(&mut self, from: usize, frame: &[u8]) {
+        if self.weather.unmanaged.load(Ordering::Relaxed) || self.loses(from, from) {
+            return;
+        }
+        if let Some(answer) = self.controller.hear(frame)
+            && !self.loses(from, from)
+        {
+            // An emulator that has ended needs no answer.
+            let _ = self.ports[from].send_to(&answer, short(&self.folder, &card_socket(from as u16)));
         }
     }
 
@@ -159,17 +209,21 @@ impl Switch {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::os::unix::net::UnixDatagram;
     use std::sync::atomic::Ordering;
     use std::time::Duration;
 
-    use super::{Network, card_socket, port_socket};
+    use boardctl::Order;
+    use boardctl::ether::{self, Request};
+
+    use super::{Controller, Network, card_socket, port_socket};
 
     #[test]
     fn frames_go_where_their_address_is_and_nowhere_when_it_is_cut() {
         let folder = std::env::temp_dir().join(format!("cob-network-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let network = Network::new(3, &folder).unwrap();
+        let network = Network::new(3, &folder, Box::new(|_| anyhow::bail!("no boards"))).unwrap();
         let cards: Vec<UnixDatagram> =
             (0..3).map(|kernel| UnixDatagram::bind(folder.join(card_socket(kernel))).unwrap()).collect();
         for card in &cards {
@@ -200,5 +254,29 @@ mod tests {
         assert_eq!(network.weather.dropped.load(Ordering::Relaxed), 1);
         drop(network);
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+    #[test]
+    fn the_controller_does_a_request_once_and_answers_as_often_as_it_is_asked() {
+        let (told, heard) = std::sync::mpsc::channel();
+        let obey = Box::new(move |request: &Request| {
+            told.send(*request)?;
+            anyhow::ensure!(request.board == 1, "no such board");
+            Ok(())
+        });
+        let mut controller = Controller { obey, last: BTreeMap::new() };
+        let request = |number, board| Request { number, board, order: Order::Start, starter: 0, incarnation: 2 };
+        let card = [2, 0, 0, 0, 0, 1];
+        let answer = |said: Option<[u8; ether::BYTES]>| said.and_then(|frame| ether::answered(&frame));
+        for _ in 0..3 {
+            assert_eq!(answer(controller.hear(&ether::ask(card, &request(5, 1)))), Some((5, true)));
+        }
+        assert_eq!(answer(controller.hear(&ether::ask(card, &request(6, 2)))), Some((6, false)));
+        // One that comes late is of no use to anybody any more.
+        assert_eq!(controller.hear(&ether::ask(card, &request(5, 1))), None);
+        assert_eq!(controller.hear(&[0; 60]), None);
+        // Another card counts for itself.
+        assert_eq!(answer(controller.hear(&ether::ask([2, 0, 0, 0, 0, 2], &request(1, 1)))), Some((1, true)));
+        let done: Vec<_> = heard.try_iter().map(|request: Request| (request.number, request.board)).collect();
+        assert_eq!(done, [(5, 1), (6, 2), (1, 1)]);
     }
 }

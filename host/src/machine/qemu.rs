@@ -88,7 +88,7 @@ fn pc(qemu: &mut Command, machine: &Machine, number: usize, more: &str) {
     for kernel in machine.plan.on_board(number) {
         if let Some(port) = kernel.log_port {
             let index = kernel.index;
-            qemu.args(["-chardev", &format!("file,id=k{index},path=k{index}.log")]);
+            qemu.args(["-chardev", &format!("file,id=k{index},path=k{index}.log,append=on")]);
             qemu.args(["-device", &format!("isa-debugcon,iobase={port:#x},chardev=k{index}")]);
         }
     }

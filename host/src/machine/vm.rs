@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::boards::{Boards, Memory, bells_socket};
 use super::logs::{Logs, Severity};
 use super::network::Network;
+use super::power::Emulators;
 use super::{Died, Machine, of_board, qemu};
 use crate::build::cpio::Archive;
 use crate::root::Root;
@@ -32,31 +33,12 @@ const fn firmware_tables(isa: plan::Isa) -> u64 {
     }
 }
 
-/// Emulators. Dropping them ends them.
-struct Children(Vec<Child>);
-
-impl Children {
-    fn kill(&mut self) {
-        for mut child in self.0.drain(..) {
-            // It may have ended by itself meanwhile.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Drop for Children {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
 /// A running machine. Dropping it ends the emulators.
 pub struct Vm {
     /// The first board.
     child: Child,
-    /// The other boards of a mixed machine; they end with the first.
-    others: Children,
+    /// The other boards; they end with the first.
+    others: Emulators,
     /// What the boards share: the emulators open it by this process.
     _memory: Vec<Memory>,
     /// What joins boards that share nothing else.
@@ -97,19 +79,26 @@ impl Vm {
             memory = Boards::new(&bytes)?.serve(bells.collect::<Result<_>>()?, &folder)?;
         }
         let apart = machine.plan.is_apart();
-        let network = apart.then(|| Network::new(machine.plan.kernels.len() as u16, &folder)).transpose()?;
-        let mut children = Children(Vec::new());
+        let others = Emulators::default();
+        let controller = others.clone();
+        let obey = Box::new(move |request: &_| controller.obey(request));
+        let network = apart.then(|| Network::new(machine.plan.kernels.len() as u16, &folder, obey)).transpose()?;
+        let mut first = None;
         for (number, (board, extra)) in boards.iter().zip(extra).enumerate() {
             let named = |name: &str| folder.join(of_board(name, number));
             let kernel = machine.kernels.get(&board.model.isa).context("a board without a kernel")?;
             symlink(kernel, named("kernel")).context("naming the kernel of a board")?;
             let mut command = qemu::command(machine, number, board, &folder, &qemu::Ram { extra, shared: &memory });
-            command.stderr(File::create(named("qemu.log"))?);
             let line: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
             fs::write(named("qemu.cmd"), line.join("\n") + "\n")?;
-            children.0.push(command.spawn().context("starting QEMU (through setpriv of util-linux)")?);
+            if number > 0 {
+                others.add(&command, named("qemu.log"))?;
+                continue;
+            }
+            command.stderr(File::create(named("qemu.log"))?);
+            first = Some(command.spawn().context("starting QEMU (through setpriv of util-linux)")?);
         }
-        let mut child = children.0.remove(0);
+        let mut child = first.context("a machine without a board")?;
         let connected = accept(&console, &mut child, &folder)
             .and_then(|console| Ok((console, accept(&agent, &mut child, &folder)?)));
         let (console, agent) = match connected {
@@ -124,7 +113,7 @@ impl Vm {
         let kernels = machine.plan.kernels.len();
         Ok(Self {
             child,
-            others: children,
+            others,
             _memory: memory,
             network,
             exit: None,
@@ -186,8 +175,8 @@ impl Vm {
     /// The CPU time that the emulators have taken, in seconds.
     pub fn cpu_seconds(&self) -> Result<f64> {
         let mut ticks = 0;
-        for child in std::iter::once(&self.child).chain(&self.others.0) {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).context("the emulator's times")?;
+        for id in std::iter::once(self.child.id()).chain(self.others.ids()) {
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).context("the emulator's times")?;
             // Behind the name, which may have blanks: utime and stime are the 12th and 13th.
             let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
             ticks += fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
@@ -249,7 +238,7 @@ impl Vm {
         Self {
             pidfd: pidfd_open(pid, PidfdFlags::empty()).expect("a process"),
             child,
-            others: Children(Vec::new()),
+            others: Emulators::default(),
             _memory: Vec::new(),
             network: None,
             exit: None,

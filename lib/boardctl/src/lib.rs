@@ -1,10 +1,13 @@
-//! How kernels ask the board controller of a mixed machine to stop a board or to start it again: words in a page that all boards share.
+//! How kernels ask the board controller of a machine of several boards to stop a board or to start it again: by words in a page that all boards
+//! share, or, where nothing is shared, by frames on the network ([`ether`]).
 //!
 //! In emulation the page is the shared memory of the `ivshmem-doorbell` devices, and `cob` is the controller. Every board has a record of two
 //! little-endian words. Who wants something counts the first word up and rings the controller; the controller does what the newest request asks and
 //! writes that word into the second, with [`FAILED`] if it could not be done.
 #![no_std]
 #![forbid(unsafe_code)]
+
+pub mod ether;
 
 /// Bytes of the page: what a BAR can have.
 pub const PAGE: usize = 4096;
@@ -18,8 +21,18 @@ pub const FAILED: u64 = 1 << 63;
 pub enum Order {
     /// All CPUs stand still, and all devices.
     Stop = 1,
-    /// The board begins anew, with its stub.
+    /// The board begins anew: with its stub, or, where nothing is shared, with its firmware.
     Start = 2,
+}
+
+impl Order {
+    const fn of(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Stop),
+            2 => Some(Self::Start),
+            _ => None,
+        }
+    }
 }
 
 /// Where the request of a board is.
@@ -39,11 +52,7 @@ pub const fn next(before: u64, order: Order) -> u64 {
 
 /// What a request asks; `None`: nothing yet, or nothing that is known.
 pub const fn order(request: u64) -> Option<Order> {
-    match request & 0xff {
-        1 => Some(Order::Stop),
-        2 => Some(Order::Start),
-        _ => None,
-    }
+    Order::of(request as u8)
 }
 
 /// Whether an answer answers a request, and how: it may be for a newer one.

@@ -2,12 +2,13 @@
 
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use base::{Errno, KernelId, Ready, Wake as _};
 use hal::cpuref::Fenced;
 use hal::sync::{Once, SpinLock, rank};
-use life::{Config, LifeService, Machine};
+use life::{Config, LifeService, Machine, Seat};
 use membership::Outcome;
 use plan::{Boot, Plan};
 use task::time::{Expire, Timer};
@@ -18,17 +19,12 @@ use crate::{Peers, tree};
 
 /// What the image does with CPUs and memory of peers.
 pub trait Starter: Send + Sync {
-    /// The path of the image for an index in the file tree. `None`: there is none for its ISA.
-    fn image(&self, index: u16) -> Option<&'static str>;
-    /// Whether this kernel can start the index at all.
+    /// The path of the image for an index in the file tree. None if its board has one of its own, which its firmware starts.
     ///
     /// # Errors
-    /// A sentence for the log: nobody can.
-    fn may_start(&self, index: u16) -> Result<(), &'static str> {
-        let _ = index;
-        Ok(())
-    }
-    /// Stops the CPUs of the index, puts the image into its memory and starts it as this incarnation.
+    /// A sentence for the log: this kernel cannot start it.
+    fn image(&self, index: u16) -> Result<Option<&'static str>, String>;
+    /// Stops the CPUs of the index, puts the image into its memory (or has its board begin anew) and starts it as this incarnation.
     ///
     /// # Errors
     /// A sentence for the log; it does not run then.
@@ -79,11 +75,16 @@ impl Hands {
             alarm: SpinLock::new(rank::LINK, None),
             me: me.clone(),
         });
-        // Every kernel of a mixed machine reaches every board, through the controller.
-        let boards = plan.kernels.iter().map(|kernel| if plan.is_apart() { kernel.board as u16 } else { 0 }).collect();
+        // Every kernel of a mixed machine reaches every board. Where nothing is shared, the controller has a board begin anew; but not the first one, which
+        // has the console.
+        let seat = |kernel: &plan::Kernel| Seat {
+            board: if plan.is_apart() { kernel.board as u16 } else { 0 },
+            switched: plan.is_apart() && kernel.board > 0 && kernel.boot == Boot::Firmware,
+        };
+        let seats = plan.kernels.iter().map(seat).collect();
         let life = LifeService::new(
             peers.links().clone(),
-            boards,
+            seats,
             hands.clone(),
             Config { patience: PATIENCE * 1_000_000 * u64::from(plan.membership.dead_after_ms) },
         );
@@ -105,15 +106,17 @@ impl Hands {
     /// Runs in a thread: it sleeps while the file tree is asked.
     fn boot(&self, kernel: KernelId, thread: &Arc<Task>) -> Result<(), Errno> {
         let starter = self.starter.get().ok_or(Errno::ENODEV)?;
-        starter.may_start(kernel.index).map_err(|why| {
+        let path = starter.image(kernel.index).map_err(|why| {
             log::warn!("kernel {kernel} is not started: {why}");
             Errno::ENODEV
         })?;
-        let path = starter.image(kernel.index).ok_or(Errno::ENOENT)?;
-        let image = tree::read_file(&self.kernel, path, IMAGE_MAX, thread).map_err(|why| {
-            log::error!("cannot start kernel {kernel}: /{path}: {why}");
-            why.errno()
-        })?;
+        let read = |path: &str| {
+            tree::read_file(&self.kernel, path, IMAGE_MAX, thread).map_err(|why| {
+                log::error!("cannot start kernel {kernel}: /{path}: {why}");
+                why.errno()
+            })
+        };
+        let image = path.map_or(Ok(Vec::new()), read)?;
         starter.start(kernel, &image).map_err(|why| {
             log::error!("cannot start kernel {kernel}: {why}");
             Errno::ETIMEDOUT

@@ -15,4 +15,4 @@ pub mod types;
 pub use rows::{Phase, Row, Rows};
 pub use service::{LifeHandler, LifeService, Machine};
 pub use state::Life;
-pub use types::{Actions, Config, Event, Message, Ticket, What};
+pub use types::{Actions, Config, Event, Message, Seat, Ticket, What};

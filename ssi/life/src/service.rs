@@ -23,7 +23,7 @@ use crate::{
     codec,
     rows::{Phase, Row},
     state::Life,
-    types::{Actions, Config, Event, Message, Ticket, What},
+    types::{Actions, Config, Event, Message, Seat, Ticket, What},
 };
 
 /// How long a kernel has to answer an order, in nanoseconds.
@@ -115,10 +115,10 @@ pub struct LifeService {
 }
 
 impl LifeService {
-    /// The service of the kernel whose links these are; kernel `i` of the plan is on board `boards[i]`. Register it for the family `resources`, and add
+    /// The service of the kernel whose links these are; kernel `i` of the plan has `seats[i]`. Register it for the family `resources`, and add
     /// it to the membership.
-    pub fn new(links: Arc<Links>, boards: Vec<u16>, machine: Arc<dyn Machine>, config: Config) -> Arc<Self> {
-        let life = Life::new(from_wire(links.me()), boards, config);
+    pub fn new(links: Arc<Links>, seats: Vec<Seat>, machine: Arc<dyn Machine>, config: Config) -> Arc<Self> {
+        let life = Life::new(from_wire(links.me()), seats, config);
         Arc::new(Self {
             links,
             machine,

@@ -18,7 +18,7 @@ use base::{Errno, KernelId};
 
 use crate::{
     rows::{Phase, Row, Rows},
-    types::{Actions, Config, Event, Message, Ticket, What},
+    types::{Actions, Config, Event, Message, Seat, Ticket, What},
 };
 
 /// Who waits for an order.
@@ -60,8 +60,8 @@ struct Order {
 #[derive(Debug)]
 pub struct Life {
     me: KernelId,
-    /// The board of each index: who is on one board reaches each other's CPUs and memory.
-    boards: Vec<u16>,
+    /// Of each index.
+    seats: Vec<Seat>,
     config: Config,
     epoch: u32,
     members: Vec<KernelId>,
@@ -87,11 +87,11 @@ pub struct Life {
 }
 
 impl Life {
-    /// Kernel `me` of a plan in which kernel `i` is on board `boards[i]`.
-    pub const fn new(me: KernelId, boards: Vec<u16>, config: Config) -> Self {
+    /// Kernel `me` of a plan in which kernel `i` has `seats[i]`.
+    pub const fn new(me: KernelId, seats: Vec<Seat>, config: Config) -> Self {
         Self {
             me,
-            boards,
+            seats,
             config,
             epoch: 0,
             members: Vec::new(),
@@ -147,9 +147,13 @@ impl Life {
         self.live().min_by_key(|k| k.index)
     }
 
+    /// Whether a kernel can start another one: it is on its board, or can have the board begin anew, which nobody does who would take a kernel that
+    /// lives with it.
     fn reaches(&self, from: u16, to: u16) -> bool {
-        let board = |index: u16| self.boards.get(usize::from(index));
-        board(from).is_some() && board(from) == board(to)
+        let seat = |index: u16| self.seats.get(usize::from(index));
+        let (Some(from), Some(to)) = (seat(from), seat(to)) else { return false };
+        let on_board = |kernel: KernelId| seat(kernel.index).is_some_and(|seat| seat.board == to.board);
+        from.board == to.board || to.switched && !self.live().any(on_board)
     }
 
     /// One step.
@@ -246,8 +250,15 @@ impl Life {
             && (kernel == self.me || self.members.is_empty() || self.members.contains(&kernel) || coming())
     }
 
+    /// Whether nobody can be sure that the CPUs of an index stand still. Who is started by a kernel of its own board, which begins with one that firmware
+    /// starts, or with its whole board, stands still before: a start is given up where that cannot be brought about.
     fn is_lost(&self, index: u16) -> bool {
-        self.rows.get(index).is_some_and(|row| row.phase == Phase::Lost)
+        let Some(seat) = self.seats.get(usize::from(index)) else { return false };
+        let first = |kernel: KernelId| {
+            self.seats.get(usize::from(kernel.index)).is_some_and(|first| first.switched && first.board == seat.board)
+        };
+        let anew = seat.switched || self.live().any(first);
+        !anew && self.rows.get(index).is_some_and(|row| row.phase == Phase::Lost)
     }
 
     fn ask(&mut self, index: u16, what: What, actions: &mut impl Actions) {
@@ -389,6 +400,12 @@ impl Life {
             !others.is_empty()
         });
         for kernel in known {
+            if !self.reaches(self.me.index, kernel.index) {
+                // Another one of its board has come up meanwhile, and is the one to start it.
+                self.learn(kernel, Phase::Failed, actions);
+                self.settle(|_, _, o| (o.stage == Stage::Telling(kernel)).then_some(Err(Errno::EBUSY)), actions);
+                continue;
+            }
             for order in self.orders.values_mut().filter(|o| o.stage == Stage::Telling(kernel)) {
                 order.stage = Stage::Loading(kernel);
                 actions.load(kernel);

@@ -18,6 +18,15 @@ pub enum What {
     Stop,
 }
 
+/// Where the plan has a kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seat {
+    /// Its board: who is on one board reaches each other's CPUs and memory.
+    pub board: u16,
+    /// Its board begins anew with this kernel when any other kernel has that switched on, and whatever ran there is gone.
+    pub switched: bool,
+}
+
 /// Times in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {

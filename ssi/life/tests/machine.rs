@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base::{Errno, KernelId};
-use life::{Actions, Config, Event, Life, Message, Phase, What};
+use life::{Actions, Config, Event, Life, Message, Phase, Seat, What};
 use proptest::prelude::{any, prop_assert, proptest};
 
 const fn id(index: u16, incarnation: u32) -> KernelId {
@@ -50,7 +50,7 @@ impl Actions for Hands {
 
 /// The machine: who runs, what is on its way, what was ordered.
 struct World {
-    boards: Vec<u16>,
+    seats: Vec<Seat>,
     now: u64,
     nodes: BTreeMap<KernelId, Life>,
     epoch: u32,
@@ -75,8 +75,14 @@ struct World {
 
 impl World {
     fn new(boards: &[u16], up: &[u16]) -> Self {
+        Self::with_switches(boards, &[], up)
+    }
+
+    /// A machine whose boards begin anew with those that are `switched`.
+    fn with_switches(boards: &[u16], switched: &[u16], up: &[u16]) -> Self {
+        let seat = |(index, board): (usize, &u16)| Seat { board: *board, switched: switched.contains(&(index as u16)) };
         let mut world = Self {
-            boards: boards.to_vec(),
+            seats: boards.iter().enumerate().map(seat).collect(),
             now: 0,
             nodes: BTreeMap::new(),
             epoch: 0,
@@ -100,7 +106,7 @@ impl World {
     }
 
     fn born(&mut self, kernel: KernelId) {
-        self.nodes.insert(kernel, Life::new(kernel, self.boards.clone(), Config { patience: PATIENCE }));
+        self.nodes.insert(kernel, Life::new(kernel, self.seats.clone(), Config { patience: PATIENCE }));
         self.started.insert(kernel);
         self.running.insert(kernel.index, kernel);
     }
@@ -142,6 +148,10 @@ impl World {
     }
 
     fn die(&mut self, kernel: KernelId, orderly: bool) {
+        self.end(kernel, orderly, false);
+    }
+
+    fn end(&mut self, kernel: KernelId, orderly: bool, lost: bool) {
         self.nodes.remove(&kernel);
         self.running.retain(|_, runs| *runs != kernel);
         self.lanes.retain(|(from, to), _| *from != kernel && *to != kernel);
@@ -149,7 +159,7 @@ impl World {
         self.barring.retain(|(by, _)| *by != kernel);
         let was = self.members.remove(&kernel);
         for node in self.nodes.keys().copied().collect::<Vec<_>>() {
-            self.step(node, Event::Down { kernel, orderly, lost: false });
+            self.step(node, Event::Down { kernel, orderly, lost });
         }
         if was {
             self.view();
@@ -217,8 +227,16 @@ impl World {
 
     /// The CPUs of the index are stopped, then this incarnation runs.
     fn load(&mut self, by: KernelId, kernel: KernelId) {
-        if self.boards[usize::from(by.index)] != self.boards[usize::from(kernel.index)] {
-            self.wrong = Some(format!("{by} starts {kernel}, which it does not reach"));
+        let [from, to] = [by, kernel].map(|k| self.seats[usize::from(k.index)]);
+        if from.board != to.board {
+            if !to.switched {
+                self.wrong = Some(format!("{by} starts {kernel}, which it does not reach"));
+            }
+            // All of its board go, whether or not they were let in while it was switched off.
+            let gone = self.running.values().filter(|k| self.seats[usize::from(k.index)].board == to.board);
+            for gone in gone.copied().collect::<Vec<_>>() {
+                self.die(gone, false);
+            }
         }
         if let Some(member) = self.members.iter().find(|k| k.index == kernel.index) {
             self.wrong = Some(format!("{by} starts {kernel} over {member}, a member"));
@@ -346,6 +364,48 @@ fn who_cannot_reach_it_asks_somebody_who_can() {
 }
 
 #[test]
+fn a_board_begins_anew_when_nobody_lives_there() {
+    let (a, b, c) = (id(0, 1), id(1, 1), id(2, 1));
+    let mut world = World::with_switches(&[0, 1, 1], &[1], &[0, 1, 2]);
+    world.die(b, false);
+    // Another one of its board starts it, which goes on.
+    world.order(a, 1, 1, What::Boot);
+    quiet(&mut world);
+    assert_eq!(world.ended.get(&1), Some(&Ok(())));
+    assert!(world.members.contains(&id(1, 2)) && world.members.contains(&c));
+    world.die(id(1, 2), false);
+    world.die(c, false);
+    world.order(a, 2, 2, What::Boot);
+    assert_eq!(world.ended.get(&2), Some(&Err(Errno::ENODEV)), "firmware does not start that one");
+    world.order(a, 3, 1, What::Boot);
+    world.order(a, 4, 2, What::Boot);
+    quiet(&mut world);
+    assert!(world.members.contains(&id(1, 3)), "the board begins with that one");
+    world.order(a, 5, 2, What::Boot);
+    quiet(&mut world);
+    assert!(world.members.contains(&id(2, 2)), "and that starts the other");
+    // One that nobody could stop stands still when its board begins anew.
+    let mut world = World::with_switches(&[0, 1, 1], &[1], &[0, 1, 2]);
+    world.end(b, false, true);
+    world.end(c, false, true);
+    world.order(a, 1, 2, What::Boot);
+    assert_eq!(world.ended.get(&1), Some(&Err(Errno::EBUSY)), "it may be at work");
+    world.order(a, 2, 1, What::Boot);
+    quiet(&mut world);
+    world.order(a, 3, 2, What::Boot);
+    quiet(&mut world);
+    assert!(world.members.contains(&id(1, 2)) && world.members.contains(&id(2, 2)));
+    // One that comes up while the board is about to be switched on is not taken along.
+    let mut world = World::with_switches(&[0, 1, 1], &[1], &[0]);
+    world.order(a, 1, 1, What::Boot);
+    world.born(id(2, 1));
+    world.members.insert(id(2, 1));
+    world.view();
+    quiet(&mut world);
+    assert!(world.members.contains(&id(2, 1)), "it lives");
+}
+
+#[test]
 fn a_plan_is_a_tree_of_starts_and_a_dead_starter_leaves_nobody_waiting() {
     let mut world = World::new(&[0, 0, 0, 0], &[]);
     let plan = [(id(1, 1), id(0, 1)), (id(2, 1), id(1, 1)), (id(3, 1), id(2, 1))];
@@ -404,10 +464,11 @@ proptest! {
     #[test]
     fn nobody_is_started_twice(
         two_boards in any::<bool>(),
+        switched in any::<bool>(),
         acts in proptest::collection::vec((0u8..12, any::<u16>(), any::<u16>(), any::<usize>()), 1..120),
     ) {
         let boards: &[u16] = if two_boards { &[0, 0, 0, 1, 1] } else { &[0; 5] };
-        let mut world = World::new(boards, &[0, 1, 3]);
+        let mut world = World::with_switches(boards, if switched { &[3] } else { &[] }, &[0, 1, 3]);
         let mut asked: BTreeMap<u64, KernelId> = BTreeMap::new();
         let mut chance = 0usize;
         for (n, (act, who, whom, luck)) in acts.iter().enumerate() {

@@ -137,12 +137,14 @@ impl World {
             let contacts = self.nodes.iter().map(|n| n.id).filter(|k| *k != id).collect();
             return self.membership(id, Event::Enter { contacts });
         }
-        // Only when somebody knows that all have let go of the old one.
+        // Only when somebody knows that all have let go of the old one. What was lost comes again when its whole board begins anew.
+        let anew = self.plan.medium == Medium::Boards
+            && !self.nodes.iter().any(|n| n.runs() && self.plan.near(n.id.index, index));
         let booter = self.nodes.iter().find(|n| {
             n.runs()
                 && n.membership.phase() == Phase::Member
                 && n.membership.is_dead(old)
-                && n.membership.outcome(index) != Some(Outcome::Lost)
+                && (anew || n.membership.outcome(index) != Some(Outcome::Lost))
                 && !n.membership.view().contains(old)
         });
         let Some(booter) = booter.map(|n| n.id) else {
