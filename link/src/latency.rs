@@ -58,6 +58,12 @@ impl Latency {
         self.answered.load(Ordering::Relaxed)
     }
 
+    /// Ends of buckets in ns (the first time above each) and how many answers are in it, of those that have any, in order.
+    pub fn counts(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        let counts = self.buckets.iter().enumerate().map(|(at, count)| (end(at), count.load(Ordering::Relaxed)));
+        counts.filter(|(_, count)| *count > 0)
+    }
+
     /// The times in ns within which these parts of a thousand of the answers came, smaller parts first; each is at most a quarter too
     /// long. None before the first answer.
     pub fn within<const N: usize>(&self, permille: [u32; N]) -> Option<[u64; N]> {
@@ -109,6 +115,8 @@ mod tests {
         assert_eq!((p50, p99), (1024, 1024));
         assert!((100_000..125_000).contains(&p999), "{p999}");
         assert_eq!((all, latency.answered()), (end(BUCKETS - 1), 1000));
+        let counts: alloc::vec::Vec<_> = latency.counts().collect();
+        assert_eq!(counts, [(1024, 990), (p999, 9), (end(BUCKETS - 1), 1)]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub mod outcome {
 
 crate::messages! {
     /// The first message on a link: who I am and what I speak. The payload is the table of [`crate::table`].
-    0x0101 Hello (Control, request -> HelloReply, payload 1536) {
+    0x0101 Hello (Control, request -> HelloReply, payload 4096) {
         v1 {
             /// The sender.
             kernel: KernelId,
@@ -32,7 +32,7 @@ crate::messages! {
     }
 
     /// The answer to [`Hello`], with the same facts of the receiver and its table as the payload.
-    0x0102 HelloReply (Reply, reply, payload 1536) {
+    0x0102 HelloReply (Reply, reply, payload 4096) {
         v1 {
             /// The receiver of the Hello.
             kernel: KernelId,

@@ -75,6 +75,50 @@ crate::messages! {
         }
     }
 
+    /// Send it back at once. On the most urgent lane, which never grows.
+    0x7f0c EchoUrgent (Control, request -> EchoReply, payload 256) {
+        v1 {
+            /// Any value.
+            value: u64,
+        }
+    }
+
+    /// Send it back. On the lane of bulk.
+    0x7f0d EchoBulk (Bulk, request -> EchoReply, payload 4096) {
+        v1 {
+            /// Any value.
+            value: u64,
+        }
+    }
+
+    /// Gather a payload that lies in the asker's memory, so many times, in place and as a copy. Answered at the end.
+    0x7f0e Gather (Request, request -> Gathered) {
+        v1 {
+            /// Where it is, counted from the beginning of the asker's memory.
+            at: u64,
+            /// How many bytes: a multiple of 8.
+            len: u32,
+            /// How often, each way.
+            rounds: u32,
+        }
+    }
+
+    /// That is done; times in nanoseconds for one round each.
+    0x7f0f Gathered (Reply, reply) {
+        v1 {
+            /// The checksum of what was there; of the copies too, or all its bits are wrong.
+            sum: u64,
+            /// The checksum made of the asker's memory.
+            in_place: u64,
+            /// Copied from there.
+            copied: u64,
+            /// As many bytes copied from the answerer's own memory to where those went.
+            own_copied: u64,
+            /// The checksum made of the answerer's own memory.
+            own_summed: u64,
+        }
+    }
+
     /// How often did you ring me?
     0x7f05 Tally (Request, request -> Tallied) {
         v1 {}

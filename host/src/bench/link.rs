@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Judged, Rows, idle, medians, on_cob};
+use super::{Judged, Rows, idle, report, said_on_cob};
 use crate::Boot;
 use crate::exec::with_mode;
 use crate::machine::Machine;
@@ -18,6 +18,8 @@ const ECHO: f64 = 3.0;
 const BELLS: f64 = 0.05;
 /// A message and its answer between CPUs that sleep, in round trips of a line and two bells.
 const ASLEEP: f64 = 1.3;
+/// The speed of a copy from a peer's memory, of one within the own.
+const COPIED: f64 = 0.7;
 
 /// What is printed of the rows, and which other row each is compared with.
 const SHOWN: [(&str, &str, Option<&str>); 7] = [
@@ -32,7 +34,8 @@ const SHOWN: [(&str, &str, Option<&str>); 7] = [
 
 /// Kernel 1 may be on another board and come later than the shell.
 const MEASURE: &str = "until kctl kernels --json | grep -c '\"up\"' | grep -q '[2-9]'; do sleep 0.1; done
-    echo 1 > /proc/cob/measure && cat /proc/cob/measure";
+    awk 'NR > 1 && $2 == 1 { print \"transport\", $3 }' /proc/cob/links
+    echo 1 > /proc/cob/measure && cat /proc/cob/measure && echo 1 spread > /proc/cob/measure && cat /proc/cob/measure";
 
 /// Measures, prints a table, fails if a bar is missed.
 pub fn link(root: &Root, machine: &str, runs: usize) -> Result<ExitCode> {
@@ -45,9 +48,11 @@ pub fn measure(root: &Root, machine: &str, runs: usize) -> Result<Judged> {
     let (mut all, mut quiet) = (Vec::new(), true);
     for run in 1..=runs {
         quiet &= idle(run, runs)?;
-        all.push(on_cob(root, &machine, MEASURE)?);
+        all.push(said_on_cob(root, &machine, MEASURE)?);
     }
-    let rows = medians(&all);
+    let figures = report::figures(&machine.plan.name, &machine.describe(), &all);
+    let page = report::write(&root.target().join("bench/link"), &figures)?;
+    let rows = &figures.rows;
     println!("{}", machine.describe());
     println!("{:<12} {:>10} {:>7}", "row", "ns", "ratio");
     let value = |name: &str| rows.get(name).copied().with_context(|| format!("no figure for {name}"));
@@ -64,13 +69,18 @@ pub fn measure(root: &Root, machine: &str, runs: usize) -> Result<Judged> {
     println!("bells per message under load {:.4}", value("doorbells")?);
     println!("the clocks differ by {:.0} ns, measured to {:.0} ns", value("skew")?, value("skew_error")?);
     if machine.plan.is_apart() {
+        println!("spread of times, throughput: {}", page.display());
         println!("no bars: there is no memory that both kernels see, to compare with");
         return Ok(Judged::new(quiet, true));
     }
+    let copied = report::copied(rows).context("no figures of payloads")?;
+    println!("a payload of 256 KiB is copied from a peer with {copied:.2} of the speed within one memory");
+    println!("spread of times, throughput, payloads: {}", page.display());
     println!(
-        "bars: echo at most {ECHO} of line, at most {BELLS} bells per message, echo_asleep at most {ASLEEP} of bell"
+        "bars: echo at most {ECHO} of line, at most {BELLS} bells per message, echo_asleep at most {ASLEEP} of bell, \
+         a copy at least {COPIED}"
     );
-    Ok(Judged::new(quiet, good(&rows)))
+    Ok(Judged::new(quiet, good(rows) && copied >= COPIED))
 }
 
 fn good(rows: &Rows) -> bool {

@@ -6,6 +6,7 @@ pub mod life;
 pub mod link;
 mod linux;
 pub mod micro;
+mod report;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -69,6 +70,11 @@ impl Judged {
 
 /// Boots a machine of ours, runs a command that prints rows.
 fn on_cob(root: &Root, machine: &Machine, line: &str) -> Result<Rows> {
+    Ok(rows(&said_on_cob(root, machine, line)?))
+}
+
+/// Boots a machine of ours, runs a command; what it says.
+fn said_on_cob(root: &Root, machine: &Machine, line: &str) -> Result<String> {
     let mut session = Session::new(Vm::start(root, machine)?)?;
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let ended = session.run(Command {
@@ -83,7 +89,7 @@ fn on_cob(root: &Root, machine: &Machine, line: &str) -> Result<Rows> {
         bail!("the benchmark on Cob: {ended:?}\n{}", String::from_utf8_lossy(&said));
     }
     session.power_off(OFF_TIME)?;
-    Ok(rows(&String::from_utf8_lossy(&stdout)))
+    Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
 /// `row NAME NANOSECONDS COUNT` per line.

@@ -11,10 +11,12 @@ use link::lock::Lock;
 use link::window::Reach;
 use link::{Handler, Incoming, Links};
 use task::Kernel;
-use wire::test::{Bounce, Bounced, Prove, Proved, Report, Reported, Said, Tallied, Tally};
+use wire::test::{
+    Bounce, Bounced, EchoBulk, EchoReply, EchoUrgent, Gather, Prove, Proved, Report, Reported, Said, Tallied, Tally,
+};
 use wire::{KernelId, Message as _};
 
-use super::content;
+use super::{bulk, content};
 use super::line::{Line, bell, piece};
 use crate::proof;
 
@@ -81,6 +83,31 @@ impl Tests {
         Ok(())
     }
 
+    /// A payload lies in the asker's memory.
+    fn gather(&self, links: &Links, message: &Incoming<'_>) -> link::Result<()> {
+        let to = message.answer_to();
+        let (asked, _) = message.read::<Gather>()?;
+        let (len, good) = (asked.len as usize, asked.len.is_multiple_of(8) && asked.len as usize <= bulk::MOST);
+        let found = piece(&self.reaches, message.from.index, asked.at, asked.len.into());
+        let Some((window, offset)) = found.filter(|_| good && asked.rounds <= bulk::ROUNDS) else {
+            return Err(link::Error::new(Errno::EFAULT, "not a payload of the asker", message.from));
+        };
+        let mine = self.links.clone();
+        let started = self.kernel.start_thread("gather", move |_| {
+            let gathered = bulk::gather(&window, offset, len, asked.rounds);
+            // The asker uses its memory again when it has the answer.
+            drop(window);
+            if let Some(links) = mine.upgrade() {
+                // An asker that is dead needs no answer.
+                let _ = links.answer(to, &gathered, &[]);
+            }
+        });
+        if started.is_err() {
+            links.refuse(to, Errno::ENOMEM);
+        }
+        Ok(())
+    }
+
     fn bounce(&self, links: &Links, message: &Incoming<'_>) -> link::Result<()> {
         let to = message.answer_to();
         let (asked, _) = message.read::<Bounce>()?;
@@ -109,6 +136,17 @@ impl Handler for Tests {
     fn handle(&self, links: &Links, message: &Incoming<'_>) -> link::Result<()> {
         if message.header.kind == Bounce::SPEC.number {
             return self.bounce(links, message);
+        }
+        if message.header.kind == Gather::SPEC.number {
+            return self.gather(links, message);
+        }
+        if message.header.kind == EchoUrgent::SPEC.number {
+            let (echo, payload) = message.read::<EchoUrgent>()?;
+            return links.answer(message.answer_to(), &EchoReply { value: echo.value }, payload);
+        }
+        if message.header.kind == EchoBulk::SPEC.number {
+            let (echo, payload) = message.read::<EchoBulk>()?;
+            return links.answer(message.answer_to(), &EchoReply { value: echo.value }, payload);
         }
         if message.header.kind == Prove::SPEC.number {
             return self.prove(links, message);

@@ -8,8 +8,10 @@
 //! through, and `group`, that all kernels hear all that is said to all, in order.
 
 mod answers;
+mod bulk;
 mod line;
 mod run;
+mod spread;
 
 use alloc::string::String;
 use alloc::sync::Arc;

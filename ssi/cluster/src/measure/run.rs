@@ -33,7 +33,7 @@ const SLEEP: u64 = 2 * MS;
 /// Requests under way at once where contents are compared: the lanes run full, and messages wait for room.
 const CROWD: u64 = 512;
 /// Requests under way at once, and how many in all unless somebody says how many.
-const UNDER_WAY: u64 = 32;
+pub const UNDER_WAY: u64 = 32;
 const LOAD: u32 = 20_000;
 /// The task lets others run after so many of them.
 const SHIFT: u64 = 20_000;
@@ -55,6 +55,8 @@ enum Figure {
     EchoAsleep,
     Load,
     Skew,
+    Bulk,
+    Spread,
     Order,
     Wakeups,
     Group,
@@ -64,7 +66,8 @@ impl Figure {
     /// Those of which batches are made in turns, so that whatever disturbs the machine disturbs all of them.
     const IN_TURNS: [Self; 6] = [Self::Line, Self::Echo, Self::Echo4k, Self::Call, Self::Bell, Self::EchoAsleep];
     /// Those that are made once.
-    const ONCE: [Self; 5] = [Self::Load, Self::Skew, Self::Order, Self::Wakeups, Self::Group];
+    const ONCE: [Self; 7] =
+        [Self::Load, Self::Skew, Self::Bulk, Self::Spread, Self::Order, Self::Wakeups, Self::Group];
 
     const fn name(self) -> &'static str {
         match self {
@@ -76,6 +79,8 @@ impl Figure {
             Self::EchoAsleep => "echo_asleep",
             Self::Load => "load",
             Self::Skew => "skew",
+            Self::Bulk => "bulk",
+            Self::Spread => "spread",
             Self::Order => "order",
             Self::Wakeups => "wakeups",
             Self::Group => "group",
@@ -85,15 +90,15 @@ impl Figure {
     /// Rounds (in a batch) unless somebody says how many.
     const fn rounds(self) -> u32 {
         match self {
-            Self::Line | Self::Echo | Self::Echo4k | Self::Call | Self::Skew => POLLED,
-            Self::Bell | Self::EchoAsleep => ASLEEP,
+            Self::Line | Self::Echo | Self::Echo4k | Self::Call | Self::Skew | Self::Spread => POLLED,
+            Self::Bulk | Self::Bell | Self::EchoAsleep => ASLEEP,
             Self::Load | Self::Order | Self::Wakeups | Self::Group => LOAD,
         }
     }
 
     /// Whether both kernels must see each other's memory.
     const fn needs_memory(self) -> bool {
-        matches!(self, Self::Line | Self::Bell)
+        matches!(self, Self::Line | Self::Bell | Self::Bulk)
     }
 
     /// Whether each round is kept, because a mean says nothing of sleepers.
@@ -101,9 +106,9 @@ impl Figure {
         matches!(self, Self::Bell | Self::EchoAsleep)
     }
 
-    /// Proofs are made when they are asked for.
-    const fn is_proof(self) -> bool {
-        matches!(self, Self::Order | Self::Wakeups | Self::Group)
+    /// Proofs, and what takes long, are made when they are asked for.
+    const fn is_extra(self) -> bool {
+        matches!(self, Self::Spread | Self::Order | Self::Wakeups | Self::Group)
     }
 }
 
@@ -141,7 +146,7 @@ impl Order {
     }
 
     fn has(self, figure: Figure) -> bool {
-        self.only.map_or(!figure.is_proof(), |only| only == figure)
+        self.only.map_or(!figure.is_extra(), |only| only == figure)
     }
 
     fn rounds(self, figure: Figure) -> u32 {
@@ -158,18 +163,19 @@ pub struct Run<'a> {
 
 /// A request under way.
 #[derive(Default)]
-struct Pending(AtomicU64);
+pub struct Pending(AtomicU64);
 
 impl Pending {
     const ANSWERED: u64 = 1;
     const FAILED: u64 = 2;
 
-    fn end(&self, good: bool) {
+    /// That is how it ended.
+    pub fn end(&self, good: bool) {
         self.0.store(if good { Self::ANSWERED } else { Self::FAILED }, Ordering::Release);
     }
 
     /// Whether it was answered; `None` while it is under way.
-    fn get(&self) -> Option<bool> {
+    pub fn get(&self) -> Option<bool> {
         match self.0.load(Ordering::Acquire) {
             0 => None,
             how => Some(how == Self::ANSWERED),
@@ -187,12 +193,13 @@ struct Answers {
     wrong: AtomicBool,
 }
 
-fn silent() -> Error {
+/// The peer has not answered.
+pub fn silent() -> Error {
     Error::new(Errno::ETIMEDOUT, "the peer does not answer")
 }
 
 /// A line of the file: hundredths of nanoseconds.
-fn row(name: &str, hundredths: u64, count: u64) -> String {
+pub fn row(name: &str, hundredths: u64, count: u64) -> String {
     format!("row {name} {}.{:02} {count}\n", hundredths / 100, hundredths % 100)
 }
 
@@ -202,7 +209,7 @@ fn each(time: u64, rounds: u32) -> Vec<u64> {
 }
 
 impl Run<'_> {
-    fn links(&self) -> &Arc<Links> {
+    pub(super) fn links(&self) -> &Arc<Links> {
         self.shared.peers.links()
     }
 
@@ -237,11 +244,13 @@ impl Run<'_> {
                 text += &row(figure.name(), *median, order.rounds(figure).into());
             }
         }
-        for figure in Figure::ONCE.into_iter().filter(|figure| order.has(*figure)) {
+        for figure in Figure::ONCE.into_iter().filter(|figure| order.has(*figure) && (seen || !figure.needs_memory())) {
             let rounds = order.rounds(figure);
             text += &match figure {
                 Figure::Load => self.load(rounds)?,
                 Figure::Skew => self.skew(rounds)?,
+                Figure::Bulk => self.bulk(rounds)?,
+                Figure::Spread => self.spread(rounds)?,
                 Figure::Order => self.order(rounds)?,
                 Figure::Group => self.group(rounds)?,
                 _ => self.wakeups(rounds)?,
@@ -373,7 +382,7 @@ impl Run<'_> {
     fn asleep(&self, rounds: u32) -> base::Result<Vec<u64>> {
         let mut times = Vec::with_capacity(rounds as usize);
         for value in 0..rounds {
-            self.thread.park_until(now() + SLEEP);
+            self.sleep_long();
             let start = now();
             self.ask(&Echo { value: u64::from(value) }, (), hal::cpu::idle_wait)?;
             times.push((now() - start) * 100);
@@ -381,8 +390,13 @@ impl Run<'_> {
         Ok(times)
     }
 
+    /// Until both CPUs sleep.
+    pub(super) fn sleep_long(&self) {
+        self.thread.park_until(now() + SLEEP);
+    }
+
     /// Polls while `go_on` says so; if another CPU of this kernel receives, that one hands on what comes.
-    fn receive_while(&self, mut go_on: impl FnMut() -> bool) {
+    pub(super) fn receive_while(&self, mut go_on: impl FnMut() -> bool) {
         let mut turn = 0;
         if !self.links().watch(|_| go_on()) {
             while go_on() {
@@ -613,7 +627,7 @@ impl Run<'_> {
     }
 
     /// Asks a kernel something, and sleeps until it has answered.
-    fn question<M: wire::Request, R: wire::Message + Send + 'static>(
+    pub(super) fn question<M: wire::Request, R: wire::Message + Send + 'static>(
         &self,
         peer: KernelId,
         message: &M,
