@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result};
@@ -44,8 +44,6 @@ pub struct Weather {
     pub cut: AtomicU64,
     /// Of a thousand frames so many are lost.
     pub lost: AtomicU32,
-    /// The board controller hears nothing.
-    pub unmanaged: AtomicBool,
     /// Frames that went through.
     pub carried: AtomicU64,
     /// Frames that did not.
@@ -183,7 +181,7 @@ impl Switch {
 
     /// The controller hangs at no port that could be cut off.
     fn ask_controller(&mut self, from: usize, frame: &[u8]) {
-        if self.weather.unmanaged.load(Ordering::Relaxed) || self.loses(from, from) {
+        if self.loses(from, from) {
             return;
         }
         if let Some(answer) = self.controller.hear(frame)

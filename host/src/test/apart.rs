@@ -19,6 +19,7 @@ const ETHER: &str = "apart/ethernet-between-boards-memory-on-them";
 const LOSSES: &str = "apart/lost-frames-are-not-noticed";
 const DEATH: &str = "apart/a-kernel-is-stopped-by-its-own-board";
 const CUT: &str = "apart/of-two-halves-the-first-goes-on";
+const ANEW: &str = "apart/the-other-half-comes-back";
 
 /// Waits until kernel `$1` says that so many kernels are up.
 const UP: &str =
@@ -26,7 +27,7 @@ const UP: &str =
 
 /// Runs all cases, in one boot.
 pub fn all(root: &Root, report: &mut Report) {
-    if ![NOTHING, ETHER, LOSSES, DEATH, CUT].iter().any(|name| report.wants(name)) {
+    if ![NOTHING, ETHER, LOSSES, DEATH, CUT, ANEW].iter().any(|name| report.wants(name)) {
         return;
     }
     let booted = Asked::boot(root, MACHINE, true).and_then(|mut apart| {
@@ -37,13 +38,14 @@ pub fn all(root: &Root, report: &mut Report) {
         Ok(apart) => apart,
         Err(error) => return report.record("apart", Err(format!("{error:#}")), Duration::ZERO),
     };
-    let cases: [(&str, fn(&mut Asked) -> Result<()>); 5] = [
+    let cases: [(&str, fn(&mut Asked) -> Result<()>); 6] = [
         (NOTHING, shares_nothing),
         (ETHER, carriers),
         (LOSSES, losses),
         (DEATH, death),
-        // The last one: half of the machine is gone then.
+        // Half of the machine is gone then, until the last one.
         (CUT, cut),
+        (ANEW, anew),
     ];
     for (name, case) in cases {
         report.run(name, || case(&mut apart).map_err(|error| format!("{error:#}")));
@@ -120,4 +122,15 @@ fn cut(apart: &mut Asked) -> Result<()> {
         apart.ask("usleep 200000")?;
     }
     bail!("the other board did not park itself: {:?}", apart.0.vm.panics)
+}
+
+/// What parked itself on the other side of a cut, and what nobody could stop, is there again when its board was switched off and on.
+fn anew(apart: &mut Asked) -> Result<()> {
+    weather(apart)?.cut.store(0, Relaxed);
+    let said = apart.ask(&format!(
+        "{UP} kctl boot 1 2>/dev/null; echo $?; kctl boot 3 && kctl boot 1 && up 0 4 && up 1 4; \
+         kctl run -k 3 sh -c 'kctl run -k 1 echo here' | kctl run -k 2 cat; uname -n >/tmp/b; kctl run -k 1 cmp /tmp/b /tmp/b; echo $?"
+    ))?;
+    ensure!(said == "1\nhere\n0\n", "it said {said:?}");
+    Ok(())
 }
