@@ -97,6 +97,10 @@ crate::messages! {
             /// `outcome::*`.
             outcome: u8,
         }
+        v2 {
+            /// 1: it had said goodbye. Who said so may not have been heard by everybody.
+            orderly: u8 = 0,
+        }
     }
 
     /// The coordinator proposes a view. The payload is its members, 8 bytes each.

@@ -48,11 +48,16 @@ fn outcome_of(number: u8) -> Option<Outcome> {
     })
 }
 
-/// Sends a message.
+/// Sends a message. `is_orderly`: who has said goodbye.
 ///
 /// # Errors
 /// The link's: the peer is down or not reached.
-pub fn send(links: &Links, to: KernelId, message: &Message) -> link::Result<()> {
+pub fn send(
+    links: &Links,
+    to: KernelId,
+    message: &Message,
+    is_orderly: impl FnOnce(KernelId) -> bool,
+) -> link::Result<()> {
     let (to, none) = (to_wire(to), ObjectId::NONE);
     match message {
         Message::Probe { nonce, epoch } => links.send(to, none, &Probe { nonce: *nonce, epoch: *epoch }, &[]),
@@ -65,7 +70,8 @@ pub fn send(links: &Links, to: KernelId, message: &Message) -> link::Result<()> 
             links.send(to, none, &Suspect { kernel: to_wire(*kernel), silent: u8::from(*silent) }, &[])
         }
         Message::Dead { kernel, outcome } => {
-            links.send(to, none, &Dead { kernel: to_wire(*kernel), outcome: outcome_number(*outcome) }, &[])
+            let orderly = u8::from(is_orderly(*kernel));
+            links.send(to, none, &Dead { kernel: to_wire(*kernel), outcome: outcome_number(*outcome), orderly }, &[])
         }
         Message::Propose { epoch, base, members } => {
             links.send(to, none, &Propose { epoch: *epoch, base: *base }, &pack(members))
@@ -80,13 +86,14 @@ pub fn send(links: &Links, to: KernelId, message: &Message) -> link::Result<()> 
     }
 }
 
-/// Reads a message. `None` for a type that is not membership's or a payload that is no list of kernels.
+/// Reads a message, and who is known by it to have said goodbye. `None` for a type that is not membership's or a payload that is no list of kernels.
 ///
 /// # Errors
 /// `EBADMSG`, blamed on the sender.
-pub fn read(incoming: &Incoming<'_>) -> link::Result<Option<Message>> {
+pub fn read(incoming: &Incoming<'_>) -> link::Result<Option<(Message, Option<KernelId>)>> {
     let kind = incoming.header.kind;
-    Ok(if kind == Probe::SPEC.number {
+    let mut goodbye = None;
+    let message = if kind == Probe::SPEC.number {
         let probe = incoming.read::<Probe>()?.0;
         Some(Message::Probe { nonce: probe.nonce, epoch: probe.epoch })
     } else if kind == ProbeReply::SPEC.number {
@@ -102,6 +109,7 @@ pub fn read(incoming: &Incoming<'_>) -> link::Result<Option<Message>> {
         Some(Message::Suspect { kernel: from_wire(suspect.kernel), silent: suspect.silent != 0 })
     } else if kind == Dead::SPEC.number {
         let dead = incoming.read::<Dead>()?.0;
+        goodbye = Some(from_wire(dead.kernel)).filter(|_| dead.orderly != 0);
         outcome_of(dead.outcome).map(|outcome| Message::Dead { kernel: from_wire(dead.kernel), outcome })
     } else if kind == Propose::SPEC.number {
         let (propose, payload) = incoming.read::<Propose>()?;
@@ -120,8 +128,10 @@ pub fn read(incoming: &Incoming<'_>) -> link::Result<Option<Message>> {
         unpack(payload).map(|members| Message::Install { view: View { epoch: install.epoch, members } })
     } else if kind == Goodbye::SPEC.number {
         incoming.read::<Goodbye>()?;
+        goodbye = Some(from_wire(incoming.from));
         Some(Message::Goodbye)
     } else {
         None
-    })
+    };
+    Ok(message.map(|message| (message, goodbye)))
 }

@@ -475,7 +475,7 @@ impl MembershipService {
         match effect {
             Effect::Send(to, message) => {
                 // A peer that cannot be reached is dead or about to be noticed; the protocol repeats what matters.
-                if let Err(error) = codec::send(&self.links, to, &message)
+                if let Err(error) = codec::send(&self.links, to, &message, |dead| self.is_orderly(dead))
                     && error.errno != Errno::EHOSTDOWN
                 {
                     log::warn!("membership: {error}");
@@ -547,9 +547,12 @@ impl Handler for MembershipService {
     fn handle(&self, _: &Links, incoming: &Incoming<'_>) -> link::Result<()> {
         let from = from_wire(incoming.from);
         match codec::read(incoming)? {
-            Some(message) => {
-                if message == Message::Goodbye {
-                    self.goodbyes.lock().insert(from.index, from);
+            Some((message, goodbye)) => {
+                if let Some(gone) = goodbye {
+                    let mut goodbyes = self.goodbyes.lock();
+                    let last = goodbyes.entry(gone.index).or_insert(gone);
+                    // Of an earlier life nobody asks any more.
+                    last.incarnation = last.incarnation.max(gone.incarnation);
                 }
                 self.step(Event::Received { from, message });
             }

@@ -166,6 +166,20 @@ fn a_panic_is_known_at_once_also_that_of_the_first_kernel() {
     }
 }
 
+/// The last word of a kernel may be lost on a network, but not by all.
+#[test]
+fn a_goodbye_is_known_to_those_who_hear_of_it_by_others() {
+    let (board, kernels) = machine(4);
+    for (index, orderly) in [(2, 1), (3, 0)] {
+        let dead = wire::membership::Dead { kernel: link_id(k(index, 1)), outcome: 1, orderly };
+        kernels[1].service.links().send(link_id(k(0, 1)), wire::ObjectId::NONE, &dead, &[]).unwrap();
+    }
+    board.stopped.lock().unwrap().extend([k(2, 1), k(3, 1)]);
+    run(&board, &[&kernels[0], &kernels[1]], board.hardware.clock.load(Ordering::Relaxed) + SECOND / 10);
+    let deaths: Vec<_> = kernels[0].service.deaths().iter().map(|death| (death.kernel, death.orderly)).collect();
+    assert_eq!(deaths, [(k(2, 1), true), (k(3, 1), false)]);
+}
+
 #[test]
 fn who_came_in_after_a_death_speaks_with_the_next_incarnation() {
     let board = Arc::new(Board { hardware: common::Machine::new(3), stopped: Mutex::default() });
