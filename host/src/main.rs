@@ -9,6 +9,7 @@ mod exec;
 mod inspect;
 mod lint;
 mod machine;
+mod mutants;
 mod root;
 mod run;
 mod signals;
@@ -120,6 +121,17 @@ enum Command {
         /// For the simulator.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
+    },
+    /// Change links and state machines in one place after another, and look whether a test notices. Takes a night.
+    Mutants {
+        /// Of these crates; of all that are looked at if none is named.
+        crates: Vec<String>,
+        /// Only the K-th of N parts of them, from 0.
+        #[arg(long, value_name = "K/N")]
+        shard: Option<String>,
+        /// The page that is written.
+        #[arg(short, long, default_value = "docs/mutants.md")]
+        output: PathBuf,
     },
     /// Check the house rules that the compiler does not hold.
     Lint,
@@ -250,6 +262,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Bench { what: BenchWhat::Link { machine, runs } } => bench::link::link(&root, &machine, runs.max(1)),
         Command::Sim { args } => inspect::sim(&root, &args),
+        Command::Mutants { crates, shard, output } => mutants::mutants(&root, &crates, shard.as_deref(), &output),
         Command::Lint => lint::lint(&root),
         Command::Doctor => doctor::doctor(&root),
         Command::Plan { action: PlanAction::Check { files } } => inspect::check_plans(&files),

@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use agent::Message as _;
 use files::codec::encode as file;
+use boardctl::{Order, ether::Request};
 use link::ether::frame::{BROADCAST, Head, Kind, Shown, pack};
 use task::{
     children::{ChildChange, ChildEvent, Status, Usage},
@@ -71,6 +72,9 @@ fn main() {
     let acks = [0, 0, 3, 0, 0, 24, 24, 24, 24, 0];
     let records = pieces.map(|piece| [&piece[..], &acks, &[64, 0, 0, 0], &[9; 28]].concat());
     write("frame", "pieces", &records.concat());
+    let request = Request { number: 1 << 32 | 1, board: 1, order: Order::Start, starter: 0, incarnation: 2 };
+    write("frame", "ask", &boardctl::ether::ask([2, 0, 0, 0, 0, 1], &request));
+    write("frame", "answer", &boardctl::ether::answer([2, 0, 0, 0, 0, 1], request.number, true));
     let mut frames = Vec::new();
     for message in [agent::ToGuest::Exec(b"echo hi"), agent::ToGuest::Stdin(b"in"), agent::ToGuest::StdinEof] {
         message.encode(&mut frames);

@@ -90,7 +90,7 @@ fn devicetree(input: &[u8]) {
     let _ = (tree.text("/chosen", "bootargs"), tree.number("/cpus", "timebase-frequency"));
 }
 
-/// A frame, and, as a checksum keeps nobody who means it from sending anything, what a pair makes of frames that say whatever they say.
+/// A frame of links or of the board controller, and, as a checksum keeps nobody who means it from sending anything, what a pair makes of frames that say whatever they say.
 fn frame(input: &[u8]) {
     struct Nowhere;
     impl pair::Send for Nowhere {
@@ -103,6 +103,8 @@ fn frame(input: &[u8]) {
         show(&head);
         show(&Shown::from_bytes(head.from, carried).map(|shown| shown.reason()));
     }
+    // The board controller's, on the same wire.
+    show(&(boardctl::ether::asked(input), boardctl::ether::answered(input)));
     let mut pair = pair::Pair::new(from);
     let mut out = Vec::new();
     let _ = pair.say(Lane::Request, &[1; wire::HEADER_SIZE], &[&[2; 4000]]);
