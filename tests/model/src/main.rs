@@ -3,6 +3,7 @@
 mod copies;
 mod membership;
 mod names;
+mod pairs;
 mod resources;
 mod world;
 
@@ -69,5 +70,6 @@ fn main() -> ExitCode {
         }
         good &= check("resources", resources::machines(*kernels, *crashes));
     }
+    good &= pairs::judge();
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -7,6 +7,8 @@ use base::KernelId;
 use membership::{Actions, Claim, Config, Event, Membership, Message, Outcome, Phase, View};
 use stateright::{Model, Property};
 
+use crate::pairs;
+
 /// What a step leads to.
 enum Effect {
     Send(KernelId, Message),
@@ -146,6 +148,10 @@ impl State {
         let far =
             (0..self.boards.len()).filter(|index| self.boards.get(*index) != own).map(|index| index as u16).collect();
         let mut hands = Hands { words: &mut self.words, far, effects: Vec::new() };
+        match &event {
+            Event::Received { message, .. } => pairs::met("membership", kernel.membership.situation(), message),
+            event => pairs::met("membership", kernel.membership.situation(), event),
+        }
         kernel.membership.step(NOW, event, &mut hands);
         for effect in hands.effects {
             self.apply(me, effect);

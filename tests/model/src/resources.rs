@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use base::KernelId;
 use resources::state::{Actions, Event, Message, Plan, Registry, Set};
 
+use crate::pairs;
 use crate::world::{Machine, Out, Part, State};
 
 /// The registry of a kernel.
@@ -34,6 +35,10 @@ impl Actions for Wanted {
 impl RegistryOfKernel {
     fn event(&mut self, event: Event, out: &mut Out<'_, Self>) {
         let mut wanted = Wanted::default();
+        match &event {
+            Event::Received { message, .. } => pairs::met("resources", self.registry.situation(), message),
+            event => pairs::met("resources", self.registry.situation(), event),
+        }
         self.registry.step(event, &mut wanted);
         for (to, message) in wanted.sent {
             out.send(to, message);

@@ -69,7 +69,7 @@ impl fmt::Write for Name {
 }
 
 /// Service, situation, event.
-type Pair = (&'static str, &'static str, &'static str);
+pub type Pair = (&'static str, &'static str, &'static str);
 
 /// How often each pair was met.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +84,12 @@ impl Coverage {
         let _ = write!(name, "{event:?}");
         let known = machine.and_then(|machine| machine.events.iter().find(|known| **known == name.0));
         *self.0.entry((service, situation, known.unwrap_or(&"an event without a name"))).or_default() += 1;
+    }
+
+    /// Pairs that are listed as impossible, and were met.
+    pub fn impossible(&self) -> Vec<Pair> {
+        let listed = listed();
+        self.0.keys().filter(|pair| listed.contains(*pair)).copied().collect()
     }
 
     /// What another run met.
