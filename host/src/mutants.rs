@@ -148,7 +148,15 @@ fn run(root: &Root, target: &Target, shard: Option<&str>) -> Result<Count> {
     let out: PathBuf = root.target().join("mutants").join(target.package);
     fs::create_dir_all(&out)?;
     let mut command = Command::new("cargo");
-    command.arg("mutants").args(["--package", target.package, "--profile", "sim", "--no-shuffle", "--sharding", "round-robin"]);
+    command.arg("mutants").args([
+        "--package",
+        target.package,
+        "--profile",
+        "sim",
+        "--no-shuffle",
+        "--sharding",
+        "round-robin",
+    ]);
     command.args(["--minimum-test-timeout", "60", "--output"]).arg(&out).current_dir(root.path());
     for file in target.files {
         command.args(["--file", file]);

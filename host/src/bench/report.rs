@@ -151,7 +151,10 @@ fn machine(page: &mut String, figures: &Figures) -> Result<()> {
                 let us = |part| spread.within(part) as f64 / 1000.0;
                 let (p50, p99, p999) = (us(0.5), us(0.99), us(0.999));
                 let all = spread.all();
-                writeln!(page, "<tr><td>{lane}<td>{length}<td>{way}<td>{p50:.1}<td>{p99:.1}<td>{p999:.1}<td>{all}</tr>")?;
+                writeln!(
+                    page,
+                    "<tr><td>{lane}<td>{length}<td>{way}<td>{p50:.1}<td>{p99:.1}<td>{p999:.1}<td>{all}</tr>"
+                )?;
             }
         }
     }
@@ -278,7 +281,10 @@ mod tests {
     fn figures_are_read_and_added_up() {
         let one = figures("duo", "two CPUs", &[SAID.to_owned(), SAID.to_owned()]);
         let spread = &one.spreads["request"]["polled"][&256];
-        assert_eq!((spread.all(), spread.within(0.5), spread.within(0.99), spread.within(1.0)), (200, 1000, 2000, 9000));
+        assert_eq!(
+            (spread.all(), spread.within(0.5), spread.within(0.99), spread.within(1.0)),
+            (200, 1000, 2000, 9000)
+        );
         assert_eq!(spread.line(), [(1000.0, 50.0), (2000.0, 99.0), (9000.0, 100.0)]);
         assert_eq!((one.transport.as_str(), one.through["request"][&256]), ("shm+ipi", 500.0));
         assert_eq!(copied(&one.rows), Some(0.8));

@@ -3,8 +3,9 @@
 //!
 //! Each card is a pair of datagram sockets in the run's folder, one bound by the emulator and one here; a datagram is a frame (QEMU, `-netdev dgram`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -18,6 +19,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 /// The longest datagram that an emulator sends.
 const LONGEST: usize = 1 << 16;
+/// So many frames wait for a card that takes no more just now; more are lost, as in any switch.
+const BUFFER: usize = 512;
 /// Bytes of an Ethernet header.
 const HEADER: usize = 14;
 
@@ -66,16 +69,16 @@ impl Network {
     pub fn new(kernels: u16, folder: &Path, obey: Obey) -> Result<Self> {
         let folder = File::open(folder).context("the run's folder")?;
         let ports = (0..kernels).map(|kernel| {
-            let port = UnixDatagram::bind(short(&folder, &port_socket(kernel))).context("a port of the network")?;
-            port.set_nonblocking(true)?;
-            Ok(port)
+            let wire = UnixDatagram::bind(short(&folder, &port_socket(kernel))).context("a port of the network")?;
+            wire.set_nonblocking(true)?;
+            Ok(Port { wire, card: short(&folder, &card_socket(kernel)), waiting: VecDeque::new() })
         });
-        let ports: Vec<UnixDatagram> = ports.collect::<Result<_>>()?;
+        let ports: Vec<Port> = ports.collect::<Result<_>>()?;
         let end = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).context("the network")?);
         let weather = Arc::new(Weather::default());
         let controller = Controller { obey, last: BTreeMap::new() };
         let mut switch =
-            Switch { folder, ports, weather: weather.clone(), learned: BTreeMap::new(), controller, dice: 1 };
+            Switch { _folder: folder, ports, weather: weather.clone(), learned: BTreeMap::new(), controller, dice: 1 };
         let told = end.clone();
         let thread = thread::Builder::new()
             .name("network".into())
@@ -128,9 +131,56 @@ impl Controller {
     }
 }
 
+/// A port of the switch: the wire to a card.
+struct Port {
+    wire: UnixDatagram,
+    /// The socket at the other end.
+    card: String,
+    /// Frames that the card has no room for just now.
+    waiting: VecDeque<Vec<u8>>,
+}
+
+impl Port {
+    /// Sends a frame, or keeps it until there is room; `false` if it is lost: nobody is there, or too many wait.
+    fn send(&mut self, frame: &[u8]) -> bool {
+        // None overtakes another one.
+        let sent = if self.waiting.is_empty() { self.try_send(frame) } else { None };
+        if sent.is_none() && self.waiting.len() < BUFFER {
+            self.waiting.push_back(frame.to_vec());
+            return true;
+        }
+        sent == Some(true)
+    }
+
+    /// Whether the frame has gone; none: there is no room now.
+    fn try_send(&self, frame: &[u8]) -> Option<bool> {
+        // An emulator that was started again is another one, though its socket has the same name.
+        for again in [true, false] {
+            match self.wire.send(frame) {
+                Ok(_) => return Some(true),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                Err(_) if again && self.wire.connect(&self.card).is_ok() => {}
+                Err(_) => break,
+            }
+        }
+        Some(false)
+    }
+
+    /// There is room.
+    fn flush(&mut self) {
+        while let Some(frame) = self.waiting.front() {
+            if self.try_send(frame).is_none() {
+                return;
+            }
+            self.waiting.pop_front();
+        }
+    }
+}
+
 struct Switch {
-    folder: File,
-    ports: Vec<UnixDatagram>,
+    /// Names of sockets go through its descriptor.
+    _folder: File,
+    ports: Vec<Port>,
     weather: Arc<Weather>,
     /// Behind which port an address is.
     learned: BTreeMap<[u8; 6], usize>,
@@ -142,8 +192,11 @@ impl Switch {
     fn run(&mut self, end: &OwnedFd) -> Result<()> {
         let mut frame = vec![0; LONGEST];
         loop {
-            let all = self.ports.iter().map(AsFd::as_fd).chain([end.as_fd()]);
-            let mut fds: Vec<_> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+            let wires = self.ports.iter().map(|port| {
+                let room = if port.waiting.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+                PollFd::from_borrowed_fd(port.wire.as_fd(), PollFlags::IN | room)
+            });
+            let mut fds: Vec<_> = wires.chain([PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN)]).collect();
             match poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -153,7 +206,8 @@ impl Switch {
                 return Ok(());
             }
             for port in (0..self.ports.len()).filter(|port| came[*port]) {
-                while let Ok(length) = self.ports[port].recv(&mut frame) {
+                self.ports[port].flush();
+                while let Ok(length) = self.ports[port].wire.recv(&mut frame) {
                     self.forward(port, &frame[..length]);
                 }
             }
@@ -171,9 +225,8 @@ impl Switch {
         }
         let known = self.learned.get(&to).copied().filter(|_| to[0] & 1 == 0);
         for port in (0..self.ports.len()).filter(|port| *port != from && known.is_none_or(|known| known == *port)) {
-            // An emulator that has ended, or takes nothing more just now, loses it, as on any wire.
-            let goes = !self.loses(from, port)
-                && self.ports[from].send_to(frame, short(&self.folder, &card_socket(port as u16))).is_ok();
+            // An emulator that has ended loses it, as on any wire.
+            let goes = !self.loses(from, port) && self.ports[port].send(frame);
             let count = if goes { &self.weather.carried } else { &self.weather.dropped };
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -188,7 +241,7 @@ impl Switch {
             && !self.loses(from, from)
         {
             // An emulator that has ended needs no answer.
-            let _ = self.ports[from].send_to(&answer, short(&self.folder, &card_socket(from as u16)));
+            let _ = self.ports[from].send(&answer);
         }
     }
 
@@ -253,6 +306,41 @@ mod tests {
         drop(network);
         std::fs::remove_dir_all(&folder).unwrap();
     }
+    #[test]
+    fn what_a_card_has_no_room_for_waits_and_a_new_card_gets_what_is_sent_to_it() {
+        let folder = std::env::temp_dir().join(format!("cob-network-full-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let network = Network::new(2, &folder, Box::new(|_| anyhow::bail!("no boards"))).unwrap();
+        let card = |kernel: u16| {
+            let _ = std::fs::remove_file(folder.join(card_socket(kernel)));
+            let card = UnixDatagram::bind(folder.join(card_socket(kernel))).unwrap();
+            card.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            card
+        };
+        let (from, to) = (card(0), card(1));
+        let send = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            let frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 0], &[0x88, 0xb5, high, low]].concat();
+            from.send_to(&frame, folder.join(port_socket(0))).unwrap();
+        };
+        let hears = |card: &UnixDatagram| {
+            let mut frame = [0; 100];
+            assert_eq!(card.recv(&mut frame).unwrap(), 16);
+            u16::from_be_bytes([frame[14], frame[15]])
+        };
+        // More than a socket keeps.
+        (0..300).for_each(send);
+        for number in 0..300 {
+            assert_eq!(hears(&to), number);
+        }
+        drop(to);
+        let to = card(1);
+        send(300);
+        assert_eq!(hears(&to), 300);
+        drop(network);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
     #[test]
     fn the_controller_does_a_request_once_and_answers_as_often_as_it_is_asked() {
         let (told, heard) = std::sync::mpsc::channel();

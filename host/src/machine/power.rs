@@ -134,7 +134,9 @@ mod tests {
         };
         assert_eq!(said(1), "cob.board=1\n");
         let ask = |board, order| {
-            emulators.obey(&Request { number: 1, board, order, starter: 2, incarnation: 7 }).map_err(|why| why.to_string())
+            emulators
+                .obey(&Request { number: 1, board, order, starter: 2, incarnation: 7 })
+                .map_err(|why| why.to_string())
         };
         let first = emulators.ids();
         assert_eq!((first.len(), ask(1, Order::Stop), emulators.ids().len()), (1, Ok(()), 0));
