@@ -202,6 +202,8 @@ struct Picture<'a> {
     y: &'a str,
     lines: Vec<(String, Vec<(f64, f64)>)>,
     limit: Option<f64>,
+    /// Where no line is.
+    names: SeriesLabelPosition,
 }
 
 impl Picture<'_> {
@@ -213,11 +215,12 @@ impl Picture<'_> {
         let mut svg = String::new();
         {
             let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+            area.fill(&WHITE).map_err(failed)?;
             let mut builder = ChartBuilder::on(&area);
             builder.caption(self.title, ("sans-serif", 16)).margin(8).x_label_area_size(38).y_label_area_size(62);
             let mut chart = builder.build_cartesian_2d(across.log_scale(), up).map_err(failed)?;
             let mut mesh = chart.configure_mesh();
-            mesh.x_desc(self.x).y_desc(self.y).light_line_style(TRANSPARENT).x_label_formatter(&short);
+            mesh.x_labels(6).x_desc(self.x).y_desc(self.y).light_line_style(TRANSPARENT).x_label_formatter(&short);
             mesh.y_label_formatter(&short).draw().map_err(failed)?;
             if let Some(limit) = self.limit {
                 let line = LineSeries::new([(limit, bottom), (limit, top)], BLACK.mix(0.4).stroke_width(2));
@@ -230,7 +233,7 @@ impl Picture<'_> {
                 drawn.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
             }
             let mut labels = chart.configure_series_labels();
-            labels.position(SeriesLabelPosition::LowerRight).background_style(WHITE.mix(0.8)).draw().map_err(failed)?;
+            labels.position(self.names.clone()).background_style(WHITE.mix(0.8)).draw().map_err(failed)?;
             area.present().map_err(failed)?;
         }
         Ok(svg)
@@ -251,7 +254,7 @@ fn spread_picture(title: &str, lengths: &BTreeMap<u64, Spread>, limit: Option<f6
     let lines: Vec<_> = lengths.iter().map(|(length, spread)| (format!("{length} bytes"), spread.line())).collect();
     let ends = lines.iter().flat_map(|(_, line)| line).map(|(end, _)| *end).chain(limit);
     let (least, most) = ends.fold((f64::MAX, 1.0_f64), |(least, most), end| (least.min(end), most.max(end)));
-    let picture = Picture { title, x: "ns", y: "% within", lines, limit };
+    let picture = Picture { title, x: "ns", y: "% within", lines, limit, names: SeriesLabelPosition::LowerRight };
     picture.draw(least.min(most) * 0.8..most * 1.25, 0.0..100.0, 100.0, 0.0)
 }
 
@@ -264,7 +267,8 @@ fn through_picture(through: &BTreeMap<String, BTreeMap<u64, f64>>) -> Result<Str
     let rates = lines.iter().flat_map(|(_, line)| line).map(|(_, rate)| *rate);
     let most = rates.fold(1.0_f64, f64::max) * 1.1;
     let title = "questions a second, 32 under way";
-    let picture = Picture { title, x: "bytes of a message with its header", y: "a second", lines, limit: None };
+    let names = SeriesLabelPosition::UpperRight;
+    let picture = Picture { title, x: "bytes of a message with its header", y: "a second", lines, limit: None, names };
     picture.draw(HEADER * 0.8..(HEADER + 4096.0) * 1.25, 0.0..most, most, 0.0)
 }
 
