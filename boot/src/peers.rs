@@ -61,9 +61,10 @@ impl Starter for Images {
             Place::Seen(..) => Ok(Some(facts::image(kernel.isa))),
             Place::Apart(0) => Err("its board has the console: it is not switched off and on".to_string()),
             Place::Apart(board) => match self.facts.plan.primary(board) {
-                Some(first) if first.index != index => {
-                    Err(format!("no kernel of its board is up: boot kernel {} first, which firmware starts", first.index))
-                }
+                Some(first) if first.index != index => Err(format!(
+                    "no kernel of its board is up: boot kernel {} first, which firmware starts",
+                    first.index
+                )),
                 _ => Ok(None),
             },
         }

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 
 use crate::read::{At, BootWord, RawKernel, RawPlan, RawRange};
 use crate::{
-    Board, Boot, Cpu, Device, GRAIN, Isa, Joined, Kernel, Link, MAX_BOARDS, MAX_CPUS_PER_KERNEL, MAX_KERNELS, MAX_RANGES,
-    MIN_ARCHIVE, MIN_KERNEL_MEMORY, Membership, Plan, PlanError, Range, show_size,
+    Board, Boot, Cpu, Device, GRAIN, Isa, Joined, Kernel, Link, MAX_BOARDS, MAX_CPUS_PER_KERNEL, MAX_KERNELS,
+    MAX_RANGES, MIN_ARCHIVE, MIN_KERNEL_MEMORY, Membership, Plan, PlanError, Range, show_size,
 };
 
 /// The plan, if it is consistent; what is wrong goes to `errors`.
@@ -334,8 +334,13 @@ impl<'a> Check<'a> {
                 && let [(first, _), (second, kernel), ..] = here.as_slice()
             {
                 // What turns a device's message into an interrupt (the ITS, or the frame of a GICv2) has one user.
-                let what = format!("kernels {first} and {second} share board {index}, where one can have a network card");
-                self.fail(kernel.board.line, what, "give the CPUs of an aarch64 board to one kernel, or split the board");
+                let what =
+                    format!("kernels {first} and {second} share board {index}, where one can have a network card");
+                self.fail(
+                    kernel.board.line,
+                    what,
+                    "give the CPUs of an aarch64 board to one kernel, or split the board",
+                );
             }
             if shared && let [(first, _), (second, kernel), ..] = here.as_slice() {
                 // A board is switched off and on as a whole.

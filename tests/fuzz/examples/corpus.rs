@@ -3,8 +3,8 @@
 use std::{fs, path::Path};
 
 use agent::Message as _;
-use files::codec::encode as file;
 use boardctl::{Order, ether::Request};
+use files::codec::encode as file;
 use link::ether::frame::{BROADCAST, Head, Kind, Shown, pack};
 use task::{
     children::{ChildChange, ChildEvent, Status, Usage},

@@ -16,8 +16,8 @@ use wire::test::{
 };
 use wire::{KernelId, Message as _};
 
-use super::{bulk, content};
 use super::line::{Line, bell, piece};
+use super::{bulk, content};
 use crate::proof;
 
 /// What a kernel has heard of one that has said nothing.

@@ -66,8 +66,7 @@ impl Figure {
     /// Those of which batches are made in turns, so that whatever disturbs the machine disturbs all of them.
     const IN_TURNS: [Self; 6] = [Self::Line, Self::Echo, Self::Echo4k, Self::Call, Self::Bell, Self::EchoAsleep];
     /// Those that are made once.
-    const ONCE: [Self; 7] =
-        [Self::Load, Self::Skew, Self::Bulk, Self::Spread, Self::Order, Self::Wakeups, Self::Group];
+    const ONCE: [Self; 7] = [Self::Load, Self::Skew, Self::Bulk, Self::Spread, Self::Order, Self::Wakeups, Self::Group];
 
     const fn name(self) -> &'static str {
         match self {

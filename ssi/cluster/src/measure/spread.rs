@@ -59,7 +59,9 @@ fn line(lane: Lane, length: usize, way: &str, times: &Latency) -> String {
 impl Run<'_> {
     /// All lanes on which something can be asked: answers have the fourth one.
     pub(super) fn spread(&self, rounds: u32) -> base::Result<String> {
-        Ok(self.spread_of::<EchoUrgent>(rounds)? + &self.spread_of::<Echo>(rounds)? + &self.spread_of::<EchoBulk>(rounds)?)
+        Ok(self.spread_of::<EchoUrgent>(rounds)?
+            + &self.spread_of::<Echo>(rounds)?
+            + &self.spread_of::<EchoBulk>(rounds)?)
     }
 
     fn spread_of<M: Question>(&self, rounds: u32) -> base::Result<String> {
