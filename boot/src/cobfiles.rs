@@ -12,7 +12,8 @@ use base::{Errno, Error, KernelId};
 use hal::time::now;
 use life::{LifeService, Phase, What};
 use membership::Outcome;
-use plan::{Kernel, Plan};
+use names::NameService;
+use plan::{Device, Kernel, Plan};
 use procfs::entry::Entry;
 use resources::ResourceService;
 use task::load::{CpuLoad, Load};
@@ -31,6 +32,7 @@ struct Machine {
     kernel: Arc<task::Kernel>,
     peers: Arc<Peers>,
     owners: Arc<ResourceService>,
+    names: Arc<NameService>,
     life: Arc<LifeService>,
     /// When the first instruction of this kernel ran.
     entered: u64,
@@ -161,6 +163,28 @@ impl Machine {
         let mut text = String::from("kind name owner access holder\n");
         for kernel in &self.plan.kernels {
             self.owned(kernel, &mut text);
+        }
+        text
+    }
+
+    /// Which kernel serves what for all.
+    fn services(&self) -> String {
+        let mut text = String::from("service kernel part of\n");
+        let mut one = |name: &str, kernel: Option<KernelId>| {
+            let kernel = kernel.map_or_else(|| "-".to_string(), |kernel| kernel.index.to_string());
+            let _ = writeln!(text, "{name} {kernel} 1 1");
+        };
+        one("files", self.owners.owner(cluster::seat::TREE));
+        let has = |device| self.plan.kernels.iter().any(|kernel| kernel.has(device));
+        for (name, device) in [("console", Device::Com1), ("agent", Device::Agent)] {
+            if has(device) {
+                one(name, self.owners.owner(cluster::seat::number(device)));
+            }
+        }
+        // Who proposes views, and gives leave to start and stop kernels.
+        one("views", self.peers.view().members.into_iter().find(|member| !self.peers.is_dead(*member)));
+        for (kernel, shares) in self.names.shares() {
+            let _ = writeln!(text, "names {} {shares} {}", kernel.index, self.plan.kernels.len());
         }
         text
     }
@@ -408,6 +432,7 @@ pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster
         kernel: kernel.clone(),
         peers: cluster.peers.clone(),
         owners: cluster.resources.clone(),
+        names: cluster.names.clone(),
         life: cluster.life.clone(),
         entered,
     });
@@ -420,6 +445,7 @@ pub fn install(facts: &Arc<Facts>, kernel: &Arc<task::Kernel>, cluster: &Cluster
     show("links", Machine::links);
     show("lanes", Machine::lanes);
     show("resources", Machine::resources);
+    show("services", Machine::services);
     show("boots", Machine::boots);
     show("deaths", Machine::deaths);
     show("wire", Machine::wire);

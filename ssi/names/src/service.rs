@@ -67,6 +67,11 @@ impl NameService {
         (inner.names.registered().count(), inner.names.open_operations() + inner.waiting.len() + inner.asked.len())
     }
 
+    /// How many of all shares of the names each member of the view has.
+    pub fn shares(&self) -> Vec<(KernelId, u16)> {
+        self.inner.lock().names.shares()
+    }
+
     /// The membership has a new view.
     pub fn view(self: &Arc<Self>, epoch: u32, members: Vec<KernelId>) {
         self.step(Event::View { epoch, members });

@@ -281,6 +281,14 @@ impl Names {
         Self::registrar_in(&self.members, name.first_registrar(self.kernels), self.me)
     }
 
+    /// How many of all shares of the names each member has as their registrar.
+    pub fn shares(&self) -> Vec<(KernelId, u16)> {
+        let registrars: Vec<KernelId> =
+            (0..self.kernels).map(|first| Self::registrar_in(&self.members, first, self.me)).collect();
+        let of = |member| registrars.iter().filter(|registrar| **registrar == member).count() as u16;
+        self.members.iter().map(|member| (*member, of(*member))).collect()
+    }
+
     fn registrar_in(members: &[KernelId], first: u16, me: KernelId) -> KernelId {
         // The members are sorted by index; the next one at or after `first`, else the lowest.
         members.iter().find(|m| m.index >= first).or_else(|| members.first()).copied().unwrap_or(me)

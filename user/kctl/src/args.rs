@@ -12,6 +12,7 @@ kctl: shows and commands the kernels of this system
   kctl topo                 kernels with their CPUs, memory and links, as a tree
   kctl links [--lanes]      traffic and latency between kernels, or lane by lane
   kctl resources            who owns which CPU, memory and device
+  kctl service list         which kernel serves what for all
   kctl top [--once]         a live view of kernels, processes and messages
   kctl boot K               start kernel K, return when it is up
   kctl stop K               stop kernel K in good order
@@ -20,7 +21,7 @@ kctl: shows and commands the kernels of this system
   kctl crash K --yes        make kernel K panic
   kctl hang K --yes         make kernel K stop answering
 
-  --json                    for kernels, topo, links, resources, top, plan check: print JSON
+  --json                    for kernels, topo, links, resources, service, top, plan check: print JSON
   --help                    this text, or with a command its details
 
 Exit status: 0 done, 1 refused or failed (why is on standard error), 2 wrong usage; of `run`, that of the command.
@@ -38,6 +39,7 @@ pub enum Command {
         lanes: bool,
     },
     Resources,
+    Services,
     Top {
         /// Between two looks.
         pause: Duration,
@@ -74,6 +76,11 @@ fn help_of(command: &str) -> Option<&'static str> {
         }
         "resources" => {
             "kctl resources [--json]\n\nOne line per CPU, range of memory and device: owner, access of others, lease.\n"
+        }
+        "service" => {
+            "kctl service list [--json]\n\nOne line per service that kernels have for all: the file tree, the console, the agent, views (who proposes them, and gives\n\
+            leave to start and stop kernels), and names (pids, groups, ports), of which each kernel has a part. When a kernel dies\n\
+            the next one has what it had.\n"
         }
         "top" => {
             "kctl top [-d SECONDS] [--once] [--json]\n\nA live view: each kernel with how busy its CPUs are, its memory, and its messages and doorbells in a second;\n\
@@ -155,6 +162,10 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Args, String> 
         "topo" => Command::Topo,
         "links" => Command::Links { lanes: std::mem::take(&mut lanes) },
         "resources" => Command::Resources,
+        "service" => match plain.next() {
+            Some(verb) if verb == "list" => Command::Services,
+            _ => return Err("usage: kctl service list".into()),
+        },
         "top" => {
             Command::Top { pause: pause.unwrap_or(Duration::from_secs(1)), once: std::mem::take(&mut once) || json }
         }
@@ -214,6 +225,8 @@ mod tests {
         let top = |once, ms| Command::Top { pause: Duration::from_millis(ms), once };
         assert_eq!((command("top"), command("top --once -d 0.5")), (top(false, 1000), top(true, 500)));
         assert_eq!(command("top --json"), top(true, 1000));
+        assert_eq!(command("service list"), Command::Services);
+        assert!(read("service").is_err() && read("service mv files 1").is_err());
         assert_eq!(command("crash 0 --yes"), Command::Control("crash", 0));
         assert_eq!(command("--yes hang 3"), Command::Control("hang", 3));
         assert_eq!(command("plan check x.toml"), Command::PlanCheck("x.toml".into()));

@@ -143,6 +143,10 @@ fn obey(args: Args) -> Result<ExitCode, String> {
             let resources = read("cob/resources", system::resources)?;
             print(json, &resources, || show::resources(&resources))?;
         }
+        Command::Services => {
+            let services = read("cob/services", system::services)?;
+            print(json, &services, || show::services(&services))?;
+        }
         Command::Top { pause, once: true } => top::once(pause, json)?,
         Command::Top { pause, once: false } => top::live(pause)?,
         Command::Topo => {

@@ -1,6 +1,6 @@
 //! What people see.
 
-use crate::system::{Kernel, Lane, Link, Resource};
+use crate::system::{Kernel, Lane, Link, Resource, Service};
 use crate::table::{Set, align, show_list};
 
 /// A size with at most one decimal.
@@ -145,6 +145,14 @@ pub fn resources(resources: &[Resource]) -> String {
     ];
     let row = |r: &Resource| vec![r.kind.clone(), r.name.clone(), index(r.owner), r.access.clone(), index(r.holder)];
     align(&heads, &resources.iter().map(row).collect::<Vec<_>>())
+}
+
+/// `kctl service list`.
+pub fn services(services: &[Service]) -> String {
+    let heads = [("SERVICE", Set::Left), ("KERNEL", Set::Right), ("PART", Set::Right)];
+    let part = |s: &Service| if s.of == 1 { "all".to_string() } else { format!("{} of {}", s.part, s.of) };
+    let row = |s: &Service| vec![s.service.clone(), index(s.kernel), part(s)];
+    align(&heads, &services.iter().map(row).collect::<Vec<_>>())
 }
 
 /// `kctl topo`.

@@ -130,6 +130,28 @@ impl Resource {
     }
 }
 
+/// A row of `/proc/cob/services`.
+#[derive(Debug, Serialize, PartialEq)]
+pub struct Service {
+    pub service: String,
+    pub kernel: Option<u64>,
+    /// So many of all its parts.
+    pub part: u64,
+    pub of: u64,
+}
+
+impl Service {
+    fn read(row: Row<'_>) -> Result<Self, String> {
+        let count = |name| row.number(name)?.ok_or_else(|| format!("{name} is no number"));
+        Ok(Self {
+            service: row.text("service")?,
+            kernel: row.number("kernel")?,
+            part: count("part")?,
+            of: count("of")?,
+        })
+    }
+}
+
 /// A row of `/proc/cob/loads`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Load {
@@ -194,6 +216,11 @@ pub fn join(links: &mut [Link], lanes: &[Lane]) {
 /// The rows of `/proc/cob/loads`.
 pub fn loads(text: &str) -> Result<Vec<Load>, String> {
     rows(text, Load::read)
+}
+
+/// The rows of `/proc/cob/services`.
+pub fn services(text: &str) -> Result<Vec<Service>, String> {
+    rows(text, Service::read)
 }
 
 /// The rows of `/proc/cob/resources`.
