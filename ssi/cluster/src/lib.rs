@@ -247,7 +247,8 @@ pub struct Cluster {
     pub resources: Arc<ResourceService>,
     /// Who starts and stops whom.
     pub life: Arc<LifeService>,
-    names: Arc<NameService>,
+    /// Which kernel keeps which names.
+    pub names: Arc<NameService>,
     tasks: Arc<TaskService>,
     orders: Arc<Orders>,
     board: Arc<Board>,
