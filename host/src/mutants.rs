@@ -36,6 +36,9 @@ const TARGETS: [Target; 8] = [
     Target { package: "tasks", files: &["ssi/tasks/src/homes/**"], tests: &["tasks", "cob-sim"] },
 ];
 
+/// Not looked at: how something is shown to who debugs, and windows over memory of the hardware, which only machines have.
+const LEFT_OUT: [&str; 2] = ["Debug for", "link/src/window.rs"];
+
 /// What became of the mutants of a crate.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Count {
@@ -91,7 +94,7 @@ fn count(text: &str) -> Result<Count> {
 fn page(all: &BTreeMap<&str, Count>, how: &str) -> String {
     let mut page = format!(
         "# Mutants\n\nWritten by `./cob mutants{how}`: each mutant changes one place of the code (cargo-mutants {VERSION}), and some test must fail, or not end any more. \
-         What does not compile is not judged.\n\n| crate | mutants | noticed | missed | noticed |\n|---|---|---|---|---|\n"
+         What does not compile is not judged, and not looked at is how something is shown to who debugs, and `link/src/window.rs`, whose memory only machines have.\n\n| crate | mutants | noticed | missed | noticed |\n|---|---|---|---|---|\n"
     );
     let (mut judged, mut noticed) = (0, 0);
     // Writing to a string cannot fail.
@@ -163,6 +166,9 @@ fn run(root: &Root, target: &Target, shard: Option<&str>) -> Result<Count> {
     }
     for test in target.tests {
         command.args(["--test-package", test]);
+    }
+    for expression in LEFT_OUT {
+        command.args(["--exclude-re", expression]);
     }
     if let Some(shard) = shard {
         command.args(["--shard", shard]);

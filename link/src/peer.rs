@@ -123,6 +123,10 @@ impl Peer {
         let mut head = [0; HEADER_SIZE];
         head.copy_from_slice(raw.as_bytes());
         let bytes = parts.iter().fold(HEADER_SIZE, |n, part| n + part.len());
+        if bytes > self.transport.longest(lane) {
+            // Nobody would hear of it any more when its turn comes.
+            return Err(SendError::TooLong);
+        }
         let mut waiting = self.waiting.lock();
         let queue = &mut waiting[lane as usize];
         if queue.is_empty() {

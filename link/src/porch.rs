@@ -400,10 +400,15 @@ impl<M: Memory> Block<M> {
 
 #[cfg(test)]
 mod tests {
-    use wire::{KernelId, Lane};
+    use alloc::string::String;
+
+    use wire::{KernelId, Lane, MAX_KERNELS};
 
     use super::{Block, Porch, SIZE};
-    use crate::{memory::HeapMemory, signs::State};
+    use crate::{
+        memory::{HeapMemory, Memory as _},
+        signs::State,
+    };
 
     const B: KernelId = KernelId::new(3, 2);
 
@@ -417,6 +422,23 @@ mod tests {
         porch.set_dying("out of luck\n");
         assert_eq!(porch.state(), Some(State::Dying));
         assert_eq!(porch.reason(), "out of luck.");
+    }
+
+    #[test]
+    fn nothing_of_who_lived_there_before_is_left() {
+        let memory = HeapMemory::new(SIZE);
+        memory.write(0, &[0xa5; SIZE]);
+        let porch = Porch(memory);
+        porch.open(B);
+        assert_eq!((porch.beats(), porch.reason()), (0, String::new()));
+        for peer in 0..MAX_KERNELS {
+            assert_eq!(porch.0.load64(super::BLOCK + 8 * peer), 0, "the block of peer {peer}");
+        }
+        assert_eq!(porch.0.load64(super::TABLE), wire::table::entries().count() as u64);
+        for beats in 1..4 {
+            porch.beat();
+            assert_eq!(porch.beats(), beats);
+        }
     }
 
     #[test]

@@ -415,11 +415,6 @@ impl<W: Windows> Pair<W> {
     }
 }
 
-/// Bytes of a record.
-fn length(parts: &[&[u8]]) -> usize {
-    parts.iter().fold(HEADER_SIZE, |n, part| n.saturating_add(part.len()))
-}
-
 const fn refused(why: PushError) -> SendError {
     match why {
         PushError::Full => SendError::Later,
@@ -429,6 +424,11 @@ const fn refused(why: PushError) -> SendError {
 }
 
 impl<W: Windows> Transport for Pair<W> {
+    fn longest(&self, lane: Lane) -> usize {
+        // Of the largest ring that the lane gets.
+        LANE_BYTES[lane as usize].max(FIRST_RINGS[lane as usize].1) - OVERHEAD - LINE
+    }
+
     fn send(&self, lane: Lane, head: &[u8; HEADER_SIZE], parts: &[&[u8]]) -> Result<(), SendError> {
         let mut tx = self.tx.lock();
         if tx.closed {
@@ -445,10 +445,7 @@ impl<W: Windows> Transport for Pair<W> {
         match pushed {
             Ok(()) => return Ok(()),
             Err(PushError::Corrupt) => return Err(SendError::Corrupt),
-            // Not even in the larger one.
-            Err(PushError::TooLong) if length(parts) > LANE_BYTES[lane as usize] - OVERHEAD - LINE => {
-                return Err(SendError::TooLong);
-            }
+            // It fits in the larger one.
             Err(PushError::TooLong) => {}
             Err(PushError::Full) => {
                 way.full = way.full.saturating_add(1);

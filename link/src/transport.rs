@@ -24,6 +24,8 @@ pub enum SendError {
 
 /// The channel to one incarnation of one peer. Lanes do not wait for each other; each is in order and loses nothing.
 pub trait Transport: Send + Sync {
+    /// Bytes of the longest message that ever goes through a lane, its header among them.
+    fn longest(&self, lane: Lane) -> usize;
     /// Sends one message. The peer may not notice before [`Transport::notify`].
     ///
     /// # Errors

@@ -97,6 +97,63 @@ fn flow_control_drops_nothing() {
 }
 
 #[test]
+fn who_waits_until_all_is_answered_is_told_then() {
+    let machine = Machine::new(2);
+    let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));
+    let told = Arc::new(Mutex::new(0));
+    let tell = || {
+        let told = told.clone();
+        a.links.when_quiet(move || *told.lock().unwrap() += 1);
+    };
+    assert_eq!(a.links.under_way(), 0);
+    tell();
+    assert_eq!(*told.lock().unwrap(), 1, "nothing is under way");
+    echo(&a, B, 1, b"", &Results::default());
+    // The hello is one too.
+    let under_way = a.links.under_way();
+    assert!(under_way >= 1);
+    tell();
+    assert_eq!(*told.lock().unwrap(), 1);
+    settle(&machine, &[&a, &b]);
+    assert_eq!((*told.lock().unwrap(), a.links.under_way()), (2, 0));
+}
+
+#[test]
+fn what_is_too_long_for_a_lane_leaves_it_as_it_is() {
+    let machine = Machine::new(2);
+    let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));
+    settle(&machine, &[&a, &b]);
+    let results = Results::default();
+    let sink = results.clone();
+    let then = Box::new(move |_: &Links, answer: link::Result<Incoming<'_>>| {
+        sink.lock().unwrap().push(answer.map(|_| (0, 0)).map_err(|e| e.errno));
+    });
+    // The control lane never grows, and a table of another kind is no answer here.
+    let hello = wire::membership::Hello { kernel: A, epoch: 0, isa: 62, cpus: 1, memory: 0, plan: 7 };
+    a.links.request(B, ObjectId::NONE, &hello, &[0; 4000], FAR, then);
+    assert_eq!(*results.lock().unwrap(), [Err(Errno::EMSGSIZE)]);
+    assert!(a.hooks.guilty.lock().unwrap().is_empty(), "the peer did nothing");
+    a.links.request(B, ObjectId::NONE, &hello, &[0; 8], FAR, Box::new(|_, answer| assert!(answer.is_ok())));
+    settle(&machine, &[&a, &b]);
+    assert_eq!(a.links.under_way(), 0, "the lane goes on");
+}
+
+#[test]
+fn a_ring_that_was_full_now_and_then_does_not_grow() {
+    let machine = Machine::new(2);
+    let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));
+    let results = Results::default();
+    echo(&a, B, 0, b"", &results);
+    settle(&machine, &[&a, &b]);
+    for value in 1..=12 {
+        echo(&a, B, value, b"", &results);
+    }
+    assert!(a.links.peer(B).unwrap().report(Lane::Request).waiting > 0, "it is full");
+    settle(&machine, &[&a, &b]);
+    assert_eq!((results.lock().unwrap().len(), allocated(&machine, 1)), (13, 2048));
+}
+
+#[test]
 fn who_reads_no_answers_is_asked_nothing_more_of() {
     let machine = Machine::new(2);
     let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));
@@ -303,7 +360,12 @@ fn a_stale_request_waits_for_the_view() {
     a.links.tick();
     settle(&machine, &[&a, &b]);
     assert!(results.lock().unwrap().is_empty());
+    let sent = || a.links.peer(B).unwrap().report(Lane::Request).sent;
+    let before = sent();
     a.links.set_epoch(3);
+    a.links.tick();
+    a.links.tick();
+    assert_eq!(sent(), before + 1, "it is asked once more, and only once");
     settle(&machine, &[&a, &b]);
     assert_eq!(*results.lock().unwrap(), [Ok((4, 0))]);
 }

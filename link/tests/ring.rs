@@ -1,8 +1,11 @@
 //! Rings against a queue, and against rubbish.
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
 use link::{
-    memory::{HeapMemory, Memory as _},
+    memory::{HeapMemory, Memory},
     ring::{Consumer, LINE, OVERHEAD, Producer, PushError},
 };
 use proptest::{collection::vec, prelude::*};
@@ -22,8 +25,114 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// One side of memory that is not coherent: it sees what it wrote and what it has refreshed, and the other side what it has published and nothing else.
+struct Lagging {
+    shared: Arc<Mutex<Vec<u8>>>,
+    seen: Mutex<Vec<u8>>,
+}
+
+impl Lagging {
+    /// Both sides of so many bytes.
+    fn pair(size: usize) -> (Self, Self) {
+        let shared = Arc::new(Mutex::new(vec![0; size]));
+        let side = || Self { shared: shared.clone(), seen: Mutex::new(vec![0; size]) };
+        (side(), side())
+    }
+}
+
+impl Memory for Lagging {
+    fn size(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+    fn load8(&self, at: usize) -> u8 {
+        self.seen.lock().unwrap()[at]
+    }
+    fn store8(&self, at: usize, value: u8) {
+        self.seen.lock().unwrap()[at] = value;
+    }
+    fn load64(&self, at: usize) -> u64 {
+        u64::from_le_bytes(self.seen.lock().unwrap()[at..at + 8].try_into().unwrap())
+    }
+    fn store64(&self, at: usize, value: u64) {
+        self.write(at, &value.to_le_bytes());
+    }
+    fn swap64(&self, _: usize, _: u64, _: u64) -> u64 {
+        panic!("only on coherent memory")
+    }
+    fn read(&self, at: usize, out: &mut [u8]) {
+        out.copy_from_slice(&self.seen.lock().unwrap()[at..at + out.len()]);
+    }
+    fn write(&self, at: usize, bytes: &[u8]) {
+        self.seen.lock().unwrap()[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    fn fence(&self) {}
+    fn publish(&self, at: usize, len: usize) {
+        self.shared.lock().unwrap()[at..at + len].copy_from_slice(&self.seen.lock().unwrap()[at..at + len]);
+    }
+    fn refresh(&self, at: usize, len: usize) {
+        self.seen.lock().unwrap()[at..at + len].copy_from_slice(&self.shared.lock().unwrap()[at..at + len]);
+    }
+}
+
+#[test]
+fn who_finds_room_does_not_say_that_it_waits() {
+    let memory = HeapMemory::new(OVERHEAD + 8 * LINE);
+    let mut producer = Producer::new(memory.clone()).expect("large enough");
+    let mut consumer = Consumer::new(memory).expect("large enough");
+    let mut out = Vec::new();
+    for _ in 0..7 {
+        producer.push(&[1; LINE], &[]).expect("there is room");
+    }
+    while consumer.pop(&mut out).expect("right") {}
+    assert!(!consumer.take_starved());
+    // There is room that it has not seen yet.
+    producer.push(&[1; LINE], &[]).expect("there is room");
+    consumer.pop(&mut out).expect("right");
+    assert!(!consumer.take_starved(), "nobody waits");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn a_ring_needs_no_more_than_what_is_published(lines in 3_usize..20, steps in vec(step(), 1..400)) {
+        let (here, there) = Lagging::pair(OVERHEAD + lines * LINE);
+        let mut producer = Producer::new(here).expect("large enough");
+        let mut consumer = Consumer::new(there).expect("large enough");
+        let mut model: VecDeque<Vec<u8>> = VecDeque::new();
+        let (mut waits, mut popped, mut out) = (false, false, Vec::new());
+        for step in steps {
+            match step {
+                Step::Push { head, parts } => {
+                    let parts: Vec<Vec<u8>> = parts.iter().enumerate().map(|(i, n)| vec![head ^ i as u8 ^ 0x5a; *n]).collect();
+                    let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+                    match producer.push(&[head; LINE], &slices) {
+                        Ok(()) => {
+                            let mut bytes = vec![head; LINE];
+                            bytes[..8].fill(0);
+                            bytes.extend(parts.concat());
+                            model.push_back(bytes);
+                            waits = false;
+                        }
+                        Err(PushError::TooLong) => {}
+                        Err(PushError::Full) => waits = true,
+                        Err(PushError::Corrupt) => prop_assert!(false, "nobody corrupts it"),
+                    }
+                }
+                Step::Pop => {
+                    let got = consumer.pop(&mut out).expect("nobody corrupts it");
+                    popped |= got;
+                    prop_assert_eq!(got.then(|| out.clone()), model.pop_front());
+                }
+                Step::Rest => {
+                    prop_assert_eq!(consumer.take_starved(), waits && popped);
+                    popped = false;
+                }
+            }
+        }
+        producer.retire();
+        prop_assert!(consumer.is_retired());
+    }
 
     #[test]
     fn a_ring_is_a_queue(lines in 3_usize..20, steps in vec(step(), 1..400)) {

@@ -15,7 +15,7 @@ use crate::{ring::Corrupt, transport::SendError};
 use super::frame::PIECE;
 
 /// Bytes of the longest message.
-const LONGEST_MESSAGE: usize = HEADER_SIZE + MAX_BODY;
+pub const LONGEST_MESSAGE: usize = HEADER_SIZE + MAX_BODY;
 /// Bytes in front of each message: its length.
 const PREFIX: usize = 4;
 /// So many pieces of a lane a receiver has room for.

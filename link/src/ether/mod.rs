@@ -452,6 +452,10 @@ struct Wire<N> {
 }
 
 impl<N: Nic> Transport for Wire<N> {
+    fn longest(&self, _: Lane) -> usize {
+        lane::LONGEST_MESSAGE
+    }
+
     fn send(&self, lane: Lane, head: &[u8; HEADER_SIZE], parts: &[&[u8]]) -> Result<(), SendError> {
         // What is said together goes together: it is sent when the peer is to notice.
         self.inner.with_pair(self.peer, |pair, _| pair.say(lane, head, parts)).unwrap_or(Err(SendError::Closed))

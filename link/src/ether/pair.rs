@@ -253,3 +253,73 @@ impl Pair {
         self.out[lane as usize].depth()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use wire::{HEADER_SIZE, KernelId, Lane};
+
+    use super::{COMPANY, OWED, Outline, Pair, Send};
+    use crate::ether::frame::{Head, Kind};
+
+    const A: KernelId = KernelId::new(0, 1);
+    const B: KernelId = KernelId::new(1, 1);
+
+    /// Frames that were sent.
+    #[derive(Default)]
+    struct Sent(Vec<(Outline, Vec<u8>)>);
+
+    impl Send for Sent {
+        fn send(&mut self, frame: Outline, carried: &[u8]) {
+            self.0.push((frame, carried.to_vec()));
+        }
+    }
+
+    fn head(of: Outline) -> Head {
+        let Outline { kind, lane, flags, number, gaps, acks, rooms } = of;
+        Head { kind, lane, flags, machine: 7, from: A, to: Some(B), gaps, number, acks, rooms }
+    }
+
+    /// What the pair of A says with so many messages.
+    fn frames(count: u64) -> Vec<(Outline, Vec<u8>)> {
+        let (mut pair, mut sent) = (Pair::new(B), Sent::default());
+        for _ in 0..count {
+            // Each in a frame of its own.
+            pair.say(Lane::Request, &[1; HEADER_SIZE], &[b"short"]).expect("there is room");
+            pair.pump(0, &mut sent);
+        }
+        sent.0
+    }
+
+    #[test]
+    fn what_comes_as_expected_is_acknowledged_with_company_or_after_a_while() {
+        let frames = frames(u64::from(OWED));
+        let (mut pair, mut sent) = (Pair::new(A), Sent::default());
+        for (outline, carried) in frames.iter().take(OWED as usize - 1) {
+            assert!(pair.came(10, &head(*outline), carried, &mut sent), "it is news");
+        }
+        assert!(sent.0.is_empty(), "it waits for company");
+        assert_eq!(pair.due(), Some(10 + COMPANY));
+        let (last, carried) = &frames[OWED as usize - 1];
+        pair.came(11, &head(*last), carried, &mut sent);
+        let kinds: Vec<_> = sent.0.iter().map(|(outline, _)| (outline.kind, outline.acks)).collect();
+        assert_eq!(kinds, [(Kind::Acks, [0, 0, u64::from(OWED), 0])], "so many are enough");
+    }
+
+    #[test]
+    fn who_repeats_itself_or_leaves_something_out_hears_at_once() {
+        let frames = frames(3);
+        for (order, acked) in [([0, 0], 1), ([0, 2], 1)] {
+            let (mut pair, mut sent) = (Pair::new(A), Sent::default());
+            for at in order {
+                assert!(sent.0.is_empty());
+                let (outline, carried) = &frames[at];
+                pair.came(10, &head(*outline), carried, &mut sent);
+            }
+            let acks: Vec<_> = sent.0.iter().map(|(outline, _)| outline.acks[Lane::Request as usize]).collect();
+            assert_eq!(acks, [acked], "frames {order:?}");
+            assert_eq!(sent.0[0].0.gaps != 0, order[1] == 2, "frame 1 is missing");
+        }
+    }
+}
