@@ -1,10 +1,13 @@
 //! Links of several kernels over shared memory, step by step.
 mod common;
 
-use std::sync::{Arc, Mutex, OnceLock, atomic::Ordering};
+use std::sync::{
+    Arc, Mutex, OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use common::{Machine, Node, boot, settle};
-use link::{ANSWERS, AnswerTo, Guilt, Handler, Incoming, Links, memory::Memory as _};
+use link::{ANSWERS, AnswerTo, Guilt, Handler, Incoming, Links, memory::Memory as _, polling::IdleCpu};
 use linux_abi::Errno;
 use wire::{
     KernelId, Lane, MAX_KERNELS, Message as _, ObjectId, Request,
@@ -116,6 +119,95 @@ fn who_waits_until_all_is_answered_is_told_then() {
     assert_eq!(*told.lock().unwrap(), 1);
     settle(&machine, &[&a, &b]);
     assert_eq!((*told.lock().unwrap(), a.links.under_way()), (2, 0));
+}
+
+/// A CPU of kernel A with nothing to do. Each breath takes 20 µs.
+struct Idle<'a> {
+    machine: &'a Machine,
+    links: &'a Links,
+    breaths: AtomicU64,
+    sleeps: AtomicU64,
+    work: AtomicBool,
+    /// Done in the first breath, and in the first sleep.
+    breathing: Mutex<Option<Box<dyn Fn() + Send + 'a>>>,
+    sleeping: Mutex<Option<Box<dyn Fn() + Send + 'a>>>,
+}
+
+impl<'a> Idle<'a> {
+    fn new(machine: &'a Machine, links: &'a Links) -> Self {
+        let none = || Mutex::new(None);
+        let zero = || AtomicU64::new(0);
+        let work = AtomicBool::new(false);
+        Self { machine, links, breaths: zero(), sleeps: zero(), work, breathing: none(), sleeping: none() }
+    }
+
+    /// How often it breathed and slept since this was asked.
+    fn did(&self) -> (u64, u64) {
+        (self.breaths.swap(0, Ordering::Relaxed), self.sleeps.swap(0, Ordering::Relaxed))
+    }
+}
+
+impl IdleCpu for Idle<'_> {
+    fn has_work(&self) -> bool {
+        self.work.load(Ordering::Relaxed)
+    }
+    fn breathe(&self) {
+        self.breaths.fetch_add(1, Ordering::Relaxed);
+        self.machine.clock.fetch_add(20_000, Ordering::Relaxed);
+        if let Some(what) = self.breathing.lock().unwrap().take() {
+            what();
+        }
+    }
+    fn sleep(&self) {
+        self.sleeps.fetch_add(1, Ordering::Relaxed);
+        self.machine.clock.fetch_add(50_000, Ordering::Relaxed);
+        if let Some(what) = self.sleeping.lock().unwrap().take() {
+            what();
+        }
+        // The interrupt is served before the CPU goes on.
+        if self.machine.kernels[0].bell.swap(false, Ordering::SeqCst) {
+            while self.links.receive(16) {}
+        }
+    }
+}
+
+#[test]
+fn an_idle_cpu_sleeps_until_it_pays_to_poll() {
+    let machine = Machine::new(2);
+    let (a, b) = (boot(&machine, A, 7), boot(&machine, B, 7));
+    echo(&b, A, 0, b"", &Results::default());
+    settle(&machine, &[&a, &b]);
+    let results = Results::default();
+    let cpu = Idle::new(&machine, &a.links);
+    let say = || Box::new(|| assert_ne!(echo(&b, A, 1, b"", &results), 0));
+    assert!(a.links.idle(&cpu));
+    assert_eq!(cpu.did(), (0, 1), "nobody spoke");
+    // A message ends a sleep: perhaps there are more.
+    *cpu.sleeping.lock().unwrap() = Some(say());
+    assert!(a.links.idle(&cpu));
+    assert_eq!(cpu.did(), (0, 1));
+    let rung = || machine.kernels[0].rung.load(Ordering::Relaxed);
+    let before = rung();
+    // The next one comes while it polls, and rings nobody; it waits as long for another one.
+    *cpu.breathing.lock().unwrap() = Some(say());
+    assert!(a.links.idle(&cpu));
+    let window = a.links.halt_poll() / 20_000;
+    let (breaths, sleeps) = cpu.did();
+    assert!((window..window + 3).contains(&(breaths - 1)), "{breaths} breaths of a window of {window}");
+    assert_eq!((sleeps, rung()), (1, before));
+    // What there is to do ends it at once.
+    cpu.work.store(true, Ordering::Relaxed);
+    a.links.expect(1_000_000);
+    assert!(!a.links.idle(&cpu), "it did not sleep");
+    assert_eq!(cpu.did(), (1, 0));
+    cpu.work.store(false, Ordering::Relaxed);
+    // Who says that nobody polls is obeyed.
+    a.links.set_halt_poll(0);
+    *cpu.sleeping.lock().unwrap() = Some(say());
+    assert!(a.links.idle(&cpu) && a.links.idle(&cpu));
+    assert_eq!(cpu.did(), (0, 2));
+    settle(&machine, &[&a, &b]);
+    assert_eq!(*results.lock().unwrap(), [Ok((1, 0)); 3]);
 }
 
 #[test]
