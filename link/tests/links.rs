@@ -448,7 +448,8 @@ fn a_stale_request_waits_for_the_view() {
     let results = Results::default();
     ask(&a, B, ObjectId::NONE, &Arm { token: 1, generation: 0, mask: 4 }, &results);
     settle(&machine, &[&a, &b]);
-    machine.clock.store(5_000_000, Ordering::Relaxed);
+    // The very moment at which it may be asked again.
+    machine.clock.fetch_add(1_000_000, Ordering::Relaxed);
     a.links.tick();
     settle(&machine, &[&a, &b]);
     assert!(results.lock().unwrap().is_empty());
