@@ -57,7 +57,9 @@ fn explain(doing: &str, error: &std::io::Error) -> String {
         Some(6) => "the plan has no such kernel",
         Some(16) if booting => "it is up, on its way, or lost",
         Some(16) => "it is the last kernel, or still on its way up",
-        Some(19) => "no kernel that is up can start it; if its board is off, boot the kernel first that the board begins with",
+        Some(19) => {
+            "no kernel that is up can start it; if its board is off, boot the kernel first that the board begins with"
+        }
         Some(110) if booting => "it does not come up",
         Some(110) => "it does not answer",
         Some(112) => "it is not up",
