@@ -5,8 +5,8 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use linux_abi::Errno;
 use wire::{
-    KernelId, ObjectId,
-    test::{Echo, EchoReply},
+    KernelId, Message as _, ObjectId,
+    test::{Echo, EchoBulk, EchoReply, EchoUrgent},
 };
 
 use crate::{
@@ -15,14 +15,20 @@ use crate::{
     service::{Handler, Incoming},
 };
 
-/// Answers every [`Echo`] at once.
+/// Answers every [`Echo`] at once, and those of other lanes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EchoService;
 
 impl Handler for EchoService {
     fn handle(&self, links: &Links, message: &Incoming<'_>) -> Result<()> {
-        let (echo, payload) = message.read::<Echo>()?;
-        links.answer(message.answer_to(), &EchoReply { value: echo.value }, payload)
+        let (value, payload) = match message.header.kind {
+            kind if kind == EchoUrgent::SPEC.number => {
+                message.read::<EchoUrgent>().map(|(echo, rest)| (echo.value, rest))
+            }
+            kind if kind == EchoBulk::SPEC.number => message.read::<EchoBulk>().map(|(echo, rest)| (echo.value, rest)),
+            _ => message.read::<Echo>().map(|(echo, rest)| (echo.value, rest)),
+        }?;
+        links.answer(message.answer_to(), &EchoReply { value }, payload)
     }
 }
 

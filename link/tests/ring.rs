@@ -8,7 +8,7 @@ use link::{
     memory::{HeapMemory, Memory},
     ring::{Consumer, LINE, OVERHEAD, Producer, PushError},
 };
-use proptest::{collection::vec, prelude::*};
+use proptest::{collection::vec, prelude::*, test_runner::TestCaseResult};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -74,6 +74,60 @@ impl Memory for Lagging {
     }
 }
 
+/// A ring beside a queue. The two ends are of the same memory.
+fn walk<M: Memory>(here: M, there: M, lines: usize, steps: Vec<Step>) -> TestCaseResult {
+    let mut producer = Producer::new(here).expect("large enough");
+    let mut consumer = Consumer::new(there).expect("large enough");
+    let mut model: VecDeque<Vec<u8>> = VecDeque::new();
+    let (mut waits, mut popped) = (false, false);
+    let mut out = Vec::new();
+    for step in steps {
+        match step {
+            Step::Push { head, parts } => {
+                let parts: Vec<Vec<u8>> =
+                    parts.iter().enumerate().map(|(i, n)| vec![head ^ i as u8 ^ 0x5a; *n]).collect();
+                let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+                let mut bytes = vec![head; LINE];
+                bytes.extend(parts.concat());
+                match producer.push(&[head; LINE], &slices) {
+                    Ok(()) => {
+                        bytes[..8].fill(0);
+                        model.push_back(bytes);
+                        waits = false;
+                    }
+                    Err(PushError::TooLong) => prop_assert!(bytes.len() > (lines - 1) * LINE),
+                    Err(PushError::Full) => {
+                        let fits = bytes.len() + LINE <= lines * LINE;
+                        prop_assert!(!model.is_empty() || !fits || !consumer.is_ready());
+                        waits = true;
+                    }
+                    Err(PushError::Corrupt) => prop_assert!(false, "nobody corrupts it"),
+                }
+            }
+            Step::Pop => {
+                prop_assert_eq!(consumer.is_ready(), !model.is_empty());
+                let got = consumer.pop(&mut out).expect("nobody corrupts it");
+                popped |= got;
+                prop_assert_eq!(got.then(|| out.clone()), model.pop_front());
+            }
+            Step::Rest => {
+                // If nothing was read there is no new room.
+                prop_assert_eq!(consumer.take_starved(), waits && popped);
+                popped = false;
+            }
+        }
+    }
+    // An empty ring takes what fits in it.
+    while consumer.pop(&mut out).expect("nobody corrupts it") {}
+    consumer.take_starved();
+    let longest = vec![1; producer.longest() - LINE];
+    prop_assert_eq!(producer.push(&[9; LINE], &[&longest]), Ok(()));
+    prop_assert!(consumer.pop(&mut out).expect("nobody corrupts it"));
+    producer.retire();
+    prop_assert!(consumer.is_retired());
+    Ok(())
+}
+
 #[test]
 fn who_finds_room_does_not_say_that_it_waits() {
     let memory = HeapMemory::new(OVERHEAD + 8 * LINE);
@@ -95,86 +149,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn a_ring_needs_no_more_than_what_is_published(lines in 3_usize..20, steps in vec(step(), 1..400)) {
-        let (here, there) = Lagging::pair(OVERHEAD + lines * LINE);
-        let mut producer = Producer::new(here).expect("large enough");
-        let mut consumer = Consumer::new(there).expect("large enough");
-        let mut model: VecDeque<Vec<u8>> = VecDeque::new();
-        let (mut waits, mut popped, mut out) = (false, false, Vec::new());
-        for step in steps {
-            match step {
-                Step::Push { head, parts } => {
-                    let parts: Vec<Vec<u8>> = parts.iter().enumerate().map(|(i, n)| vec![head ^ i as u8 ^ 0x5a; *n]).collect();
-                    let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-                    match producer.push(&[head; LINE], &slices) {
-                        Ok(()) => {
-                            let mut bytes = vec![head; LINE];
-                            bytes[..8].fill(0);
-                            bytes.extend(parts.concat());
-                            model.push_back(bytes);
-                            waits = false;
-                        }
-                        Err(PushError::TooLong) => {}
-                        Err(PushError::Full) => waits = true,
-                        Err(PushError::Corrupt) => prop_assert!(false, "nobody corrupts it"),
-                    }
-                }
-                Step::Pop => {
-                    let got = consumer.pop(&mut out).expect("nobody corrupts it");
-                    popped |= got;
-                    prop_assert_eq!(got.then(|| out.clone()), model.pop_front());
-                }
-                Step::Rest => {
-                    prop_assert_eq!(consumer.take_starved(), waits && popped);
-                    popped = false;
-                }
-            }
-        }
-        producer.retire();
-        prop_assert!(consumer.is_retired());
+    fn a_ring_is_a_queue(lines in 3_usize..20, steps in vec(step(), 1..400)) {
+        let memory = HeapMemory::new(OVERHEAD + lines * LINE);
+        walk(memory.clone(), memory, lines, steps)?;
     }
 
     #[test]
-    fn a_ring_is_a_queue(lines in 3_usize..20, steps in vec(step(), 1..400)) {
-        let memory = HeapMemory::new(OVERHEAD + lines * LINE);
-        let mut producer = Producer::new(memory.clone()).expect("large enough");
-        let mut consumer = Consumer::new(memory).expect("large enough");
-        let mut model: VecDeque<Vec<u8>> = VecDeque::new();
-        let (mut waits, mut popped) = (false, false);
-        let mut out = Vec::new();
-        for step in steps {
-            match step {
-                Step::Push { head, parts } => {
-                    let parts: Vec<Vec<u8>> = parts.iter().enumerate().map(|(i, n)| vec![head ^ i as u8 ^ 0x5a; *n]).collect();
-                    let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-                    let mut bytes = vec![head; LINE];
-                    bytes.extend(parts.concat());
-                    match producer.push(&[head; LINE], &slices) {
-                        Ok(()) => { bytes[..8].fill(0); model.push_back(bytes); waits = false; }
-                        Err(PushError::TooLong) => prop_assert!(bytes.len() > (lines - 1) * LINE),
-                        Err(PushError::Full) => { prop_assert!(!model.is_empty() || bytes.len() + LINE > lines * LINE || !consumer.is_ready()); waits = true; }
-                        Err(PushError::Corrupt) => prop_assert!(false, "nobody corrupts it"),
-                    }
-                }
-                Step::Pop => {
-                    prop_assert_eq!(consumer.is_ready(), !model.is_empty());
-                    let got = consumer.pop(&mut out).expect("nobody corrupts it");
-                    popped |= got;
-                    prop_assert_eq!(got.then(|| out.clone()), model.pop_front());
-                }
-                Step::Rest => {
-                    // If nothing was read there is no new room.
-                    prop_assert_eq!(consumer.take_starved(), waits && popped);
-                    popped = false;
-                }
-            }
-        }
-        // An empty ring takes what fits in it.
-        while consumer.pop(&mut out).expect("nobody corrupts it") {}
-        consumer.take_starved();
-        let longest = vec![1; producer.longest() - LINE];
-        prop_assert_eq!(producer.push(&[9; LINE], &[&longest]), Ok(()));
-        prop_assert!(consumer.pop(&mut out).expect("nobody corrupts it"));
+    fn a_ring_needs_no_more_than_what_is_published(lines in 3_usize..20, steps in vec(step(), 1..400)) {
+        let (here, there) = Lagging::pair(OVERHEAD + lines * LINE);
+        walk(here, there, lines, steps)?;
     }
 
     #[test]

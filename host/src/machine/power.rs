@@ -106,6 +106,8 @@ impl Drop for Emulator {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::{BufRead as _, BufReader};
     use std::process::Command;
 
     use boardctl::Order;
@@ -117,22 +119,17 @@ mod tests {
     fn a_board_is_switched_off_and_on_with_new_words() {
         let folder = std::env::temp_dir().join(format!("cob-power-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
+        // What it says goes into a pipe, so that it is waited for. Open both ways: whoever opens one end waits for nobody.
+        let log = folder.join("log");
+        assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+        let mut heard = BufReader::new(File::options().read(true).write(true).open(&log).unwrap()).lines();
+        let mut said = || heard.next().unwrap().unwrap();
         let emulators = Emulators::default();
         let mut command = Command::new("sh");
         // What the words are is in its arguments, for whoever looks.
         command.args(["-c", "echo \"$2\" >&2; exec sleep 1000", "sh", "-append", "cob.board=1"]).current_dir(&folder);
-        emulators.add(&command, folder.join("log")).unwrap();
-        let said = |lines: usize| {
-            for _ in 0..1000 {
-                let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
-                if log.lines().count() == lines {
-                    return log;
-                }
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
-            panic!("the process says nothing");
-        };
-        assert_eq!(said(1), "cob.board=1\n");
+        emulators.add(&command, log).unwrap();
+        assert_eq!(said(), "cob.board=1");
         let ask = |board, order| {
             emulators
                 .obey(&Request { number: 1, board, order, starter: 2, incarnation: 7 })
@@ -142,7 +139,7 @@ mod tests {
         assert_eq!((first.len(), ask(1, Order::Stop), emulators.ids().len()), (1, Ok(()), 0));
         // Off it stays off.
         assert_eq!((ask(1, Order::Stop), ask(1, Order::Start)), (Ok(()), Ok(())));
-        assert_eq!(said(2), "cob.board=1\ncob.board=1 cob.incarnation=7 cob.starter=2\n");
+        assert_eq!(said(), "cob.board=1 cob.incarnation=7 cob.starter=2");
         assert_ne!(emulators.ids(), first);
         assert!(ask(0, Order::Stop).unwrap_err().contains("console"));
         assert!(ask(2, Order::Start).unwrap_err().contains("no such board"));

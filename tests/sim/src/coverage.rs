@@ -86,6 +86,11 @@ impl Coverage {
         *self.0.entry((service, situation, known.unwrap_or(&"an event without a name"))).or_default() += 1;
     }
 
+    /// How many pairs of a service were met.
+    pub fn count(&self, service: &str) -> usize {
+        self.0.keys().filter(|pair| pair.0 == service).count()
+    }
+
     /// Pairs that are listed as impossible, and were met.
     pub fn impossible(&self) -> Vec<Pair> {
         let listed = listed();
@@ -148,7 +153,7 @@ impl fmt::Display for Coverage {
         let listed = listed();
         for (i, machine) in MACHINES.iter().enumerate() {
             let of = |pair: &&Pair| pair.0 == machine.name;
-            let (all, met) = (machine.situations.len() * machine.events.len(), self.0.keys().filter(of).count());
+            let (all, met) = (machine.situations.len() * machine.events.len(), self.count(machine.name));
             let cannot = listed.iter().filter(of).count();
             let comma = if i > 0 { "; " } else { "" };
             write!(f, "{comma}{}: {met} of {all} pairs of situation and event met, {cannot} cannot be", machine.name)?;

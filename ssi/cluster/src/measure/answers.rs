@@ -11,9 +11,7 @@ use link::lock::Lock;
 use link::window::Reach;
 use link::{Handler, Incoming, Links};
 use task::Kernel;
-use wire::test::{
-    Bounce, Bounced, EchoBulk, EchoReply, EchoUrgent, Gather, Prove, Proved, Report, Reported, Said, Tallied, Tally,
-};
+use wire::test::{Bounce, Bounced, Gather, Prove, Proved, Report, Reported, Said, Tallied, Tally};
 use wire::{KernelId, Message as _};
 
 use super::line::{Line, bell, piece};
@@ -139,14 +137,6 @@ impl Handler for Tests {
         }
         if message.header.kind == Gather::SPEC.number {
             return self.gather(links, message);
-        }
-        if message.header.kind == EchoUrgent::SPEC.number {
-            let (echo, payload) = message.read::<EchoUrgent>()?;
-            return links.answer(message.answer_to(), &EchoReply { value: echo.value }, payload);
-        }
-        if message.header.kind == EchoBulk::SPEC.number {
-            let (echo, payload) = message.read::<EchoBulk>()?;
-            return links.answer(message.answer_to(), &EchoReply { value: echo.value }, payload);
         }
         if message.header.kind == Prove::SPEC.number {
             return self.prove(links, message);
